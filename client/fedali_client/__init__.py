@@ -1,0 +1,1 @@
+"""Edge SDK of FedAli: onnxruntime and numpy, never torch."""

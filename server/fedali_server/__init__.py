@@ -1,0 +1,1 @@
+"""Flower side of FedAli: strategy, checkpoints, site contract."""

@@ -1,0 +1,1 @@
+"""Simulate federations on one machine."""
