@@ -1,1 +1,38 @@
-"""Simulate federations on one machine."""
+"""Simulate federations on one machine.
+
+>>> from fedali_simulations import simulate
+>>> results = simulate("digits", overrides=["methods=fedali,fedavg"], rounds=5)  # doctest: +SKIP
+>>> print(results.table)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedali_simulations.results import Results as Results
+    from fedali_simulations.scenario import Scenario as Scenario
+    from fedali_simulations.scenario import builtin_scenarios as builtin_scenarios
+    from fedali_simulations.scenario import load_scenario as load_scenario
+    from fedali_simulations.study import resume as resume
+    from fedali_simulations.study import simulate as simulate
+
+_HOMES = {
+    "Results": "results",
+    "Scenario": "scenario",
+    "builtin_scenarios": "scenario",
+    "load_scenario": "scenario",
+    "resume": "study",
+    "simulate": "study",
+}
+
+__all__ = ["Results", "Scenario", "builtin_scenarios", "load_scenario", "resume", "simulate"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what is asked for: importing the package stays cheap, for the command line's sake."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,84 @@
+"""The command ``fedali``: it knows no command itself, each package brings its own (entry points ``fedali.commands``)."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points
+from typing import Any
+
+from fedali.errors import FedaliError, MissingExtraError
+from fedali.version import __version__
+
+_HELP = """Federated learning of personalised models: simulate, deploy, federate.
+
+\b
+Examples:
+  fedali simulate digits            compare methods on 20 clients, nothing to download
+  fedali scenarios                  what can be simulated
+  fedali simulate -h                every option, with examples
+"""
+
+
+def main() -> None:
+    """Run the command line; errors a user can mend are one line, with exit code 2 (bad input) or 1."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"fedali {__version__}")  # noqa: T201  before anything heavy is imported
+        return
+    try:
+        sys.exit(_app()(standalone_mode=False) or 0)
+    except FedaliError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        sys.stderr.close()
+        sys.exit(1)
+    except Exception as error:
+        _usage(error)
+
+
+def _app() -> Any:
+    try:
+        import typer
+    except ImportError:
+        raise MissingExtraError("typer", "sim") from None
+    app = typer.Typer(
+        help=_HELP,
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+
+    @app.callback(invoke_without_command=True)
+    def root(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
+        if version:
+            typer.echo(f"fedali {__version__}")
+            raise typer.Exit
+
+    for command in sorted(entry_points(group="fedali.commands"), key=lambda entry: entry.name):
+        try:
+            app.command(command.name)(command.load())
+        except ImportError as error:
+            raise MissingExtraError(error.name or command.value, "sim") from error
+    return app
+
+
+def _usage(error: Exception) -> None:
+    """Wrong words on the command line in one line; anything else is a fault of ours and keeps its traceback."""
+    import click
+
+    if isinstance(error, click.exceptions.Abort):
+        sys.exit(130)
+    if not isinstance(error, click.ClickException):
+        raise error
+    where = getattr(getattr(error, "ctx", None), "command_path", "fedali")
+    message = error.format_message().replace("\n", " ").rstrip(".")
+    if message:
+        _fail(f"{message}. Try: {where} -h", 2)
+    sys.exit(error.exit_code)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"fedali: {message}", file=sys.stderr)  # noqa: T201
+    sys.exit(code)

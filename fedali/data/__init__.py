@@ -1,0 +1,29 @@
+"""Data sets, partitions over clients, splits without leaks, and the federation that a simulation runs on.
+
+Importing this needs numpy alone; what else a loader needs it imports when it is called.
+
+>>> import numpy as np
+>>> digits = load_digits_dataset()
+>>> rng = np.random.default_rng(0)
+>>> federation = build_federation(
+...     digits, partition=dirichlet(digits.y, 10, 0.5, rng, minimum=30), order="random", seed=0
+... )
+>>> len(federation.clients), federation.input_shape
+(10, (1, 8, 8))
+"""
+
+from fedali.data.dataset import Dataset as Dataset
+from fedali.data.digits import load_digits_dataset as load_digits_dataset
+from fedali.data.federation import ClientData as ClientData
+from fedali.data.federation import Federation as Federation
+from fedali.data.federation import Normalisation as Normalisation
+from fedali.data.federation import build_federation as build_federation
+from fedali.data.motionsense import load_motionsense as load_motionsense
+from fedali.data.own import load_own as load_own
+from fedali.data.partition import Partition as Partition
+from fedali.data.partition import dirichlet as dirichlet
+from fedali.data.partition import natural as natural
+from fedali.data.partition import shards as shards
+from fedali.data.shift import DomainShift as DomainShift
+from fedali.data.split import Split as Split
+from fedali.data.split import split as split

@@ -1,0 +1,267 @@
+"""Clients with their own training, validation and test samples, ready for a simulation."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedali.data import shift as domain_shift
+from fedali.data.dataset import Dataset, channel_axis
+from fedali.data.partition import Partition
+from fedali.data.split import Split, check_fractions, split
+from fedali.errors import DataError, SettingsError, did_you_mean
+
+Array = npt.NDArray[Any]
+Indices = npt.NDArray[np.int64]
+
+NORMALISATIONS = ("global", "client", "none")
+SMALLEST_STD = 1e-6
+
+_SPLIT, _DRAW, _APPLY = 1, 2, 3  # what a random stream is for; part of its seed
+
+
+@dataclass(frozen=True, eq=False)
+class ClientData:
+    """One client's samples, in three parts: ``x_*`` [n, *shape] in the stored dtype, ``y_*`` [n] int64."""
+
+    name: str
+    x_train: Array
+    y_train: Indices
+    x_validation: Array
+    y_validation: Indices
+    x_test: Array
+    y_test: Indices
+
+
+@dataclass(frozen=True, eq=False)
+class Normalisation:
+    """Subtract ``mean``, divide by ``std``: float32 arrays that broadcast against one sample (or a batch).
+
+    >>> Normalisation(np.float32([1.0]), np.float32([2.0]))(np.float16([[3.0]]))
+    array([[1.]], dtype=float32)
+    """
+
+    mean: npt.NDArray[np.float32]
+    std: npt.NDArray[np.float32]
+
+    def __call__(self, x: Array) -> npt.NDArray[np.float32]:
+        """``x`` normalised, as float32 of the same shape."""
+        return (np.asarray(x, np.float32) - self.mean) / self.std
+
+
+@dataclass(frozen=True, eq=False)
+class Federation:
+    """All clients of a study, how to normalise each one's samples, and what was done to get here.
+
+    ``shifts`` holds each client's domain shift as ``fedali.data.shift.draw`` gave it; it is empty without one.
+    """
+
+    name: str
+    clients: tuple[ClientData, ...]
+    input_shape: tuple[int, ...]
+    class_names: tuple[str, ...]
+    normalisation: tuple[Normalisation, ...]
+    notes: tuple[str, ...]
+    licence: str
+    citation: str
+    shifts: tuple[dict[str, Any], ...] = ()
+
+    def counts(self) -> Indices:
+        """Samples per client and class [clients, classes], all three parts together."""
+        rows = [np.concatenate([c.y_train, c.y_validation, c.y_test]) for c in self.clients]
+        return np.array([np.bincount(y, minlength=len(self.class_names)) for y in rows], np.int64)
+
+    def describe(self) -> str:
+        """A few lines for people: sizes, what was done, licence and source."""
+        sizes = np.array([[len(c.y_train), len(c.y_validation), len(c.y_test)] for c in self.clients])
+        total, per_client = sizes.sum(axis=0), sizes.sum(axis=1)
+        lines = [
+            f"{self.name}: {len(self.clients)} clients, {len(self.class_names)} classes, samples {list(self.input_shape)}",
+            f"{total[0]} training, {total[1]} validation, {total[2]} test samples; "
+            f"{per_client.min()} to {per_client.max()} per client",
+            *self.notes,
+            f"licence: {self.licence}",
+        ]
+        return "\n".join([*lines, f"source: {self.citation}"] if self.citation else lines)
+
+
+def build_federation(
+    dataset: Dataset,
+    *,
+    partition: Partition,
+    fractions: Sequence[float] = (0.6, 0.2, 0.2),
+    order: str = "time",
+    normalise: str = "global",
+    shift: tuple[str, float] | None = None,
+    seed: int,
+    minimum_train: int = 1,
+    held_out: Sequence[int] = (),
+) -> Federation:
+    """Give each client its samples by ``partition``, shift them, split them, and take normalisation statistics.
+
+    ``fractions`` and ``order`` are those of ``fedali.data.split.split``; ``shift`` is a kind and a severity as in
+    ``fedali.data.shift``, drawn anew for each client. ``normalise`` takes mean and standard deviation per channel from
+    training samples alone, of all clients together (``"global"``) or of each (``"client"``); clients ``held_out`` of
+    training, given by position, have no part in the former. The same ``seed`` gives the
+    same bits, and a client's random numbers depend on its position alone.
+
+    Raises ``SettingsError`` for settings that make no sense, and ``DataError`` for a client left with fewer than
+    ``minimum_train`` training samples or no test samples.
+    """
+    fractions = check_fractions(fractions)
+    if normalise not in NORMALISATIONS:
+        raise SettingsError(f"unknown normalisation {normalise!r}; {did_you_mean(normalise, NORMALISATIONS)}")
+    seed = _check_seed(seed)
+    _check_partition(partition, dataset)
+    clients, shifts, dropped = [], [], 0
+    for k, (name, rows) in enumerate(zip(partition.names, partition.assignments, strict=True)):
+        x = dataset.x[rows]
+        if shift is not None:
+            channels = dataset.x.shape[channel_axis(dataset.x.ndim - 1) + 1]
+            shifts.append(domain_shift.draw(*shift, _stream(seed, _DRAW, k), channels=channels))
+            x = domain_shift.apply(x, shifts[-1], _stream(seed, _APPLY, k))
+        parts = split(
+            dataset.y[rows],
+            dataset.recording[rows],
+            dataset.start[rows],
+            dataset.length,
+            fractions=fractions,
+            order=order,
+            rng=_stream(seed, _SPLIT, k),
+        )
+        _check_parts(dataset.name, name, parts, max(minimum_train, 1))
+        dropped += parts.dropped
+        clients.append(_client(name, x, dataset.y[rows], parts))
+    return Federation(
+        name=dataset.name,
+        clients=tuple(clients),
+        input_shape=dataset.sample_shape,
+        class_names=dataset.class_names,
+        normalisation=_normalisations(clients, normalise, held_out),
+        notes=(*partition.notes, *_notes(dataset, partition, clients, dropped, fractions, normalise, shift)),
+        licence=dataset.licence,
+        citation=dataset.citation,
+        shifts=tuple(shifts),
+    )
+
+
+def _check_seed(seed: int) -> int:
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise SettingsError(f"the seed must be a whole number of at least 0, not {seed!r}")
+    return number
+
+
+def _stream(seed: int, purpose: int, client: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence([seed, purpose, client]))
+
+
+def _check_partition(partition: Partition, dataset: Dataset) -> None:
+    """Raise ``SettingsError`` unless each sample belongs to exactly one client."""
+    if not partition.assignments:
+        raise SettingsError("the partition has no clients")
+    rows = np.concatenate(partition.assignments)
+    if not np.array_equal(np.sort(rows), np.arange(len(dataset.y))):
+        raise SettingsError(
+            f"the partition of {len(rows)} indices does not give each of the {len(dataset.y)} samples of "
+            f"{dataset.name!r} to exactly one client; partition this data set"
+        )
+
+
+def _check_parts(dataset: str, client: str, parts: Split, minimum_train: int) -> None:
+    if len(parts.train) < minimum_train:
+        raise DataError(
+            f"data set {dataset!r}: client {client!r} has {len(parts.train)} training samples, fewer than "
+            f"{minimum_train}; give it more data, use fewer clients, or raise the training fraction"
+        )
+    if len(parts.test) == 0:
+        raise DataError(
+            f"data set {dataset!r}: client {client!r} has no test samples; give it at least three samples of a class "
+            "that do not overlap, or use fewer clients"
+        )
+
+
+def _client(name: str, x: Array, y: Indices, parts: Split) -> ClientData:
+    train, validation, test = parts.train, parts.validation, parts.test
+    return ClientData(name, x[train], y[train], x[validation], y[validation], x[test], y[test])
+
+
+def _normalisations(
+    clients: Sequence[ClientData], normalise: str, held_out: Sequence[int]
+) -> tuple[Normalisation, ...]:
+    """One normalisation per client, from training samples alone."""
+    if normalise == "global":
+        seen = [client.x_train for k, client in enumerate(clients) if k not in held_out]
+        return (_statistics(seen),) * len(clients)
+    if normalise == "client":
+        return tuple(_statistics([c.x_train]) for c in clients)
+    shape = _channel_shape(clients[0].x_train)
+    return (Normalisation(np.zeros(shape, np.float32), np.ones(shape, np.float32)),) * len(clients)
+
+
+def _channel_shape(x: Array) -> tuple[int, ...]:
+    """Shape of one number per channel that broadcasts against a sample of ``x`` [n, *shape]."""
+    axis = channel_axis(x.ndim - 1)
+    return (x.shape[axis + 1], *(1,) * (x.ndim - 2 - axis))
+
+
+def _statistics(arrays: Sequence[Array]) -> Normalisation:
+    """Mean and standard deviation per channel of all ``arrays`` [n, *shape] together, in float64 and two passes."""
+    axes = tuple(d for d in range(arrays[0].ndim) if d != channel_axis(arrays[0].ndim - 1) + 1)
+    count = sum(x.size for x in arrays) // arrays[0].shape[channel_axis(arrays[0].ndim - 1) + 1]
+    mean = sum(x.sum(axis=axes, keepdims=True, dtype=np.float64) for x in arrays) / count
+    variance = sum(np.square(x - mean).sum(axis=axes, keepdims=True) for x in arrays) / count
+    shape = _channel_shape(arrays[0])
+    std = np.maximum(np.sqrt(variance), SMALLEST_STD)
+    return Normalisation(mean.reshape(shape).astype(np.float32), std.reshape(shape).astype(np.float32))
+
+
+def _notes(
+    dataset: Dataset,
+    partition: Partition,
+    clients: Sequence[ClientData],
+    dropped: int,
+    fractions: tuple[float, float, float],
+    normalise: str,
+    shift: tuple[str, float] | None,
+) -> list[str]:
+    """What was done after partitioning, in words."""
+    notes = []
+    shared = _shared_between_clients(dataset, partition)
+    if shared:
+        notes.append(
+            f"{shared} pairs of overlapping windows lie with different clients, so that clients share raw samples"
+        )
+    if shift is not None:
+        notes.append(f"domain shift of {shift[0]} drawn per client, severity {shift[1]:g}")
+    if dropped:
+        notes.append(f"dropped {dropped} of {len(dataset.y)} windows, so that no raw sample is in two parts")
+    without = sum(len(c.y_validation) == 0 for c in clients) if fractions[1] else 0
+    if without:
+        notes.append(f"{without} clients have no validation samples")
+    if normalise != "none":
+        whose = (
+            "all clients' training samples" if normalise == "global" else "each client's own training samples"
+        )
+        notes.append(f"normalised per channel with the statistics of {whose}")
+    return notes
+
+
+def _shared_between_clients(dataset: Dataset, partition: Partition) -> int:
+    """Pairs of windows, next to each other in a recording, that overlap but belong to different clients."""
+    if dataset.length <= 1:
+        return 0
+    owner = np.empty(len(dataset.y), np.int64)
+    for k, rows in enumerate(partition.assignments):
+        owner[rows] = k
+    order = np.lexsort((dataset.start, dataset.recording))
+    near = (np.diff(dataset.recording[order]) == 0) & (np.diff(dataset.start[order]) < dataset.length)
+    return int(np.count_nonzero(near & (np.diff(owner[order]) != 0)))

@@ -1,0 +1,103 @@
+"""FedAli (Ek et al., arXiv 2411.10595): federated learning of personalised models by alignment with prototypes.
+
+One round, as in the paper:
+
+1. The server sends its weights and, for each ALP layer, its global prototypes G.
+2. A client copies them; its local prototypes L start from G.
+3. It trains on its data. In each forward pass an ALP layer (``fedali.alp``) matches its embeddings with [L; G] by a
+   transport plan, pulls them towards the matched G, and moves L towards the embeddings.
+4. It sends its weights and L.
+5. The server averages the weights, and makes new G of the clients' L.
+
+In the first round the prototypes are still random, and do not pull (influence 0).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from fedali.aggregation import kmeans, ot_align
+from fedali.methods.base import Contribution, Layouts, Method, SharedState, Trained, Vector
+from fedali.transport import Solver
+
+
+@dataclass(frozen=True)
+class FedAli(Method):
+    """Weights are averaged; local prototypes are aligned and made the next global ones.
+
+    Args:
+        head: ``"shared"`` as published, or ``"personal"``: the head stays on the client, as in FedPer.
+        aggregation: how global prototypes are made of local ones. ``"ot"``: each client's set is aligned with the
+            global set by optimal transport, then averaged. ``"kmeans"``: as published, the centres of all clients'
+            prototypes together. ``"mean"``: the mean by index.
+        masses: of a client's prototypes under ``"ot"``: ``"uniform"``, or ``"occupancy"``: how many of its embeddings
+            each prototype answered for.
+        solver: of the transport, see ``fedali.transport.transport_plan``.
+        local_prototypes: ``"reset"`` to the global ones at the start of each round, as published, or ``"keep"``.
+        strength: share of the prototypes in the ALP layers' output, after the first ``warmup`` rounds.
+        warmup: rounds without influence.
+    """
+
+    name: ClassVar[str] = "fedali"
+    summary: ClassVar[str] = "embeddings pulled towards prototypes that the server aligns by optimal transport"
+    uses_prototypes: ClassVar[bool] = True
+
+    head: Literal["shared", "personal"] = "shared"
+    aggregation: Literal["ot", "kmeans", "mean"] = "ot"
+    masses: Literal["uniform", "occupancy"] = "uniform"
+    solver: Solver = "auto"
+    local_prototypes: Literal["reset", "keep"] = "reset"
+    strength: float = 0.2
+    warmup: int = 1
+
+    @property
+    def personal(self) -> tuple[str, ...]:
+        """Nothing, or the head."""
+        return ("head.*",) if self.head == "personal" else ()
+
+    @property
+    def keeps_local_prototypes(self) -> bool:
+        """Whether L survives the round."""
+        return self.local_prototypes == "keep"
+
+    @property
+    def needs_occupancy(self) -> bool:
+        """Whether alignment weighs prototypes."""
+        return self.aggregation == "ot" and self.masses == "occupancy"
+
+    def influence(self, round_: int) -> float:
+        """0 while prototypes are random, then ``strength``."""
+        return 0.0 if round_ <= self.warmup else self.strength
+
+    def contribute(self, total: Contribution, client: Trained, shared: SharedState, layouts: Layouts) -> None:
+        """Weights as in FedAvg; prototypes aligned with the global ones, so that equal indices mean equal things."""
+        super().contribute(total, client, shared, layouts)
+        if self.aggregation == "kmeans":
+            total.prototype_sets.append(client.local_prototypes)
+            total.set_weights.append(client.samples)
+        else:
+            total.prototypes.add(self._aligned(client, shared, layouts), client.samples)
+
+    def aggregate(self, total: Contribution, shared: SharedState, layouts: Layouts) -> SharedState:
+        """Averaged weights; new global prototypes."""
+        theta = super().aggregate(total, shared, layouts).theta
+        if self.aggregation == "kmeans":
+            sets = np.stack(total.prototype_sets)  # [C, L]
+            layers = layouts.prototypes.unflatten(sets)
+            centres = {name: kmeans(layer, total.set_weights, keep_size=True) for name, layer in layers.items()}
+            return SharedState(theta, layouts.prototypes.flatten(centres))
+        return SharedState(theta, total.prototypes.mean().astype(np.float32))
+
+    def _aligned(self, client: Trained, shared: SharedState, layouts: Layouts) -> Vector:
+        if self.aggregation == "mean":
+            return client.local_prototypes
+        aligned, first = {}, 0
+        reference = layouts.prototypes.unflatten(shared.prototypes)
+        for name, local in layouts.prototypes.unflatten(client.local_prototypes).items():
+            masses = None if client.occupancy is None else client.occupancy[first : first + len(local)]
+            aligned[name] = ot_align(local, reference[name], weights=masses, method=self.solver)
+            first += len(local)
+        return layouts.prototypes.flatten(aligned, np.float64)

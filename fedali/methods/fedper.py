@@ -1,0 +1,22 @@
+"""FedPer (Arivazhagan et al. 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fedali.methods.base import Method
+
+
+@dataclass(frozen=True)
+class FedPer(Method):
+    """The body is shared and averaged, the head stays on the client; both train together."""
+
+    name: ClassVar[str] = "fedper"
+    summary: ClassVar[str] = "shared body, personal head"
+    has_global_model: ClassVar[bool] = False
+
+    @property
+    def personal(self) -> tuple[str, ...]:
+        """The head."""
+        return ("head.*",)

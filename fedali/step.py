@@ -1,0 +1,166 @@
+"""The local training step, written once: a pure function over flat vectors.
+
+State and a batch go in, a new state and metrics come out. Nothing here keeps Python-side state, writes in place or
+has shapes that depend on data, so the same function can be run eagerly, stacked over clients, compiled, or exported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+from torch.func import functional_call, grad_and_value
+
+from fedali.alp import Alignment, ALPLayer, Matcher, assign, match
+from fedali.models.base import Model, Output
+from fedali.optimizers import Optimizer
+
+Parameters = dict[str, Tensor]
+
+
+class State(NamedTuple):
+    """What training changes: theta [P], the optimizer's moments ([P] or [0]), local prototypes [L], all flat."""
+
+    theta: Tensor
+    first_moment: Tensor
+    second_moment: Tensor
+    local_prototypes: Tensor
+
+
+class Batch(NamedTuple):
+    """Samples x [B, *shape], labels y [B] and weights [B]; weight 0 marks padding, so that B may be fixed."""
+
+    x: Tensor
+    y: Tensor
+    weights: Tensor
+
+
+class Shared(NamedTuple):
+    """What the server sent: its theta [P] and prototypes [L]; constant during a round."""
+
+    theta: Tensor
+    prototypes: Tensor
+
+
+class Hyper(NamedTuple):
+    """Numbers that may change from step to step or round to round, as 0-d tensors."""
+
+    step_size: Tensor
+    correction: Tensor
+    influence: Tensor
+    decay: Tensor
+
+
+class StepMetrics(NamedTuple):
+    """Sums over the batch: loss times weight, correct predictions, weight."""
+
+    loss: Tensor
+    correct: Tensor
+    weight: Tensor
+
+
+class Objective(Protocol):
+    """The local objective of a method; a mean over the batch, to be minimised."""
+
+    def __call__(self, output: Output, batch: Batch, parameters: Parameters, shared: Parameters) -> Tensor:
+        """0-d loss from the model's output and, for methods that need them, its own and the server's parameters."""
+        ...
+
+
+Step = Callable[[State, Batch, Shared, Hyper], tuple[State, StepMetrics]]
+Occupancy = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+Predict = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+
+
+def cross_entropy(output: Output, batch: Batch) -> Tensor:
+    """Weighted mean cross-entropy; 0 for a batch of padding alone."""
+    losses = F.cross_entropy(output.logits, batch.y, reduction="none")
+    return (losses * batch.weights).sum() / batch.weights.sum().clamp(min=1.0)
+
+
+def make_step(model: Model, objective: Objective, optimizer: Optimizer) -> Step:
+    """The local step of ``model`` under ``objective`` and ``optimizer``.
+
+    The model gives its architecture only; its own weights and prototypes are never read or changed.
+    """
+    parameter_layout, prototype_layout = model.parameter_layout, model.prototype_layout
+
+    def loss(parameters: Parameters, local: Tensor, batch: Batch, shared: Shared, hyper: Hyper) -> tuple[
+        Tensor, tuple[Tensor, Tensor]
+    ]:
+        alignment = Alignment(
+            list(prototype_layout.unflatten(local).values()),
+            list(prototype_layout.unflatten(shared.prototypes).values()),
+            training=True,
+            weights=batch.weights,
+            influence=hyper.influence,
+            decay=hyper.decay,
+        )
+        output = functional_call(model, parameters, (batch.x, alignment))
+        value = objective(output, batch, parameters, parameter_layout.unflatten(shared.theta))
+        moved = torch.cat([p.reshape(-1) for p in alignment.new_local]) if alignment.new_local else local
+        correct = ((output.logits.argmax(-1) == batch.y).to(batch.weights.dtype) * batch.weights).sum()
+        return value, (moved, correct)
+
+    differentiate = grad_and_value(loss, has_aux=True)
+
+    def step(state: State, batch: Batch, shared: Shared, hyper: Hyper) -> tuple[State, StepMetrics]:
+        parameters = parameter_layout.unflatten(state.theta)
+        gradients, (value, (local, correct)) = differentiate(parameters, state.local_prototypes, batch, shared, hyper)
+        gradient = torch.cat([gradients[name].reshape(-1) for name in parameter_layout.names])
+        theta, first, second = optimizer.update(
+            state.theta, gradient, state.first_moment, state.second_moment, hyper.step_size, hyper.correction
+        )
+        weight = batch.weights.sum()
+        return State(theta, first, second, local), StepMetrics(value * weight, correct, weight)
+
+    return step
+
+
+def make_predict(model: Model, *, matcher: Matcher | None = None) -> Predict:
+    """A function of theta [P], prototypes [L], samples x [B, *shape] and influence that gives logits [B, classes].
+
+    ``matcher`` replaces the training matcher at inference: ``cosine`` makes a prediction independent of the batch it
+    came in (deployment); ``ot`` is the published, transductive one.
+    """
+    parameter_layout, prototype_layout = model.parameter_layout, model.prototype_layout
+
+    def predict(theta: Tensor, prototypes: Tensor, x: Tensor, influence: float) -> Tensor:
+        local = list(prototype_layout.unflatten(prototypes).values())
+        alignment = Alignment(local, local, training=False, influence=influence, matcher=matcher)
+        with torch.no_grad():
+            output: Output = functional_call(model, parameter_layout.unflatten(theta), (x, alignment))
+        return output.logits
+
+    return predict
+
+
+class _Counting(Alignment):
+    """An inference pass that counts the tokens each prototype answers for, by cosine."""
+
+    def __call__(self, layer: ALPLayer, tokens: Tensor) -> Tensor:
+        local = self.local[len(self.new_local)]
+        aligned = super().__call__(layer, tokens)
+        chosen = assign(match(tokens.reshape(-1, layer.dim), local, "cosine"), "cosine")
+        counts = torch.zeros(len(local), dtype=tokens.dtype, device=tokens.device)
+        self.new_local[-1] = counts.index_add(0, chosen, torch.ones_like(chosen, dtype=tokens.dtype))
+        return aligned
+
+
+def make_occupancy(model: Model) -> Occupancy:
+    """A function like ``make_predict``'s that gives, for all layers' prototypes in order, how many embeddings of the
+    batch each answers for: the masses of an optimal transport between prototypes.
+    """
+    parameter_layout, prototype_layout = model.parameter_layout, model.prototype_layout
+
+    def occupancy(theta: Tensor, prototypes: Tensor, x: Tensor, influence: float) -> Tensor:
+        local = list(prototype_layout.unflatten(prototypes).values())
+        alignment = _Counting(local, local, training=False, influence=influence, matcher="cosine")
+        with torch.no_grad():
+            functional_call(model, parameter_layout.unflatten(theta), (x, alignment))
+        return torch.cat(alignment.new_local)
+
+    return occupancy

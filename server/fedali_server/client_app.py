@@ -1,0 +1,33 @@
+"""The Flower ``ClientApp`` of a site: records in, records out; the work is the site's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedali_server import records
+from fedali_server.contract import Site
+
+
+def make_client_app(find_site: Callable[[Context], Site]) -> ClientApp:
+    """A Flower ``ClientApp`` whose node answers by a site; the same app runs in one process and on a SuperLink."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        settings, shared = records.read_instructions(message.content)
+        reply = find_site(context).train(settings, shared)
+        content = RecordDict({"clients": MetricRecord(dict(reply.metrics))})
+        if reply.contribution is not None:
+            content.update(records.from_contribution(reply.contribution))
+        return Message(content, reply_to=message)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        settings, shared = records.read_instructions(message.content)
+        reply = find_site(context).evaluate(settings, shared)
+        return Message(RecordDict({"clients": MetricRecord(dict(reply.metrics))}), reply_to=message)
+
+    return app

@@ -1,0 +1,47 @@
+"""The contract between the server's strategy and a site.
+
+A site is one Flower node that answers for one or many clients. It trains and evaluates them, aligns and sums what
+they upload, and replies with sums and per-client metrics: never with a client's own weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from fedali.methods import Contribution, SharedState
+
+ClientMetrics = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class RoundSettings:
+    """What a round may change: its number (1, 2, ...), and whether sites should evaluate generalisation."""
+
+    round: int
+    generalisation: bool = True
+
+
+@dataclass(frozen=True)
+class SiteReply:
+    """What a site sends back.
+
+    Args:
+        metrics: by name, one number for each of the site's clients that took part; ``client`` holds their ids.
+        contribution: sums of what the clients upload; None after an evaluation.
+    """
+
+    metrics: ClientMetrics = field(default_factory=dict)
+    contribution: Contribution | None = None
+
+
+class Site(Protocol):
+    """One or many clients behind one node."""
+
+    def train(self, settings: RoundSettings, shared: SharedState) -> SiteReply:
+        """Train the clients of this round from ``shared``, evaluate their personal models, sum their uploads."""
+        ...
+
+    def evaluate(self, settings: RoundSettings, shared: SharedState) -> SiteReply:
+        """Evaluate the server's model on every client's data."""
+        ...

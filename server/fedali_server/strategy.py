@@ -1,0 +1,158 @@
+"""A Flower strategy for personalised methods: sites reply with sums, the method makes the next shared state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import structlog
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from fedali.errors import FedaliError
+from fedali.methods import Contribution, Layouts, Method
+from fedali_server import records
+from fedali_server.contract import ClientMetrics, RoundSettings
+
+log = structlog.get_logger("fedali.server")
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """A finished round: the new shared state, and per-client metrics of training and of the server's model."""
+
+    round: int
+    arrays: ArrayRecord
+    train: ClientMetrics = field(default_factory=dict)
+    evaluate: ClientMetrics = field(default_factory=dict)
+
+
+class PersonalisedStrategy(Strategy):
+    """Drives a personalised method over Flower's Message API (flwr 1.41), on any ``Grid``.
+
+    Args:
+        method: what is shared, and how uploads become the next shared state.
+        layouts: of the model.
+        on_round: called after each round; writes checkpoints and metrics. The round counts as done when it returns.
+        generalisation_every: rounds between evaluations of generalisation; the last round always has one.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        layouts: Layouts,
+        *,
+        on_round: Callable[[RoundResult], None] | None = None,
+        generalisation_every: int = 1,
+    ) -> None:
+        self.method, self.layouts = method, layouts
+        self.on_round = on_round
+        self.generalisation_every = generalisation_every
+        self._last_round = 0
+        self._arrays = ArrayRecord()
+        self._train: ClientMetrics = {}
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+        *,
+        first_round: int = 1,
+    ) -> Result:
+        """Run rounds ``first_round`` to ``num_rounds``, from ``initial_arrays`` (see ``records.from_shared``).
+
+        Flower's own loop always starts at round 1; to resume, pass a checkpoint's arrays and the round after it.
+        ``train_config``, ``evaluate_config`` and ``evaluate_fn`` belong to the base class and are not used.
+        """
+        self._last_round = num_rounds
+        result = Result(arrays=initial_arrays)
+        for round_ in range(first_round, num_rounds + 1):
+            messages = self.configure_train(round_, result.arrays, ConfigRecord(), grid)
+            arrays, _ = self.aggregate_train(round_, grid.send_and_receive(messages, timeout=timeout))
+            result.arrays = arrays
+            messages = self.configure_evaluate(round_, arrays, ConfigRecord(), grid)
+            evaluated = _collect(grid.send_and_receive(messages, timeout=timeout), round_)
+            if self.on_round is not None:
+                self.on_round(RoundResult(round_, arrays, self._train, _join(r for _, r in evaluated)))
+        return result
+
+    def settings(self, round_: int) -> RoundSettings:
+        """Settings of a round."""
+        due = round_ == self._last_round or round_ % self.generalisation_every == 0
+        return RoundSettings(round_, generalisation=due)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """One message to every site; a site draws its clients of the round itself."""
+        self._arrays = arrays
+        return self._messages(server_round, arrays, grid, MessageType.TRAIN)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord, MetricRecord | None]:
+        """The next shared state. A site whose reply is an error or not finite is left out, and logged.
+
+        Raises ``FedaliError`` when no site is left.
+        """
+        total, metrics, refused = Contribution(), [], []
+        for message, clients in _collect(replies, server_round):
+            try:
+                total.merge(records.to_contribution(message.content))
+                metrics.append(clients)
+            except FedaliError as error:
+                refused.append(str(error))
+                log.warning("reply refused", round=server_round, site=message.metadata.src_node_id, why=str(error))
+        if not metrics:
+            why = refused[0] if refused else "no site replied"
+            raise FedaliError(f"round {server_round} failed: {why}. A lower learning rate helps against divergence")
+        self._train = _join(metrics)
+        shared = self.method.aggregate(total, records.to_shared(self._arrays), self.layouts)
+        return records.from_shared(shared), None
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Every site evaluates the server's model, where the method has one and the round is due."""
+        if not (self.method.has_global_model and self.settings(server_round).generalisation):
+            return []
+        return self._messages(server_round, arrays, grid, MessageType.EVALUATE)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Per-client metrics of all sites, as one record."""
+        return MetricRecord(dict(_join(clients for _, clients in _collect(replies, server_round))))
+
+    def summary(self) -> None:
+        """Log what will run."""
+        log.info("strategy", method=self.method.name, parameters=self.layouts.parameters.size)
+
+    def _messages(self, round_: int, arrays: ArrayRecord, grid: Grid, kind: str) -> list[Message]:
+        content = records.instructions(self.settings(round_), arrays)
+        return [Message(content, node, kind, group_id=str(round_)) for node in sorted(grid.get_node_ids())]
+
+
+def _collect(replies: Iterable[Message], round_: int) -> list[tuple[Message, ClientMetrics]]:
+    """Good replies in the order of their sites, so that sums do not depend on who answered first."""
+    good = []
+    for message in replies:
+        if message.has_error():
+            log.warning("site failed", round=round_, reply_to=message.metadata.reply_to_message_id, why=message.error.reason)
+            continue
+        clients = {name: list(values) for name, values in message.content.metric_records["clients"].items()}
+        good.append((message, clients))
+    return sorted(good, key=lambda pair: pair[0].metadata.src_node_id)
+
+
+def _join(parts: Iterable[ClientMetrics]) -> ClientMetrics:
+    """The sites' columns one after another."""
+    joined: ClientMetrics = {}
+    for part in parts:
+        for name, values in part.items():
+            joined.setdefault(name, []).extend(values)
+    return joined

@@ -1,0 +1,82 @@
+"""The commands ``fedali simulate`` and ``fedali scenarios``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedali.errors import SettingsError
+
+if TYPE_CHECKING:
+    from fedali_simulations.results import Results
+
+
+def simulate(
+    scenario: Annotated[
+        str | None, typer.Argument(help="A built-in name (see `fedali scenarios`) or a .toml file.", show_default=False)
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeat for more.", show_default=False),
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds to run.", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="First seed.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for everything the run leaves.", show_default="runs/SCENARIO-TIME")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Continue the run in this folder, bit by bit.", show_default=False)
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes or threads; changes no result.", show_default="all cores")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress display, only the table.")] = False,
+) -> None:
+    """Train a federation on this machine and compare methods in one table.
+
+    \b
+    Examples:
+      fedali simulate digits
+      fedali simulate digits --set methods=fedali,fedavg --set seeds=5
+      fedali simulate motionsense --rounds 5 --set training.learning_rate=5e-4
+      fedali simulate my_study.toml --out runs/mine
+      fedali simulate --resume runs/mine
+      fedali simulate digits --json | jq '.table[0]'
+    """
+    if resume is not None and (scenario or settings or rounds or seed is not None or out):
+        raise SettingsError("--resume takes its settings from the folder: give --resume DIR alone (and --workers)")
+    if resume is None and scenario is None:
+        raise SettingsError("which scenario? For example: fedali simulate digits. `fedali scenarios` lists them")
+    from rich.console import Console
+
+    from fedali_simulations import study
+    from fedali_simulations.console import Display, print_results
+    from fedali_simulations.scenario import load_scenario
+
+    messages = Console(stderr=True, quiet=as_json or quiet)
+    if resume is not None:
+        folder = study.existing(resume)
+    else:
+        assert scenario is not None
+        changes = [*(settings or []), *([f"training.rounds={rounds}"] if rounds else [])]
+        changes += [f"seed={seed}"] if seed is not None else []
+        folder = study.prepare(load_scenario(scenario, changes), out)
+    with Display(study.scenario_of(folder), folder, messages) as display:
+        results = study.run(folder, workers=workers, report=display.report)
+    if as_json:
+        typer.echo(json.dumps(results.to_dict()))
+    else:
+        print_results(results, Console())
+
+
+def scenarios() -> None:
+    """List the built-in scenarios and the methods they can compare."""
+    from rich.console import Console
+
+    from fedali_simulations.console import print_scenarios
+
+    print_scenarios(Console())

@@ -1,0 +1,102 @@
+"""What an engine is: it trains clients and predicts with their models; everything else is the site's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fedali.alp import Matcher
+from fedali.data import Normalisation
+
+Vector = npt.NDArray[np.floating[Any]]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples [n, *shape] as stored (float16, uint8, ...), labels [n], and how a batch of them is normalised."""
+
+    x: npt.NDArray[Any]
+    y: Labels
+    normalisation: Normalisation
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def batch(self, where: npt.NDArray[np.int64] | slice) -> npt.NDArray[np.float32]:
+        """Normalised float32 samples."""
+        return self.normalisation(self.x[where])
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How every client trains in a round."""
+
+    epochs: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """One client's local training in one round.
+
+    Args:
+        samples: its training data.
+        theta: [P] to start from.
+        local_prototypes: [L] to start from.
+        shared_theta: [P] of the server.
+        shared_prototypes: [L] of the server.
+        influence: of the ALP layers this round.
+        seed: everything random about this job, from ``numpy.random.SeedSequence``.
+        count_occupancy: whether to count the embeddings each prototype answers for after training.
+    """
+
+    samples: Samples
+    theta: Vector
+    local_prototypes: Vector
+    shared_theta: Vector
+    shared_prototypes: Vector
+    influence: float
+    seed: np.random.SeedSequence
+    count_occupancy: bool = False
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A client's new theta [P] and local prototypes [L]; mean loss and accuracy over its last epoch."""
+
+    theta: Vector
+    local_prototypes: Vector
+    loss: float
+    accuracy: float
+    occupancy: Vector | None = None
+
+
+@dataclass(frozen=True)
+class Query:
+    """Predictions of one model for several sets of samples.
+
+    ``matcher`` is the ALP layers' at inference: ``cosine`` sees each sample alone, ``ot`` a batch at a time.
+    """
+
+    theta: Vector
+    prototypes: Vector
+    samples: tuple[Samples, ...]
+    influence: float
+    matcher: Matcher | None = "cosine"
+
+
+class Engine(Protocol):
+    """Trains clients and predicts with models, in whatever way is fast on this machine; results in order."""
+
+    def train(self, jobs: Iterable[TrainJob]) -> Iterator[TrainResult]:
+        """Train each client of ``jobs``."""
+        ...
+
+    def predict(self, queries: Iterable[Query]) -> Iterator[list[Labels]]:
+        """Predicted classes, one array for each set of samples of each query."""
+        ...

@@ -1,0 +1,159 @@
+"""A run's folder: what is written, what a resumed run reads, and in which order, so that a kill loses one round.
+
+Each line of the table and seed has a folder of its own:
+
+    metrics/00001.parquet ...  per-client metrics of a round, a row a client
+    checkpoint.safetensors     shared state and what clients keep, after the last complete round
+    best.safetensors           shared state and personal models of the round with the best validation accuracy
+    personal/<client>.safetensors  each client's final personal model
+    done.json                  written last
+
+Within a round the checkpoint is written last; files of a round after it are overwritten with the same bits.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from fedali.errors import CheckpointError
+from fedali.files import atomic, write_bytes, write_text
+from fedali.methods import Layouts, SharedState
+
+Vector = npt.NDArray[np.floating[Any]]
+_FORMAT = "1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State after ``round``; ``kept`` is what the sites' stores remember; ``best_*`` is about validation accuracy."""
+
+    round: int
+    shared: SharedState
+    kept: dict[str, Vector] = field(default_factory=dict)
+    best_round: int = 0
+    best_score: float = -1.0
+
+
+class RunFolder:
+    """Reads and writes the folder of one line of the table and one seed.
+
+    Args:
+        path: the folder; created by the first write.
+        identity: what must be the same for a checkpoint to be taken up, such as method, seed and a settings' hash.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, str]) -> None:
+        self.path = path
+        self.identity = {**identity, "format": _FORMAT}
+
+    @property
+    def done(self) -> bool:
+        """Whether this run is complete."""
+        return (self.path / "done.json").exists()
+
+    def finish(self, facts: Mapping[str, Any]) -> None:
+        """Mark the run complete."""
+        write_text(self.path / "done.json", json.dumps(facts, indent=1))
+
+    def write_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint."""
+        numbers = {
+            "round": str(checkpoint.round),
+            "best_round": str(checkpoint.best_round),
+            "best_score": repr(checkpoint.best_score),
+        }
+        self._write("checkpoint", {**_shared_tensors(checkpoint.shared), **checkpoint.kept}, numbers)
+
+    def read_checkpoint(self) -> Checkpoint | None:
+        """The checkpoint, None when there is none; ``CheckpointError`` when it is broken or of another run."""
+        path = self.path / "checkpoint.safetensors"
+        if not path.exists():
+            return None
+        tensors, metadata = read_tensors(path)
+        for key, value in self.identity.items():
+            if metadata.get(key) != value:
+                raise CheckpointError(
+                    f"{path} belongs to another run: its {key} is {metadata.get(key)!r}, this run's is {value!r}. "
+                    "Resume with the settings it was started with, or start anew in another folder"
+                )
+        try:
+            shared = SharedState(tensors.pop("shared.theta"), tensors.pop("shared.prototypes"))
+            return Checkpoint(
+                int(metadata["round"]), shared, tensors, int(metadata["best_round"]), float(metadata["best_score"])
+            )
+        except (KeyError, ValueError) as error:
+            raise _broken(path, f"it lacks {error}") from error
+
+    def write_best(self, shared: SharedState, models: Iterable[tuple[str, Vector, Vector]], round_: int) -> None:
+        """Replace the best round's models."""
+        tensors = _shared_tensors(shared)
+        for name, theta, prototypes in models:
+            tensors[f"{name}/theta"], tensors[f"{name}/local_prototypes"] = theta, prototypes
+        self._write("best", tensors, {"round": str(round_)})
+
+    def write_personal(self, layouts: Layouts, models: Iterable[tuple[str, Vector, Vector]]) -> None:
+        """Write each client's final model: named parameters and ``alp.<i>`` prototypes."""
+        for name, theta, prototypes in models:
+            tensors = {**layouts.parameters.unflatten(theta), **layouts.prototypes.unflatten(prototypes)}
+            self._write(f"personal/{safe_name(name)}", tensors, {"client": name})
+
+    def write_metrics(self, round_: int, rows: pd.DataFrame) -> None:
+        """Write a round's per-client metrics."""
+        path = self.path / "metrics" / f"{round_:05d}.parquet"
+        with atomic(path) as temporary:
+            rows.to_parquet(temporary, index=False)
+
+    def write_unseen(self, rows: pd.DataFrame) -> None:
+        """Write how clients that never took part fare before and after adapting."""
+        with atomic(self.path / "unseen.parquet") as temporary:
+            rows.to_parquet(temporary, index=False)
+
+    def read_unseen(self) -> pd.DataFrame | None:
+        """What ``write_unseen`` wrote, None when no client was held out."""
+        path = self.path / "unseen.parquet"
+        return pd.read_parquet(path) if path.exists() else None
+
+    def read_metrics(self, rounds: int) -> pd.DataFrame:
+        """Per-client metrics of rounds 1 to ``rounds``."""
+        paths = [self.path / "metrics" / f"{round_:05d}.parquet" for round_ in range(1, rounds + 1)]
+        try:
+            return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"cannot read the metrics of {self.path}: {error}") from error
+
+    def _write(self, name: str, tensors: Mapping[str, Vector], metadata: Mapping[str, str]) -> None:
+        arrays = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
+        write_bytes(self.path / f"{name}.safetensors", save(arrays, {**self.identity, **metadata}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Vector], dict[str, str]]:
+    """Tensors and metadata of a safetensors file; ``CheckpointError`` when it cannot be read."""
+    try:
+        with safe_open(path, "numpy") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _broken(path, str(error).splitlines()[0]) from error
+
+
+def safe_name(name: str) -> str:
+    """A client's name or a label as a file name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".") or "_"
+
+
+def _shared_tensors(shared: SharedState) -> dict[str, Vector]:
+    return {"shared.theta": np.float32(shared.theta), "shared.prototypes": np.float32(shared.prototypes)}
+
+
+def _broken(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(f"cannot read {path}: {why}. Delete the folder {path.parent} to run this part again")

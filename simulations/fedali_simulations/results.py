@@ -1,0 +1,111 @@
+"""What a study found: per-client numbers, and the table over clients and seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fedali.metrics import spread
+from fedali_simulations.scenario import Scenario
+
+MEASURES = ("personalisation", "generalisation", "global")
+
+
+@dataclass(frozen=True)
+class Results:
+    """Results of a study.
+
+    Args:
+        scenario: what was run, resolved.
+        folder: where everything is.
+        clients: a row for each method, seed, round and client; accuracies and macro-F1 0..1.
+        selected: (method, seed) -> the round with the best mean validation accuracy.
+        unseen: a row for each method, seed and client that was held out of training; None without.
+        timing: seconds and CPU seconds by method, the mean over seeds, of one round.
+    """
+
+    scenario: Scenario
+    folder: Path
+    clients: pd.DataFrame
+    selected: dict[tuple[str, int], int]
+    unseen: pd.DataFrame | None
+    timing: pd.DataFrame
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The table: a row for each method and measure, at the round chosen on validation data.
+
+        ``accuracy``, ``client_std``, ``worst_decile`` and ``macro_f1`` are over clients, then the mean over seeds;
+        ``seed_std`` is the sample standard deviation of ``accuracy`` over seeds. ``transductive`` is the accuracy
+        of the published inference, ``last_round`` that of the last round. ``global`` weighs clients by their test
+        data: accuracy on all test data together. All are 0..1; NaN where a method has no such number.
+        """
+        lines = []
+        for label in dict.fromkeys(self.clients["method"]):
+            for measure in MEASURES:
+                lines.append(self._line(label, measure))
+        return pd.DataFrame(lines)
+
+    def _line(self, label: str, measure: str) -> dict[str, Any]:
+        of_method = self.clients[self.clients["method"] == label]
+        last = int(of_method["round"].max())
+        per_seed = []
+        for seed in sorted(of_method["seed"].unique()):
+            of_seed = of_method[of_method["seed"] == seed]
+            chosen = of_seed[of_seed["round"] == self.selected[label, int(seed)]]
+            per_seed.append(
+                {
+                    "accuracy": _mean(chosen, measure),
+                    "client_std": spread(_column(chosen, measure)).std,
+                    "worst_decile": spread(_column(chosen, measure)).worst_decile,
+                    "macro_f1": spread(_column(chosen, f"{measure}_f1")).mean,
+                    "transductive": _mean(chosen, f"{measure}_transductive"),
+                    "last_round": _mean(of_seed[of_seed["round"] == last], measure),
+                }
+            )
+        seeds = pd.DataFrame(per_seed)
+        means = {name: float(seeds[name].mean()) for name in seeds}
+        deviation = float(seeds["accuracy"].std()) if len(seeds) > 1 else math.nan
+        rounds = [self.selected[label, int(seed)] for seed in sorted(of_method["seed"].unique())]
+        return {
+            "method": label,
+            "measure": measure,
+            **means,
+            "seed_std": deviation,
+            "seeds": len(seeds),
+            "selected_round": float(np.mean(rounds)),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The results as plain JSON values; NaN becomes null."""
+        found: dict[str, Any] = {
+            "scenario": self.scenario.name,
+            "folder": str(self.folder),
+            "rounds": self.scenario.training.rounds,
+            "table": json.loads(self.table.to_json(orient="records", double_precision=15)),
+            "timing": json.loads(self.timing.to_json(orient="records")),
+        }
+        if self.unseen is not None:
+            means = self.unseen.groupby("method", sort=False)[["before", "after"]].mean().reset_index()
+            found["unseen"] = json.loads(means.to_json(orient="records", double_precision=15))
+        return found
+
+
+def _column(rows: pd.DataFrame, name: str) -> list[float]:
+    return [float(value) for value in rows[name]] if name in rows else []
+
+
+def _mean(rows: pd.DataFrame, measure: str) -> float:
+    """Mean over clients; of ``global`` weighted by test samples."""
+    if not measure.startswith("global"):
+        return spread(_column(rows, measure)).mean
+    if measure not in rows:
+        return math.nan
+    known = rows.dropna(subset=[measure])
+    return float(np.average(known[measure], weights=known["test_samples"])) if len(known) else math.nan

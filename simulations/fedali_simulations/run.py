@@ -1,0 +1,161 @@
+"""One run: one line of the table and one seed, from its checkpoint or from the beginning to the end."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from flwr.app import Context
+
+from fedali.methods import SharedState
+from fedali.methods.base import Vector
+from fedali_server import records
+from fedali_server.client_app import make_client_app
+from fedali_server.contract import Site
+from fedali_server.strategy import PersonalisedStrategy, RoundResult
+from fedali_simulations.folder import Checkpoint, RunFolder
+from fedali_simulations.grid import LocalGrid
+from fedali_simulations.scenario import MethodSettings, Scenario
+from fedali_simulations.setup import Setup, build_setup
+
+
+@dataclass(frozen=True)
+class Job:
+    """One line of a scenario's table and one seed; ``workers`` is the number of threads."""
+
+    scenario: Scenario
+    line: MethodSettings
+    seed: int
+    folder: Path
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A round of a job is complete; ``round`` 0: the job has begun."""
+
+    label: str
+    seed: int
+    round: int
+    rounds: int
+    personalisation: float | None = None
+
+
+Report = Callable[[Progress], None]
+
+
+def identity(scenario: Scenario, line: MethodSettings, seed: int) -> dict[str, str]:
+    """What a checkpoint must agree on to be resumed: everything that changes numbers, but not how many rounds."""
+    settings = scenario.model_dump(mode="json", exclude={"methods", "seed", "seeds", "name", "description"})
+    settings["training"].pop("rounds")
+    text = repr((sorted(settings.items()), line.model_dump(mode="json")))
+    return {"method": line.title, "seed": str(seed), "settings": hashlib.sha256(text.encode()).hexdigest()[:16]}
+
+
+def run_job(job: Job, report: Report = lambda _: None) -> None:
+    """Run or resume a job; everything it finds is in its folder afterwards."""
+    scenario, line = job.scenario, job.line
+    folder = RunFolder(job.folder, identity(scenario, line, job.seed))
+    rounds = scenario.training.rounds
+    if folder.done:
+        report(Progress(line.title, job.seed, rounds, rounds))
+        return
+    setup = build_setup(scenario, line, job.seed, workers=job.workers)
+    checkpoint = folder.read_checkpoint() or Checkpoint(0, setup.initial)
+    for site in setup.sites:
+        site.store.restore(checkpoint.kept)
+    report(Progress(line.title, job.seed, checkpoint.round, rounds))
+
+    def done(round_: int, accuracy: float) -> None:
+        report(Progress(line.title, job.seed, round_, rounds, accuracy))
+
+    writer = _RoundWriter(folder, setup, checkpoint, rounds, done)
+    strategy = PersonalisedStrategy(
+        setup.method,
+        setup.layouts,
+        on_round=writer,
+        generalisation_every=scenario.evaluation.generalisation_every,
+    )
+
+    def find_site(context: Context) -> Site:
+        return setup.sites[int(context.node_config["partition-id"])]
+
+    started, processor = time.perf_counter(), time.process_time()
+    first = checkpoint.round + 1
+    strategy.start(
+        LocalGrid(make_client_app(find_site), len(setup.sites)),
+        records.from_shared(checkpoint.shared),
+        rounds,
+        first_round=first,
+    )
+    folder.finish(
+        {
+            "rounds": rounds,
+            "best_round": writer.best_round,
+            "parameters": setup.layouts.parameters.size,
+            "prototype_values": setup.layouts.prototypes.size,
+            "notes": list(setup.federation.notes),
+            "timing": {
+                "first_round": first,
+                "seconds": time.perf_counter() - started,
+                "cpu_seconds": time.process_time() - processor,
+            },
+        }
+    )
+
+
+class _RoundWriter:
+    """Writes what a finished round leaves; the checkpoint last."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        setup: Setup,
+        checkpoint: Checkpoint,
+        rounds: int,
+        report: Callable[[int, float], None],
+    ) -> None:
+        self.folder, self.setup, self.rounds, self.report = folder, setup, rounds, report
+        self.best_round, self.best_score = checkpoint.best_round, checkpoint.best_score
+        self.names = [client.name for client in setup.federation.clients]
+
+    def __call__(self, result: RoundResult) -> None:
+        shared = records.to_shared(result.arrays)
+        rows = self._rows(result)
+        self.folder.write_metrics(result.round, rows)
+        last = result.round == self.rounds
+        score = float(rows["validation"].mean()) if "generalisation" in rows else -1.0
+        if score > self.best_score or (last and not self.best_round):
+            self.best_round, self.best_score = result.round, score
+            self.folder.write_best(shared, self._models(shared), result.round)
+        if last:
+            self.folder.write_personal(self.setup.layouts, self._models(shared))
+            if self.setup.unseen:
+                adapted = self.setup.sites[0].adapt(self.setup.unseen, result.round, shared)
+                self.folder.write_unseen(self._named(adapted))
+        kept: dict[str, Any] = {}
+        for site in self.setup.sites:
+            kept |= site.store.tensors()
+        self.folder.write_checkpoint(Checkpoint(result.round, shared, kept, self.best_round, self.best_score))
+        self.report(result.round, float(rows["personalisation"].mean()))
+
+    def _rows(self, result: RoundResult) -> pd.DataFrame:
+        rows = pd.DataFrame(result.train)
+        if result.evaluate:
+            rows = rows.merge(pd.DataFrame(result.evaluate), on="client", how="outer")
+        return self._named(rows.to_dict("list")).assign(round=result.round)
+
+    def _named(self, columns: dict[str, list[float]]) -> pd.DataFrame:
+        rows = pd.DataFrame(columns)
+        rows["client"] = [self.names[int(client)] for client in rows["client"]]
+        return rows
+
+    def _models(self, shared: SharedState) -> Iterator[tuple[str, Vector, Vector]]:
+        for site in self.setup.sites:
+            for client, theta, prototypes in site.models(shared):
+                yield self.names[client], theta, prototypes

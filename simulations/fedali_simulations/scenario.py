@@ -1,0 +1,299 @@
+"""Scenarios: typed settings of a study, read from TOML, checked where they enter."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from fedali.errors import SettingsError, did_you_mean
+from fedali.methods import build_method
+from fedali.models import MODELS
+
+_SUFFIX = ".toml"
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class DataSettings(_Settings):
+    """Where samples come from."""
+
+    source: str
+    """``digits``, ``motionsense``, or the path of your own data: .npz, .csv or a folder with a file per client."""
+    window: int = Field(128, ge=1)
+    """Samples in a window; own CSV data only."""
+    stride: int = Field(64, ge=1)
+    """Samples between the starts of windows; own CSV data only."""
+    subjects: tuple[int, ...] | None = None
+    """MotionSense: numbers of the people to keep; all without."""
+    windows_per_client: int | None = Field(None, ge=1)
+    """MotionSense: a seeded random choice of this many windows of each person."""
+
+
+class PartitionSettings(_Settings):
+    """Which client holds which samples."""
+
+    kind: Literal["natural", "dirichlet", "shards"] = "natural"
+    """``natural``: as the data says; ``dirichlet``: label skew; ``shards``: a few classes each."""
+    clients: int = Field(20, ge=2)
+    """Number of clients; not for natural."""
+    alpha: float = Field(0.5, gt=0)
+    """Dirichlet concentration: small is skewed."""
+    shards_per_client: int = Field(2, ge=1)
+    """Pathological split: shards, that is nearly classes, of each client."""
+    minimum: int = Field(20, ge=3)
+    """Dirichlet: fewest samples of a client."""
+
+
+class ShiftSettings(_Settings):
+    """A domain shift of each client's own: rotation, gain, blur and noise."""
+
+    kind: Literal["images", "windows"] | None = None
+    """What the samples are; none without."""
+    severity: float = Field(0.5, ge=0, le=1)
+    """0 is no shift, 1 a strong one."""
+
+
+class SplitSettings(_Settings):
+    """Shares of each client's samples, stratified by class."""
+
+    train: float = Field(0.56, gt=0, lt=1)
+    validation: float = Field(0.14, ge=0, lt=1)
+    test: float = Field(0.30, gt=0, lt=1)
+    order: Literal["time", "random"] = "time"
+    """``time``: train on the past, test on the future; windows that overlap across a border are dropped."""
+    normalise: Literal["global", "client", "none"] = "global"
+    """Statistics of training data: of all clients together, of each client's own, or none."""
+
+    @model_validator(mode="after")
+    def _sum(self) -> SplitSettings:
+        if abs(self.train + self.validation + self.test - 1) > 1e-6:
+            raise ValueError(f"train, validation and test add up to {self.train + self.validation + self.test:g}, not 1")
+        return self
+
+
+class ModelSettings(_Settings):
+    """The model of every client."""
+
+    name: str = "cnn1d"
+    """One of the registry: mlp, cnn1d, cnn2d, hart."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The model's own options, such as ``channels`` or ``hidden``."""
+
+    @model_validator(mode="after")
+    def _known(self) -> ModelSettings:
+        if self.name not in MODELS:
+            raise ValueError(f"unknown model {self.name!r}; {did_you_mean(self.name, MODELS)}")
+        return self
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, int) else value
+
+
+class ALPOptions(_Settings):
+    """The ALP layers, for methods that use prototypes; see ``fedali.alp``."""
+
+    num_prototypes: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple)] = (64,)
+    """K: one number for all layers, or one for each."""
+    matcher: Literal["ot", "cosine", "euclidean"] = "ot"
+    gated: bool = True
+    update: Literal["bulk", "single"] = "bulk"
+    duplicates: Literal["mean", "last"] = "mean"
+    topk_from: Literal["batch", "tokens"] = "batch"
+    decay: float = Field(0.999, ge=0, le=1)
+    temperature: float = Field(0.05, ge=0.005)
+    iterations: int = Field(3, ge=1)
+    scale: float = Field(1.0, gt=0)
+    """Length of an aligned embedding; published: 1."""
+
+
+class TrainingSettings(_Settings):
+    """What every client does in a round, and how many rounds there are."""
+
+    rounds: int = Field(10, ge=1)
+    epochs: int = Field(2, ge=1)
+    batch_size: int = Field(64, ge=1)
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """Fresh each round."""
+    learning_rate: float = Field(1e-3, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """SGD only."""
+    participation: float = Field(1.0, gt=0, le=1)
+    """Share of the clients that train in a round."""
+
+
+class EvaluationSettings(_Settings):
+    """What is measured."""
+
+    generalisation_every: int = Field(1, ge=1)
+    """Rounds between evaluations of every client's model on everyone's data, and of the server's model."""
+    transductive: bool = True
+    """Report the published inference too, whose matches depend on the batch."""
+    unseen_clients: int = Field(0, ge=0)
+    """Whole clients held out of training, adapted and tested at the end."""
+
+
+class MethodSettings(_Settings):
+    """One line of the table."""
+
+    name: str
+    """One of the registry or a preset."""
+    label: str = ""
+    """What the table calls it; its name without."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The method's own options."""
+    alp: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the ALP layers for this line alone."""
+
+    @model_validator(mode="after")
+    def _known(self) -> MethodSettings:
+        try:
+            build_method(self.name, self.options)
+        except SettingsError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @property
+    def title(self) -> str:
+        """What the table and the run folder call it."""
+        return self.label or self.name
+
+
+def _as_method(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class Scenario(_Settings):
+    """A study: data, clients, model, training, and the methods to compare on the same splits and budget."""
+
+    name: str = "own"
+    description: str = ""
+    methods: tuple[Annotated[MethodSettings, BeforeValidator(_as_method)], ...] = Field(
+        (MethodSettings(name="fedali"),), min_length=1
+    )
+    seed: int = Field(0, ge=0)
+    """The first seed."""
+    seeds: int = Field(1, ge=1)
+    """How many seeds: seed, seed + 1, ..."""
+    sites: int = Field(1, ge=1)
+    """Flower nodes the clients are spread over."""
+    data: DataSettings
+    partition: PartitionSettings = PartitionSettings()
+    shift: ShiftSettings = ShiftSettings()
+    split: SplitSettings = SplitSettings()
+    model: ModelSettings = ModelSettings()
+    alp: ALPOptions = ALPOptions()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    @model_validator(mode="after")
+    def _lines(self) -> Scenario:
+        titles = [method.title for method in self.methods]
+        for title in titles:
+            if titles.count(title) > 1:
+                raise ValueError(f"two methods are called {title!r}; give one a label")
+        for method in self.methods:
+            for key in method.alp:
+                if key not in ALPOptions.model_fields:
+                    known = did_you_mean(key, ALPOptions.model_fields)
+                    raise ValueError(f"methods.{method.title}.alp.{key}: unknown setting; {known}")
+        return self
+
+    def alp_for(self, method: MethodSettings) -> ALPOptions:
+        """Settings of the ALP layers for one line of the table."""
+        return _validate(ALPOptions, {**self.alp.model_dump(), **method.alp}, f"methods.{method.title}.alp")
+
+
+def builtin_scenarios() -> dict[str, str]:
+    """Names of the scenarios that come with the package, with their descriptions."""
+    folder = resources.files("fedali_simulations") / "scenarios"
+    names = sorted(f.name.removesuffix(_SUFFIX) for f in folder.iterdir() if f.name.endswith(_SUFFIX))
+    return {name: load_scenario(name).description for name in names}
+
+
+def load_scenario(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Scenario:
+    """A scenario by built-in name, TOML file or mapping, with ``key=value`` settings laid over it.
+
+    Keys are dotted (``training.epochs=5``), values TOML, or plain words, or words with commas between for a list.
+    Raises ``SettingsError`` naming the key, and the nearest one that exists.
+    """
+    if isinstance(source, Mapping):
+        where, settings = "scenario", dict(source)
+    else:
+        where, text = _read(str(source))
+        try:
+            settings = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsError(f"{where}: not valid TOML: {error}") from error
+    for override in overrides:
+        _override(settings, override)
+    return _validate(Scenario, settings, where)
+
+
+def _read(source: str) -> tuple[str, str]:
+    builtin = resources.files("fedali_simulations") / "scenarios"
+    if not source.endswith(_SUFFIX):
+        names = [f.name.removesuffix(_SUFFIX) for f in builtin.iterdir() if f.name.endswith(_SUFFIX)]
+        if source not in names:
+            hint = did_you_mean(source, names)
+            raise SettingsError(f"no scenario called {source!r}; {hint} (or the path of a {_SUFFIX} file)")
+        return f"scenario {source}", (builtin / f"{source}{_SUFFIX}").read_text("utf-8")
+    try:
+        return source, Path(source).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise SettingsError(f"cannot read scenario {source}: {reason}") from error
+
+
+def _override(settings: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise SettingsError(f"--set takes key=value, not {override!r}; for example --set training.epochs=5")
+    *path, last = key.strip().split(".")
+    for part in path:
+        settings = settings.setdefault(part, {})
+        if not isinstance(settings, dict):
+            raise SettingsError(f"--set {override}: {part!r} holds a value, not settings")
+    settings[last] = _value(text.strip())
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return [_value(part.strip()) for part in text.split(",")] if "," in text else text
+
+
+def _validate(kind: type[Any], settings: Mapping[str, Any], where: str) -> Any:
+    try:
+        return kind.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = [str(part) for part in first["loc"] if not str(part).startswith("function-")]
+        key = ".".join(path)
+        if first["type"] == "extra_forbidden":
+            known = _known_keys(kind, path[:-1])
+            raise SettingsError(f"{where}: unknown setting {key!r}; {did_you_mean(path[-1], known)}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        seen = "" if first["type"] in ("value_error", "missing") else f", not {first['input']!r}"
+        at = f"{key}: " if key else ""
+        raise SettingsError(f"{where}: {at}{message[:1].lower()}{message[1:]}{seen}") from None
+
+
+def _known_keys(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
+    for part in path:
+        field = kind.model_fields.get(part)
+        inner = MethodSettings if part == "methods" else field.annotation if field else None
+        if part.isdigit():
+            continue
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        kind = inner
+    return list(kind.model_fields)

@@ -1,0 +1,132 @@
+"""From a scenario's settings to the things a run is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fedali import data
+from fedali.errors import SettingsError
+from fedali.methods import Layouts, Method, SharedState, build_method
+from fedali.models import ALPSettings, Model, build_model
+from fedali.optimizers import SGD, Adam, Optimizer
+from fedali_simulations.cohort import Cohort, CohortSettings, CohortSite
+from fedali_simulations.engines import LoopEngine, TrainingSettings
+from fedali_simulations.scenario import MethodSettings, Scenario
+
+_PARTITION, _UNSEEN, _MODEL = 10, 11, 12  # what a random stream is for
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything one method and one seed run with."""
+
+    federation: data.Federation
+    model: Model
+    method: Method
+    layouts: Layouts
+    initial: SharedState
+    sites: tuple[CohortSite, ...]
+    unseen: tuple[int, ...]
+
+
+def load_federation(scenario: Scenario, seed: int) -> data.Federation:
+    """Clients with their data, for one seed; the same for every method."""
+    dataset = _dataset(scenario, seed)
+    partition = _partition(scenario, dataset, _rng(seed, _PARTITION))
+    split = scenario.split
+    shift = None if scenario.shift.kind is None else (scenario.shift.kind, scenario.shift.severity)
+    return data.build_federation(
+        dataset,
+        partition=partition,
+        fractions=(split.train, split.validation, split.test),
+        order=split.order,
+        normalise=split.normalise,
+        shift=shift,
+        seed=seed,
+        held_out=unseen_clients(scenario, len(partition.assignments), seed),
+    )
+
+
+def unseen_clients(scenario: Scenario, clients: int, seed: int) -> tuple[int, ...]:
+    """Clients held out of training, drawn by the seed; ``SettingsError`` when fewer than two would be left."""
+    count = scenario.evaluation.unseen_clients
+    if clients - count < 2:
+        raise SettingsError(
+            f"evaluation.unseen_clients is {count} of {clients} clients; at least two clients have to train"
+        )
+    chosen = _rng(seed, _UNSEEN).choice(clients, count, replace=False)
+    return tuple(sorted(int(client) for client in chosen))
+
+
+def build_setup(scenario: Scenario, line: MethodSettings, seed: int, *, workers: int = 1) -> Setup:
+    """Model, method, engine and sites for one line of the table and one seed."""
+    federation = load_federation(scenario, seed)
+    method = build_method(line.name, line.options)
+    alp = scenario.alp_for(line)
+    model = build_model(
+        scenario.model.name,
+        federation.input_shape,
+        len(federation.class_names),
+        alp=ALPSettings(**alp.model_dump()) if method.uses_prototypes else None,
+        seed=int(_rng(seed, _MODEL).integers(2**31)),
+        **scenario.model.options,
+    )
+    layouts = Layouts(model.parameter_layout, model.prototype_layout)
+    training = scenario.training
+    engine = LoopEngine(
+        model,
+        method,
+        _optimizer(scenario),
+        TrainingSettings(training.epochs, training.batch_size),
+        decay=alp.decay,
+        workers=workers,
+    )
+    unseen = unseen_clients(scenario, len(federation.clients), seed)
+    seen = [client for client in range(len(federation.clients)) if client not in unseen]
+    if scenario.sites > len(seen):
+        raise SettingsError(f"{scenario.sites} sites for {len(seen)} clients: give each site at least one client")
+    cohort = Cohort(federation)
+    settings = CohortSettings(
+        seed, training.participation, scenario.evaluation.transductive and alp.matcher == "ot"
+    )
+    sites = tuple(
+        CohortSite(cohort, part.tolist(), seen, engine, method, layouts, settings)
+        for part in np.array_split(np.array(seen), scenario.sites)
+    )
+    prototypes = {f"alp.{i}": layer.global_prototypes.numpy() for i, layer in enumerate(model.alp_layers)}
+    initial = SharedState(model.theta().numpy(), layouts.prototypes.flatten(prototypes))
+    return Setup(federation, model, method, layouts, initial, sites, unseen)
+
+
+def _rng(seed: int, purpose: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence([seed, purpose]))
+
+
+def _dataset(scenario: Scenario, seed: int) -> data.Dataset:
+    settings = scenario.data
+    if settings.source == "digits":
+        return data.load_digits_dataset()
+    if settings.source == "motionsense":
+        return data.load_motionsense(
+            subjects=settings.subjects, windows_per_client=settings.windows_per_client, seed=seed
+        )
+    return data.load_own(Path(settings.source), window=settings.window, stride=settings.stride)
+
+
+def _partition(scenario: Scenario, dataset: data.Dataset, rng: np.random.Generator) -> data.Partition:
+    settings = scenario.partition
+    if settings.kind == "dirichlet":
+        return data.dirichlet(dataset.y, settings.clients, settings.alpha, rng, minimum=settings.minimum)
+    if settings.kind == "shards":
+        return data.shards(dataset.y, settings.clients, settings.shards_per_client, rng)
+    return data.natural(dataset)
+
+
+def _optimizer(scenario: Scenario) -> Optimizer:
+    training = scenario.training
+    if training.optimizer == "sgd":
+        return SGD(training.learning_rate, training.momentum)
+    return Adam(training.learning_rate)

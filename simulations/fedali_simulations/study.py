@@ -1,0 +1,202 @@
+"""Run a scenario: every line of its table and every seed, into one folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import tomli_w
+
+from fedali.errors import CheckpointError, SettingsError
+from fedali.files import write_text
+from fedali.version import __version__
+from fedali_simulations import pictures
+from fedali_simulations.folder import RunFolder, safe_name
+from fedali_simulations.results import Results
+from fedali_simulations.run import Job, Report, identity, run_job
+from fedali_simulations.scenario import Scenario, load_scenario
+from fedali_simulations.setup import load_federation
+from fedali_simulations.workers import run_side_by_side
+
+_PACKAGES = ("numpy", "torch", "flwr", "pot", "scipy", "scikit-learn", "safetensors", "pandas")
+
+
+def simulate(
+    scenario: str | Path | Mapping[str, Any] | Scenario,
+    *,
+    overrides: Sequence[str] = (),
+    rounds: int | None = None,
+    seed: int | None = None,
+    out: Path | str | None = None,
+    workers: int | None = None,
+    report: Report | None = None,
+) -> Results:
+    """Run a scenario and return what it found.
+
+    Args:
+        scenario: a built-in name (``digits``, ``motionsense``), a TOML file, a mapping, or a ``Scenario``.
+        overrides: ``"key=value"`` settings over it, as ``--set`` takes them.
+        rounds: over ``training.rounds``.
+        seed: over ``seed``.
+        out: folder for everything the run leaves; ``runs/<scenario>-<time>`` without. A folder that holds a run
+            already is refused: see ``resume``.
+        workers: processes or threads; the number of cores without. It changes no result.
+        report: called after each round.
+
+    Raises ``FedaliError`` with one line that says what to do.
+
+    >>> results = simulate("digits", overrides=["methods=fedavg"], rounds=1, out=tmp)  # doctest: +SKIP
+    >>> results.table[["method", "measure", "accuracy"]]  # doctest: +SKIP
+    """
+    if not isinstance(scenario, Scenario):
+        extra = [f"training.rounds={rounds}"] if rounds is not None else []
+        extra += [f"seed={seed}"] if seed is not None else []
+        scenario = load_scenario(scenario, [*overrides, *extra])
+    return run(prepare(scenario, out), workers=workers, report=report)
+
+
+def resume(folder: Path | str, *, workers: int | None = None, report: Report | None = None) -> Results:
+    """Continue the run in ``folder`` where it stopped; the results are those of an uninterrupted run, bit by bit.
+
+    Raises ``CheckpointError`` when the folder holds no run, or a file of it is broken.
+    """
+    return run(existing(folder), workers=workers, report=report)
+
+
+def prepare(scenario: Scenario, out: Path | str | None = None) -> Path:
+    """Make the folder of a new run, with its resolved settings; faults in the data are found before that."""
+    folder = Path(out) if out else Path("runs") / f"{safe_name(scenario.name)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if (folder / "scenario.toml").exists():
+        raise SettingsError(f"{folder} holds a run already: continue it with --resume {folder}, or choose another --out")
+    load_federation(scenario, scenario.seed)
+    write_text(folder / "scenario.toml", tomli_w.dumps(scenario.model_dump(mode="json", exclude_none=True)))
+    write_text(folder / "environment.json", json.dumps(environment(), indent=1))
+    return folder
+
+
+def existing(folder: Path | str) -> Path:
+    """The folder of a run to continue; ``CheckpointError`` when it holds none."""
+    if not (Path(folder) / "scenario.toml").exists():
+        raise CheckpointError(f"{folder} holds no run: there is no scenario.toml in it")
+    return Path(folder)
+
+
+def scenario_of(folder: Path) -> Scenario:
+    """What runs in ``folder``."""
+    return load_scenario(str(folder / "scenario.toml"))
+
+
+def run(folder: Path, *, workers: int | None = None, report: Report | None = None) -> Results:
+    """Do what is left to do in ``folder``, and write tables and pictures."""
+    scenario = scenario_of(folder)
+    _run_jobs(jobs_of(scenario, folder), workers or cores(), report or (lambda _: None))
+    results = collect(scenario, folder)
+    write_text(folder / "results.json", json.dumps(results.to_dict(), indent=1))
+    write_text(folder / "table.csv", results.table.to_csv(index=False))
+    federation = load_federation(scenario, scenario.seed)
+    pictures.draw_all(
+        folder,
+        clients=results.clients,
+        selected=results.selected,
+        counts=federation.counts(),
+        client_names=[client.name for client in federation.clients],
+        class_names=federation.class_names,
+        title=scenario.name,
+    )
+    return results
+
+
+def jobs_of(scenario: Scenario, folder: Path) -> list[Job]:
+    """Every run of a scenario, seeds outside, so that a table grows evenly."""
+    return [
+        Job(scenario, line, seed, folder / safe_name(line.title) / f"seed-{seed}")
+        for seed in range(scenario.seed, scenario.seed + scenario.seeds)
+        for line in scenario.methods
+    ]
+
+
+def collect(scenario: Scenario, folder: Path) -> Results:
+    """The results of a complete run from its folder."""
+    clients, unseen, timing, selected = [], [], [], {}
+    for job in jobs_of(scenario, folder):
+        run = RunFolder(job.folder, identity(scenario, job.line, job.seed))
+        label = job.line.title
+        try:
+            facts = json.loads((job.folder / "done.json").read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{job.folder} is not complete: {error}. Continue with --resume {folder}") from error
+        clients.append(run.read_metrics(scenario.training.rounds).assign(method=label, seed=job.seed))
+        selected[label, job.seed] = int(facts["best_round"])
+        held_out = run.read_unseen()
+        if held_out is not None:
+            unseen.append(held_out.assign(method=label, seed=job.seed))
+        spent = facts["timing"]
+        ran = max(1, facts["rounds"] - spent["first_round"] + 1)
+        timing.append(
+            {
+                "method": label,
+                "parameters": facts["parameters"],
+                "seconds_per_round": spent["seconds"] / ran,
+                "cpu_seconds_per_round": spent["cpu_seconds"] / ran,
+            }
+        )
+    return Results(
+        scenario,
+        folder,
+        pd.concat(clients, ignore_index=True),
+        selected,
+        pd.concat(unseen, ignore_index=True) if unseen else None,
+        pd.DataFrame(timing).groupby("method", sort=False).mean().reset_index(),
+    )
+
+
+def _run_jobs(jobs: Sequence[Job], workers: int, report: Report) -> None:
+    """Jobs side by side in processes, as many as there are workers; a single job gets threads instead."""
+    if len(jobs) == 1 or workers == 1:
+        for job in jobs:
+            run_job(replace(job, workers=workers), report)
+    else:
+        run_side_by_side(jobs, workers, report)
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, enough to redo a run."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {
+        "fedali": __version__,
+        "packages": versions,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": cores(),
+        "command": sys.argv,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+

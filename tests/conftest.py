@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+def golden(kind: str) -> list[Path]:
+    """Recorded vectors of the reference implementation: the small ones are in the tree, the large ones beside it."""
+    here = sorted((ROOT / "tests/data/golden" / kind).glob("case_*.npz"))
+    names = {path.name for path in here}
+    beside = Path(os.environ.get("FEDALI_GOLDEN", SHARED / "golden")) / kind
+    return here + [path for path in sorted(beside.glob("case_*.npz")) if path.name not in names]
+
+
+@pytest.fixture(scope="session")
+def motionsense_folder() -> Path:
+    folder = Path(os.environ.get("FEDALI_DATA", SHARED / "data"))
+    if not (folder / "motionsense.npz").exists():
+        pytest.skip("MotionSense is not at hand: set FEDALI_DATA")
+    return folder
