@@ -29,7 +29,9 @@ def l2_normalise(x: Tensor) -> Tensor:
     return x * torch.rsqrt(torch.clamp((x * x).sum(-1, keepdim=True), min=1e-12))
 
 
-def sinkhorn(similarity: Tensor, *, temperature: float, iterations: int, valid: Tensor | None = None) -> Tensor:
+def sinkhorn(
+    similarity: Tensor, *, temperature: float, iterations: int, valid: Tensor | None = None
+) -> Tensor:
     """Transport plan between tokens and prototypes, scaled so that every prototype column sums to 1.
 
     Sinkhorn-Knopp by scaling vectors: ``exp(similarity / temperature)`` is kept, only its row scaling ``u`` and
@@ -80,9 +82,10 @@ def match(
     token_norms = tokens.norm(dim=1, keepdim=True)
     prototype_norms = prototypes.norm(dim=1, keepdim=True)
     if matcher == "cosine":
-        return (tokens @ prototypes.T) / (token_norms @ prototype_norms.T + 1e-7)
+        similarity: Tensor = (tokens @ prototypes.T) / (token_norms @ prototype_norms.T + 1e-7)
+        return similarity
     a, b = tokens / (token_norms + 1e-7), prototypes / (prototype_norms + 1e-7)
-    squared = (a * a).sum(1, keepdim=True) - 2 * (a @ b.T) + (b * b).sum(1)[None]
+    squared: Tensor = (a * a).sum(1, keepdim=True) - 2 * (a @ b.T) + (b * b).sum(1)[None]
     return squared.clamp(min=0.0).sqrt()
 
 
@@ -346,7 +349,9 @@ class ALPLayer(nn.Module):
             weights=weights,
         )
 
-    def forward(self, tokens: Tensor, alignment: Alignment | None = None, weights: Tensor | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, alignment: Alignment | None = None, weights: Tensor | None = None
+    ) -> Tensor:
         """Aligned tokens, of the shape of ``tokens`` [B, T, d] or [B, d].
 
         With an ``alignment`` the prototypes come from there and go back there; without, they are the layer's

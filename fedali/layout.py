@@ -85,7 +85,9 @@ class Layout:
             for e in self.entries
         }
 
-    def flatten(self, arrays: Mapping[str, npt.ArrayLike], dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
+    def flatten(
+        self, arrays: Mapping[str, npt.ArrayLike], dtype: npt.DTypeLike = np.float32
+    ) -> npt.NDArray[Any]:
         """One flat vector [size] of the named arrays.
 
         Raises ``SettingsError`` for a missing, unknown or misshapen array.
@@ -110,7 +112,9 @@ class Layout:
         for pattern in patterns:
             found = fnmatch.filter(self.names, pattern)
             if not found:
-                raise SettingsError(f"no parameter matches {pattern!r}; names are like {', '.join(self.names[:4])}")
+                raise SettingsError(
+                    f"no parameter matches {pattern!r}; names are like {', '.join(self.names[:4])}"
+                )
             chosen.update(found)
         parts = [np.arange(e.offset, e.offset + e.size) for e in self.entries if e.name in chosen]
         return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)

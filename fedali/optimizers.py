@@ -12,7 +12,10 @@ from torch import Tensor
 class Optimizer(Protocol):
     """What the local step needs of an optimizer."""
 
-    learning_rate: float
+    @property
+    def learning_rate(self) -> float:
+        """Base step size."""
+        ...
 
     def initial(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Both moments before the first step; a moment that is not used has length 0."""
@@ -23,7 +26,13 @@ class Optimizer(Protocol):
         ...
 
     def update(
-        self, theta: Tensor, gradient: Tensor, first: Tensor, second: Tensor, step_size: Tensor, correction: Tensor
+        self,
+        theta: Tensor,
+        gradient: Tensor,
+        first: Tensor,
+        second: Tensor,
+        step_size: Tensor,
+        correction: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """New theta and moments."""
         ...
@@ -49,7 +58,13 @@ class Adam:
         return self.learning_rate / (1 - self.beta1**step), (1 - self.beta2**step) ** -0.5
 
     def update(
-        self, theta: Tensor, gradient: Tensor, first: Tensor, second: Tensor, step_size: Tensor, correction: Tensor
+        self,
+        theta: Tensor,
+        gradient: Tensor,
+        first: Tensor,
+        second: Tensor,
+        step_size: Tensor,
+        correction: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One step."""
         first = self.beta1 * first + (1 - self.beta1) * gradient
@@ -73,7 +88,13 @@ class SGD:
         return self.learning_rate, 1.0
 
     def update(
-        self, theta: Tensor, gradient: Tensor, first: Tensor, second: Tensor, step_size: Tensor, correction: Tensor
+        self,
+        theta: Tensor,
+        gradient: Tensor,
+        first: Tensor,
+        second: Tensor,
+        step_size: Tensor,
+        correction: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One step."""
         first = self.momentum * first + gradient

@@ -88,9 +88,9 @@ def make_step(model: Model, objective: Objective, optimizer: Optimizer) -> Step:
     """
     parameter_layout, prototype_layout = model.parameter_layout, model.prototype_layout
 
-    def loss(parameters: Parameters, local: Tensor, batch: Batch, shared: Shared, hyper: Hyper) -> tuple[
-        Tensor, tuple[Tensor, Tensor]
-    ]:
+    def loss(
+        parameters: Parameters, local: Tensor, batch: Batch, shared: Shared, hyper: Hyper
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         alignment = Alignment(
             list(prototype_layout.unflatten(local).values()),
             list(prototype_layout.unflatten(shared.prototypes).values()),
@@ -109,7 +109,9 @@ def make_step(model: Model, objective: Objective, optimizer: Optimizer) -> Step:
 
     def step(state: State, batch: Batch, shared: Shared, hyper: Hyper) -> tuple[State, StepMetrics]:
         parameters = parameter_layout.unflatten(state.theta)
-        gradients, (value, (local, correct)) = differentiate(parameters, state.local_prototypes, batch, shared, hyper)
+        gradients, (value, (local, correct)) = differentiate(
+            parameters, state.local_prototypes, batch, shared, hyper
+        )
         gradient = torch.cat([gradients[name].reshape(-1) for name in parameter_layout.names])
         theta, first, second = optimizer.update(
             state.theta, gradient, state.first_moment, state.second_moment, hyper.step_size, hyper.correction

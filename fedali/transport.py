@@ -50,8 +50,8 @@ def transport_plan(
     ``cost`` is the squared Euclidean distance, or 1 - cosine (where a zero row has cosine 0 to everything).
 
     Raises ``DataError`` for prototypes or masses that are misshapen, not finite, negative or all zero;
-    ``SettingsError`` for a bad option, an assignment of unequal masses, or a solver that does not converge (1 %
-    of the mass astray, or a duality gap of 1 % of the median cost); ``MissingExtraError`` without scipy or POT.
+    ``SettingsError`` for a bad option, an assignment of unequal masses, or no convergence (1 % of the mass
+    astray, or a duality gap of 1 % of the median cost); ``MissingExtraError`` without scipy or POT.
 
     >>> transport_plan([[0.9, 0.1], [0.1, 0.9]], [[0.0, 1.0], [1.0, 0.0]])
     array([[0. , 0.5],

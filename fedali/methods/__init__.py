@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedali.errors import SettingsError, did_you_mean
-from fedali.methods.base import Contribution, Layouts, Method, SharedState, Trained, personal_indices, shared_indices
+from fedali.methods.base import (
+    Contribution,
+    Layouts,
+    Method,
+    SharedState,
+    Trained,
+    personal_indices,
+    shared_indices,
+)
 from fedali.methods.fedali import FedAli
 from fedali.methods.fedavg import FedAvg
 from fedali.methods.fedper import FedPer
@@ -18,7 +26,11 @@ METHODS: dict[str, type[Method]] = {m.name: m for m in (FedAli, FedAvg, FedPer, 
 PRESETS: dict[str, tuple[str, Mapping[str, Any], str]] = {
     "fedali-kmeans": ("fedali", {"aggregation": "kmeans"}, "FedAli with the published k-means on the server"),
     "fedali-head": ("fedali", {"head": "personal"}, "FedAli whose head stays on the client"),
-    "l2only": ("fedali", {"strength": 0.0, "aggregation": "mean"}, "ablation: FedAli's normalisation, no prototypes"),
+    "l2only": (
+        "fedali",
+        {"strength": 0.0, "aggregation": "mean"},
+        "ablation: FedAli's normalisation, no prototypes",
+    ),
 }
 
 

@@ -85,12 +85,16 @@ class Method:
     name: ClassVar[str] = ""
     summary: ClassVar[str] = ""
     uses_prototypes: ClassVar[bool] = False
-    has_global_model: ClassVar[bool] = True
 
     @property
     def personal(self) -> tuple[str, ...]:
         """Glob patterns of the parameters that never leave the client."""
         return ()
+
+    @property
+    def has_global_model(self) -> bool:
+        """Whether the server's model is complete: nothing of it is personal."""
+        return not self.personal
 
     @property
     def keeps_local_prototypes(self) -> bool:

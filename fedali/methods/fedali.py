@@ -35,14 +35,17 @@ class FedAli(Method):
             prototypes together. ``"mean"``: the mean by index.
         masses: of a client's prototypes under ``"ot"``: ``"uniform"``, or ``"occupancy"``: how many of its embeddings
             each prototype answered for.
-        solver: of the transport, see ``fedali.transport.transport_plan``.
+        solver: of the transport, see ``fedali.transport.transport_plan``. ``"auto"`` with occupancies is ``"unbalanced"``:
+            against a uniform reference a balanced plan of uneven masses blurs (half of a row's norm, measured).
         local_prototypes: ``"reset"`` to the global ones at the start of each round, as published, or ``"keep"``.
         strength: share of the prototypes in the ALP layers' output, after the first ``warmup`` rounds.
         warmup: rounds without influence.
     """
 
     name: ClassVar[str] = "fedali"
-    summary: ClassVar[str] = "embeddings pulled towards prototypes that the server aligns by optimal transport"
+    summary: ClassVar[str] = (
+        "embeddings pulled towards prototypes that the server aligns by optimal transport"
+    )
     uses_prototypes: ClassVar[bool] = True
 
     head: Literal["shared", "personal"] = "shared"
@@ -87,7 +90,9 @@ class FedAli(Method):
         if self.aggregation == "kmeans":
             sets = np.stack(total.prototype_sets)  # [C, L]
             layers = layouts.prototypes.unflatten(sets)
-            centres = {name: kmeans(layer, total.set_weights, keep_size=True) for name, layer in layers.items()}
+            centres = {
+                name: kmeans(layer, total.set_weights, keep_size=True) for name, layer in layers.items()
+            }
             return SharedState(theta, layouts.prototypes.flatten(centres))
         return SharedState(theta, total.prototypes.mean().astype(np.float32))
 
@@ -95,9 +100,12 @@ class FedAli(Method):
         if self.aggregation == "mean":
             return client.local_prototypes
         aligned, first = {}, 0
+        solver: Solver = (
+            "unbalanced" if self.solver == "auto" and client.occupancy is not None else self.solver
+        )
         reference = layouts.prototypes.unflatten(shared.prototypes)
         for name, local in layouts.prototypes.unflatten(client.local_prototypes).items():
             masses = None if client.occupancy is None else client.occupancy[first : first + len(local)]
-            aligned[name] = ot_align(local, reference[name], weights=masses, method=self.solver)
+            aligned[name] = ot_align(local, reference[name], weights=masses, method=solver)
             first += len(local)
         return layouts.prototypes.flatten(aligned, np.float64)

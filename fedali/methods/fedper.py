@@ -14,7 +14,6 @@ class FedPer(Method):
 
     name: ClassVar[str] = "fedper"
     summary: ClassVar[str] = "shared body, personal head"
-    has_global_model: ClassVar[bool] = False
 
     @property
     def personal(self) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ class Local(Method):
 
     name: ClassVar[str] = "local"
     summary: ClassVar[str] = "no federation: each client trains alone"
-    has_global_model: ClassVar[bool] = False
 
     @property
     def personal(self) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ def build_model(
     Raises ``SettingsError`` for an unknown name or option, or samples the model cannot take.
 
     >>> build_model("cnn1d", (128, 6), 6).parameter_layout.size
-    82342
+    82598
     """
     if name not in MODELS:
         raise SettingsError(f"unknown model {name!r}; {did_you_mean(name, MODELS)}")
@@ -43,10 +43,12 @@ def build_model(
             raise SettingsError(f"model {name!r} has no option {option!r}; {did_you_mean(option, known)}")
     wanted = _DIMENSIONS.get(name)
     if wanted and wanted.count(",") + 1 != len(input_shape):
-        raise SettingsError(f"model {name!r} takes samples of shape {wanted}, the data has {tuple(input_shape)}")
+        raise SettingsError(
+            f"model {name!r} takes samples of shape {wanted}, the data has {tuple(input_shape)}"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MODELS[name](input_shape, classes, alp, **options)  # type: ignore[call-arg]
+        return MODELS[name](input_shape, classes, alp, **options)
 
 
 __all__ = ["CNN1D", "CNN2D", "HART", "MLP", "MODELS", "ALPSettings", "Model", "Output", "build_model"]

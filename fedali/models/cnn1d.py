@@ -14,7 +14,9 @@ from fedali.models.base import ALPSettings, Model, groups
 
 
 class CNN1D(Model):
-    """Convolution, GroupNorm, GELU and a halving, three times; mean over time; one ALP layer before the head.
+    """Convolution, GroupNorm, GELU and a halving, three times; mean over time; LayerNorm; one ALP layer before the head.
+
+    The LayerNorm gives embeddings the scale of fresh prototypes, as in HART, whose ALP layers follow a LayerNorm.
 
     Args:
         input_shape: (samples, channels) of a window.
@@ -38,9 +40,11 @@ class CNN1D(Model):
         super().__init__()
         widths = [input_shape[1], *channels]
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(before, after, kernel, padding=kernel // 2) for before, after in itertools.pairwise(widths)
+            nn.Conv1d(before, after, kernel, padding=kernel // 2)
+            for before, after in itertools.pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.GroupNorm(groups(width), width) for width in channels)
+        self.norm = nn.LayerNorm(widths[-1])
         self.alp = None if alp is None else alp.layers((widths[-1],))[0]
         if hidden:
             self.head = nn.Sequential(nn.Linear(widths[-1], hidden), nn.GELU(), nn.Linear(hidden, classes))
@@ -52,8 +56,8 @@ class CNN1D(Model):
         z = x.transpose(1, 2)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             z = halve(F.gelu(norm(convolution(z))))
-        z = z.mean(-1)
-        return z if self.alp is None else self.alp(z, alignment)
+        embedding: Tensor = self.norm(z.mean(-1))
+        return embedding if self.alp is None else self.alp(embedding, alignment)
 
 
 def halve(x: Tensor) -> Tensor:

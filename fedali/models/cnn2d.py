@@ -14,7 +14,7 @@ from fedali.models.cnn1d import halve
 
 
 class CNN2D(Model):
-    """Convolution, GroupNorm, GELU and a halving, twice; a linear embedding; one ALP layer before the head.
+    """Convolution, GroupNorm, GELU and a halving, twice; a linear embedding; LayerNorm; one ALP layer before the head.
 
     Args:
         input_shape: (channels, height, width) of an image.
@@ -38,13 +38,15 @@ class CNN2D(Model):
         super().__init__()
         widths = [input_shape[0], *channels]
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, kernel, padding=kernel // 2) for before, after in itertools.pairwise(widths)
+            nn.Conv2d(before, after, kernel, padding=kernel // 2)
+            for before, after in itertools.pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.GroupNorm(groups(width), width) for width in channels)
         height, width = input_shape[1], input_shape[2]
         for _ in channels:
             height, width = max(1, height // 2), max(1, width // 2)
         self.embed = nn.Linear(widths[-1] * height * width, embedding)
+        self.norm = nn.LayerNorm(embedding)
         self.alp = None if alp is None else alp.layers((embedding,))[0]
         self.head = nn.Linear(embedding, classes)
 
@@ -54,5 +56,5 @@ class CNN2D(Model):
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             z = F.gelu(norm(convolution(z)))
             z = halve(halve(z).transpose(2, 3)).transpose(2, 3)
-        z = F.gelu(self.embed(z.flatten(1)))
-        return z if self.alp is None else self.alp(z, alignment)
+        embedding: Tensor = self.norm(F.gelu(self.embed(z.flatten(1))))
+        return embedding if self.alp is None else self.alp(embedding, alignment)

@@ -49,7 +49,9 @@ class LightConvolution(nn.Module):
         super().__init__()
         self.width, self.kernel = width, kernel
         self.taps = nn.Parameter(torch.empty(heads, kernel))
-        nn.init.uniform_(self.taps, -((3 / kernel) ** 0.5), (3 / kernel) ** 0.5)  # Glorot, fans as in the official code
+        nn.init.uniform_(
+            self.taps, -((3 / kernel) ** 0.5), (3 / kernel) ** 0.5
+        )  # Glorot, fans as in the official code
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve [B, T, w] over T, same length."""
@@ -86,7 +88,8 @@ class Block(nn.Module):
         q = self.quarter
         branches = (self.accelerometer(z[..., :q]), self.light(z[..., q:-q]), self.gyroscope(z[..., -q:]))
         x = x + torch.cat(branches, -1)
-        return x + self.mlp_out(F.silu(self.mlp_in(self.mlp_norm(x))))
+        mixed: Tensor = self.mlp_out(F.silu(self.mlp_in(self.mlp_norm(x))))
+        return x + mixed
 
 
 class HART(Model):
@@ -130,13 +133,27 @@ class HART(Model):
         self.position = nn.Parameter(torch.empty(samples // patch, dim).uniform_(-0.05, 0.05))
         layers = [None] * len(kernels) if alp is None else alp.layers((dim,) * len(kernels))
         self.blocks = nn.ModuleList(
-            Block(dim, heads, light_heads, kernel, layer) for kernel, layer in zip(kernels, layers, strict=True)
+            Block(dim, heads, light_heads, kernel, layer)
+            for kernel, layer in zip(kernels, layers, strict=True)
         )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = nn.Sequential(nn.Linear(dim, hidden), nn.SiLU(), nn.Linear(hidden, classes))
-        for module in self.modules():
-            if isinstance(module, nn.Linear):  # as Keras' Dense
-                nn.init.xavier_uniform_(module.weight)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Glorot with the fans that Keras computes for the official model's kernels; biases 0."""
+        patches = (self.accelerometer_patches, self.gyroscope_patches)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                outputs, inputs = module.weight.shape
+                if module in patches:  # a convolution of kernel 16: its fan-out counts the taps
+                    outputs *= self.patch
+                elif name.endswith("query_key_value"):  # [w, heads, w] in Keras
+                    inputs, outputs = outputs // 3, inputs * inputs
+                elif name.endswith(".output"):  # [heads, w, w]
+                    outputs = inputs
+                limit = (6 / (inputs + outputs)) ** 0.5
+                nn.init.uniform_(module.weight, -limit, limit)
                 nn.init.zeros_(module.bias)
 
     def features(self, x: Tensor, alignment: Alignment | None) -> Tensor:

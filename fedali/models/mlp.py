@@ -13,7 +13,7 @@ from fedali.models.base import ALPSettings, Model
 
 
 class MLP(Model):
-    """Linear layers with LayerNorm and GELU; one ALP layer before the head.
+    """Linear layers with GELU and LayerNorm; one ALP layer before the head.
 
     Args:
         input_shape: shape of one sample, flattened.
@@ -34,7 +34,7 @@ class MLP(Model):
         widths = [math.prod(input_shape), *hidden]
         self.body = nn.Sequential(nn.Flatten())
         for before, after in itertools.pairwise(widths):
-            self.body.extend([nn.Linear(before, after), nn.LayerNorm(after), nn.GELU()])
+            self.body.extend([nn.Linear(before, after), nn.GELU(), nn.LayerNorm(after)])
         self.alp = None if alp is None else alp.layers((widths[-1],))[0]
         self.head = nn.Linear(widths[-1], classes)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, ConfigRecordValues, RecordDict
 
 from fedali.aggregation import WeightedSum
 from fedali.errors import FedaliError
@@ -17,7 +17,10 @@ from fedali_server.contract import RoundSettings
 def from_shared(shared: SharedState) -> ArrayRecord:
     """``theta`` [P] and ``prototypes`` [L], float32."""
     return ArrayRecord(
-        {"theta": Array(np.float32(shared.theta)), "prototypes": Array(np.float32(shared.prototypes))}
+        {
+            "theta": Array(np.asarray(shared.theta, np.float32)),
+            "prototypes": Array(np.asarray(shared.prototypes, np.float32)),
+        }
     )
 
 
@@ -43,7 +46,8 @@ def read_instructions(content: RecordDict) -> tuple[RoundSettings, SharedState]:
 
 def from_contribution(contribution: Contribution) -> RecordDict:
     """Sums in float64 with their weights, so that adding sites up in any grouping gives the same mean."""
-    arrays, weights = {}, {}
+    arrays: dict[str, Array] = {}
+    weights: dict[str, ConfigRecordValues] = {}
     for name, total in (("theta", contribution.theta), ("prototypes", contribution.prototypes)):
         if total.weight:
             arrays[name], weights[name] = Array(np.asarray(total.total, np.float64)), float(total.weight)

@@ -108,10 +108,14 @@ class PersonalisedStrategy(Strategy):
                 metrics.append(clients)
             except FedaliError as error:
                 refused.append(str(error))
-                log.warning("reply refused", round=server_round, site=message.metadata.src_node_id, why=str(error))
+                log.warning(
+                    "reply refused", round=server_round, site=message.metadata.src_node_id, why=str(error)
+                )
         if not metrics:
             why = refused[0] if refused else "no site replied"
-            raise FedaliError(f"round {server_round} failed: {why}. A lower learning rate helps against divergence")
+            raise FedaliError(
+                f"round {server_round} failed: {why}. A lower learning rate helps against divergence"
+            )
         self._train = _join(metrics)
         shared = self.method.aggregate(total, records.to_shared(self._arrays), self.layouts)
         return records.from_shared(shared), None
@@ -142,9 +146,15 @@ def _collect(replies: Iterable[Message], round_: int) -> list[tuple[Message, Cli
     good = []
     for message in replies:
         if message.has_error():
-            log.warning("site failed", round=round_, reply_to=message.metadata.reply_to_message_id, why=message.error.reason)
+            log.warning(
+                "site failed",
+                round=round_,
+                reply_to=message.metadata.reply_to_message_id,
+                why=message.error.reason,
+            )
             continue
-        clients = {name: list(values) for name, values in message.content.metric_records["clients"].items()}
+        columns = message.content.metric_records["clients"].items()
+        clients = {name: [float(v) for v in values] for name, values in columns if isinstance(values, list)}
         good.append((message, clients))
     return sorted(good, key=lambda pair: pair[0].metadata.src_node_id)
 

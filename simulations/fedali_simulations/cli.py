@@ -4,39 +4,43 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from fedali.errors import SettingsError
 
-if TYPE_CHECKING:
-    from fedali_simulations.results import Results
-
 
 def simulate(
     scenario: Annotated[
-        str | None, typer.Argument(help="A built-in name (see `fedali scenarios`) or a .toml file.", show_default=False)
+        str | None,
+        typer.Argument(help="A built-in name (see `fedali scenarios`) or a .toml file.", show_default=False),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeat for more.", show_default=False),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a setting; repeat for more.", show_default=False
+        ),
     ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds to run.", show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="First seed.", show_default=False)] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for everything the run leaves.", show_default="runs/SCENARIO-TIME")
+        Path | None,
+        typer.Option(help="Folder for everything the run leaves.", show_default="runs/SCENARIO-TIME"),
     ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Continue the run in this folder, bit by bit.", show_default=False)
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes or threads; changes no result.", show_default="all cores")
+        int | None,
+        typer.Option(min=1, help="Processes or threads; changes no result.", show_default="all cores"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress display, only the table.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress display, only the table.")
+    ] = False,
 ) -> None:
-    """Train a federation on this machine and compare methods in one table.
+    r"""Train a federation on this machine and compare methods in one table.
 
     \b
     Examples:
@@ -48,9 +52,13 @@ def simulate(
       fedali simulate digits --json | jq '.table[0]'
     """
     if resume is not None and (scenario or settings or rounds or seed is not None or out):
-        raise SettingsError("--resume takes its settings from the folder: give --resume DIR alone (and --workers)")
+        raise SettingsError(
+            "--resume takes its settings from the folder: give --resume DIR alone (and --workers)"
+        )
     if resume is None and scenario is None:
-        raise SettingsError("which scenario? For example: fedali simulate digits. `fedali scenarios` lists them")
+        raise SettingsError(
+            "which scenario? For example: fedali simulate digits. `fedali scenarios` lists them"
+        )
     from rich.console import Console
 
     from fedali_simulations import study

@@ -80,7 +80,9 @@ class CohortSite:
         self.trained = {}
         for client, result in self._train(self._participants(settings.round), settings.round, shared):
             samples = len(self.cohort.train[client])
-            metrics.add(client=client, samples=samples, train_loss=result.loss, train_accuracy=result.accuracy)
+            metrics.add(
+                client=client, samples=samples, train_loss=result.loss, train_accuracy=result.accuracy
+            )
             self.store.remember(client, result.theta, result.local_prototypes)
             self.trained[client] = result
             trained = Trained(result.theta, result.local_prototypes, samples, result.occupancy)
@@ -112,7 +114,9 @@ class CohortSite:
             test = self.cohort.test[client]
             before = Query(shared.theta, shared.prototypes, (test,), influence)
             after = Query(result.theta, result.local_prototypes, (test,), influence)
-            for name, predictions in zip(("before", "after"), self.engine.predict([before, after]), strict=True):
+            for name, predictions in zip(
+                ("before", "after"), self.engine.predict([before, after]), strict=True
+            ):
                 self._score(metrics, name, test, predictions[0])
         return metrics.columns
 
@@ -180,7 +184,12 @@ class CohortSite:
 
     def _score(self, metrics: _Columns, name: str, samples: Samples | Labels, predicted: Labels) -> None:
         labels = samples.y if isinstance(samples, Samples) else samples
-        metrics.add(**{name: accuracy(labels, predicted), f"{name}_f1": macro_f1(labels, predicted, self.cohort.classes)})
+        metrics.add(
+            **{
+                name: accuracy(labels, predicted),
+                f"{name}_f1": macro_f1(labels, predicted, self.cohort.classes),
+            }
+        )
 
 
 class _Columns:

@@ -44,7 +44,9 @@ class Display:
     ) -> None:
         self._progress.stop()
         if kind is KeyboardInterrupt:
-            self._console.print(f"stopped; continue with: fedali simulate --resume {self._folder}", highlight=False)
+            self._console.print(
+                f"stopped; continue with: fedali simulate --resume {self._folder}", highlight=False
+            )
 
     def report(self, progress: run.Progress) -> None:
         """Move a bar."""
@@ -52,7 +54,9 @@ class Display:
         if key not in self._bars:
             name = f"{progress.label} seed {progress.seed}" if self._seeds > 1 else progress.label
             self._bars[key] = self._progress.add_task(name, total=progress.rounds, accuracy="")
-        accuracy = "" if progress.personalisation is None else f"personalisation {progress.personalisation:6.1%}"
+        accuracy = (
+            "" if progress.personalisation is None else f"personalisation {progress.personalisation:6.1%}"
+        )
         self._progress.update(self._bars[key], completed=progress.round, accuracy=accuracy)
 
 
@@ -61,7 +65,16 @@ def print_results(results: Results, console: Console) -> None:
     table = Table(title=f"{results.scenario.name}: accuracy in %, at the round chosen on validation data")
     table.add_column("method")
     table.add_column("measure")
-    for heading in ("mean", "± seeds", "std clients", "worst 10 %", "macro-F1", "transductive", "last round", "round"):
+    for heading in (
+        "mean",
+        "± seeds",
+        "std clients",
+        "worst 10 %",
+        "macro-F1",
+        "transductive",
+        "last round",
+        "round",
+    ):
         table.add_column(heading, justify="right")
     lines = results.table.to_dict("records")
     for number, line in enumerate(lines):
@@ -70,7 +83,15 @@ def print_results(results: Results, console: Console) -> None:
         if math.isnan(line["accuracy"]):
             table.add_row(line["method"] if first else "", line["measure"], *["–"] * 8, end_section=last)
             continue
-        names = ("accuracy", "seed_std", "client_std", "worst_decile", "macro_f1", "transductive", "last_round")
+        names = (
+            "accuracy",
+            "seed_std",
+            "client_std",
+            "worst_decile",
+            "macro_f1",
+            "transductive",
+            "last_round",
+        )
         table.add_row(
             line["method"] if first else "",
             line["measure"],
@@ -80,7 +101,9 @@ def print_results(results: Results, console: Console) -> None:
         )
     console.print(table)
     if results.unseen is not None:
-        unseen = Table(title="clients that never took part: accuracy in % before and after one local training")
+        unseen = Table(
+            title="clients that never took part: accuracy in % before and after one local training"
+        )
         for heading in ("method", "before", "after"):
             unseen.add_column(heading, justify="right" if heading != "method" else "left")
         for method, rows in results.unseen.groupby("method", sort=False):
@@ -93,7 +116,9 @@ def print_results(results: Results, console: Console) -> None:
         "global: the server's model on all test data.",
         highlight=False,
     )
-    console.print(f"pictures, models and per-client numbers: {results.folder}", highlight=False, soft_wrap=True)
+    console.print(
+        f"pictures, models and per-client numbers: {results.folder}", highlight=False, soft_wrap=True
+    )
 
 
 def print_scenarios(console: Console) -> None:

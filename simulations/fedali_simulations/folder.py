@@ -90,12 +90,18 @@ class RunFolder:
         try:
             shared = SharedState(tensors.pop("shared.theta"), tensors.pop("shared.prototypes"))
             return Checkpoint(
-                int(metadata["round"]), shared, tensors, int(metadata["best_round"]), float(metadata["best_score"])
+                int(metadata["round"]),
+                shared,
+                tensors,
+                int(metadata["best_round"]),
+                float(metadata["best_score"]),
             )
         except (KeyError, ValueError) as error:
             raise _broken(path, f"it lacks {error}") from error
 
-    def write_best(self, shared: SharedState, models: Iterable[tuple[str, Vector, Vector]], round_: int) -> None:
+    def write_best(
+        self, shared: SharedState, models: Iterable[tuple[str, Vector, Vector]], round_: int
+    ) -> None:
         """Replace the best round's models."""
         tensors = _shared_tensors(shared)
         for name, theta, prototypes in models:
@@ -152,8 +158,13 @@ def safe_name(name: str) -> str:
 
 
 def _shared_tensors(shared: SharedState) -> dict[str, Vector]:
-    return {"shared.theta": np.float32(shared.theta), "shared.prototypes": np.float32(shared.prototypes)}
+    return {
+        "shared.theta": np.asarray(shared.theta, np.float32),
+        "shared.prototypes": np.asarray(shared.prototypes, np.float32),
+    }
 
 
 def _broken(path: Path, why: str) -> CheckpointError:
-    return CheckpointError(f"cannot read {path}: {why}. Delete the folder {path.parent} to run this part again")
+    return CheckpointError(
+        f"cannot read {path}: {why}. Delete the folder {path.parent} to run this part again"
+    )

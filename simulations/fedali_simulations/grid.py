@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
+from typing import Any
 
-from flwr.app import ConfigRecord, Context, Message, RecordDict, UserConfig
+from flwr.app import Context, Message, RecordDict, UserConfig
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
@@ -55,7 +56,12 @@ class LocalGrid(Grid):
         return self._run
 
     def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
     ) -> Message:
         """A message to a node."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
@@ -85,5 +91,5 @@ class LocalGrid(Grid):
         return self.pull_messages(self.push_messages(messages))
 
 
-def _copy(record: ConfigRecord) -> ConfigRecord:
+def _copy(record: Any) -> Any:
     return type(record)(dict(record))  # arrays' bytes are immutable and stay shared

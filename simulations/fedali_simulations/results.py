@@ -46,10 +46,9 @@ class Results:
         of the published inference, ``last_round`` that of the last round. ``global`` weighs clients by their test
         data: accuracy on all test data together. All are 0..1; NaN where a method has no such number.
         """
-        lines = []
+        lines: list[dict[str, Any]] = []
         for label in dict.fromkeys(self.clients["method"]):
-            for measure in MEASURES:
-                lines.append(self._line(label, measure))
+            lines += [self._line(label, measure) for measure in MEASURES]
         return pd.DataFrame(lines)
 
     def _line(self, label: str, measure: str) -> dict[str, Any]:
@@ -70,7 +69,7 @@ class Results:
                 }
             )
         seeds = pd.DataFrame(per_seed)
-        means = {name: float(seeds[name].mean()) for name in seeds}
+        means: dict[str, Any] = {str(name): float(seeds[name].mean()) for name in seeds}
         deviation = float(seeds["accuracy"].std()) if len(seeds) > 1 else math.nan
         rounds = [self.selected[label, int(seed)] for seed in sorted(of_method["seed"].unique())]
         return {

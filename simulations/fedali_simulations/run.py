@@ -54,7 +54,11 @@ def identity(scenario: Scenario, line: MethodSettings, seed: int) -> dict[str, s
     settings = scenario.model_dump(mode="json", exclude={"methods", "seed", "seeds", "name", "description"})
     settings["training"].pop("rounds")
     text = repr((sorted(settings.items()), line.model_dump(mode="json")))
-    return {"method": line.title, "seed": str(seed), "settings": hashlib.sha256(text.encode()).hexdigest()[:16]}
+    return {
+        "method": line.title,
+        "seed": str(seed),
+        "settings": hashlib.sha256(text.encode()).hexdigest()[:16],
+    }
 
 
 def run_job(job: Job, report: Report = lambda _: None) -> None:
@@ -148,7 +152,7 @@ class _RoundWriter:
         rows = pd.DataFrame(result.train)
         if result.evaluate:
             rows = rows.merge(pd.DataFrame(result.evaluate), on="client", how="outer")
-        return self._named(rows.to_dict("list")).assign(round=result.round)
+        return self._named({str(name): list(rows[name]) for name in rows}).assign(round=result.round)
 
     def _named(self, columns: dict[str, list[float]]) -> pd.DataFrame:
         rows = pd.DataFrame(columns)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import tomllib
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from fedali.errors import SettingsError, did_you_mean
@@ -26,13 +26,13 @@ class DataSettings(_Settings):
 
     source: str
     """``digits``, ``motionsense``, or the path of your own data: .npz, .csv or a folder with a file per client."""
-    window: int = Field(128, ge=1)
+    window: int = Field(default=128, ge=1)
     """Samples in a window; own CSV data only."""
-    stride: int = Field(64, ge=1)
+    stride: int = Field(default=64, ge=1)
     """Samples between the starts of windows; own CSV data only."""
     subjects: tuple[int, ...] | None = None
     """MotionSense: numbers of the people to keep; all without."""
-    windows_per_client: int | None = Field(None, ge=1)
+    windows_per_client: int | None = Field(default=None, ge=1)
     """MotionSense: a seeded random choice of this many windows of each person."""
 
 
@@ -41,13 +41,13 @@ class PartitionSettings(_Settings):
 
     kind: Literal["natural", "dirichlet", "shards"] = "natural"
     """``natural``: as the data says; ``dirichlet``: label skew; ``shards``: a few classes each."""
-    clients: int = Field(20, ge=2)
+    clients: int = Field(default=20, ge=2)
     """Number of clients; not for natural."""
-    alpha: float = Field(0.5, gt=0)
+    alpha: float = Field(default=0.5, gt=0)
     """Dirichlet concentration: small is skewed."""
-    shards_per_client: int = Field(2, ge=1)
+    shards_per_client: int = Field(default=2, ge=1)
     """Pathological split: shards, that is nearly classes, of each client."""
-    minimum: int = Field(20, ge=3)
+    minimum: int = Field(default=20, ge=3)
     """Dirichlet: fewest samples of a client."""
 
 
@@ -56,16 +56,16 @@ class ShiftSettings(_Settings):
 
     kind: Literal["images", "windows"] | None = None
     """What the samples are; none without."""
-    severity: float = Field(0.5, ge=0, le=1)
+    severity: float = Field(default=0.5, ge=0, le=1)
     """0 is no shift, 1 a strong one."""
 
 
 class SplitSettings(_Settings):
     """Shares of each client's samples, stratified by class."""
 
-    train: float = Field(0.56, gt=0, lt=1)
-    validation: float = Field(0.14, ge=0, lt=1)
-    test: float = Field(0.30, gt=0, lt=1)
+    train: float = Field(default=0.56, gt=0, lt=1)
+    validation: float = Field(default=0.14, ge=0, lt=1)
+    test: float = Field(default=0.30, gt=0, lt=1)
     order: Literal["time", "random"] = "time"
     """``time``: train on the past, test on the future; windows that overlap across a border are dropped."""
     normalise: Literal["global", "client", "none"] = "global"
@@ -74,7 +74,9 @@ class SplitSettings(_Settings):
     @model_validator(mode="after")
     def _sum(self) -> SplitSettings:
         if abs(self.train + self.validation + self.test - 1) > 1e-6:
-            raise ValueError(f"train, validation and test add up to {self.train + self.validation + self.test:g}, not 1")
+            raise ValueError(
+                f"train, validation and test add up to {self.train + self.validation + self.test:g}, not 1"
+            )
         return self
 
 
@@ -107,36 +109,36 @@ class ALPOptions(_Settings):
     update: Literal["bulk", "single"] = "bulk"
     duplicates: Literal["mean", "last"] = "mean"
     topk_from: Literal["batch", "tokens"] = "batch"
-    decay: float = Field(0.999, ge=0, le=1)
-    temperature: float = Field(0.05, ge=0.005)
-    iterations: int = Field(3, ge=1)
-    scale: float = Field(1.0, gt=0)
+    decay: float = Field(default=0.999, ge=0, le=1)
+    temperature: float = Field(default=0.05, ge=0.005)
+    iterations: int = Field(default=3, ge=1)
+    scale: float = Field(default=1.0, gt=0)
     """Length of an aligned embedding; published: 1."""
 
 
 class TrainingSettings(_Settings):
     """What every client does in a round, and how many rounds there are."""
 
-    rounds: int = Field(10, ge=1)
-    epochs: int = Field(2, ge=1)
-    batch_size: int = Field(64, ge=1)
+    rounds: int = Field(default=10, ge=1)
+    epochs: int = Field(default=2, ge=1)
+    batch_size: int = Field(default=64, ge=1)
     optimizer: Literal["adam", "sgd"] = "adam"
     """Fresh each round."""
-    learning_rate: float = Field(1e-3, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
     """SGD only."""
-    participation: float = Field(1.0, gt=0, le=1)
+    participation: float = Field(default=1.0, gt=0, le=1)
     """Share of the clients that train in a round."""
 
 
 class EvaluationSettings(_Settings):
     """What is measured."""
 
-    generalisation_every: int = Field(1, ge=1)
+    generalisation_every: int = Field(default=1, ge=1)
     """Rounds between evaluations of every client's model on everyone's data, and of the server's model."""
     transductive: bool = True
     """Report the published inference too, whose matches depend on the batch."""
-    unseen_clients: int = Field(0, ge=0)
+    unseen_clients: int = Field(default=0, ge=0)
     """Whole clients held out of training, adapted and tested at the end."""
 
 
@@ -178,11 +180,11 @@ class Scenario(_Settings):
     methods: tuple[Annotated[MethodSettings, BeforeValidator(_as_method)], ...] = Field(
         (MethodSettings(name="fedali"),), min_length=1
     )
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """The first seed."""
-    seeds: int = Field(1, ge=1)
+    seeds: int = Field(default=1, ge=1)
     """How many seeds: seed, seed + 1, ..."""
-    sites: int = Field(1, ge=1)
+    sites: int = Field(default=1, ge=1)
     """Flower nodes the clients are spread over."""
     data: DataSettings
     partition: PartitionSettings = PartitionSettings()
@@ -208,7 +210,9 @@ class Scenario(_Settings):
 
     def alp_for(self, method: MethodSettings) -> ALPOptions:
         """Settings of the ALP layers for one line of the table."""
-        return _validate(ALPOptions, {**self.alp.model_dump(), **method.alp}, f"methods.{method.title}.alp")
+        settings = {**self.alp.model_dump(), **method.alp}
+        options: ALPOptions = _validate(ALPOptions, settings, f"methods.{method.title}.alp")
+        return options
 
 
 def builtin_scenarios() -> dict[str, str]:
@@ -234,7 +238,8 @@ def load_scenario(source: str | Path | Mapping[str, Any], overrides: Sequence[st
             raise SettingsError(f"{where}: not valid TOML: {error}") from error
     for override in overrides:
         _override(settings, override)
-    return _validate(Scenario, settings, where)
+    scenario: Scenario = _validate(Scenario, settings, where)
+    return scenario
 
 
 def _read(source: str) -> tuple[str, str]:
@@ -280,7 +285,9 @@ def _validate(kind: type[Any], settings: Mapping[str, Any], where: str) -> Any:
         key = ".".join(path)
         if first["type"] == "extra_forbidden":
             known = _known_keys(kind, path[:-1])
-            raise SettingsError(f"{where}: unknown setting {key!r}; {did_you_mean(path[-1], known)}") from None
+            raise SettingsError(
+                f"{where}: unknown setting {key!r}; {did_you_mean(path[-1], known)}"
+            ) from None
         message = first["msg"].removeprefix("Value error, ")
         seen = "" if first["type"] in ("value_error", "missing") else f", not {first['input']!r}"
         at = f"{key}: " if key else ""

@@ -87,7 +87,9 @@ def build_setup(scenario: Scenario, line: MethodSettings, seed: int, *, workers:
     unseen = unseen_clients(scenario, len(federation.clients), seed)
     seen = [client for client in range(len(federation.clients)) if client not in unseen]
     if scenario.sites > len(seen):
-        raise SettingsError(f"{scenario.sites} sites for {len(seen)} clients: give each site at least one client")
+        raise SettingsError(
+            f"{scenario.sites} sites for {len(seen)} clients: give each site at least one client"
+        )
     cohort = Cohort(federation)
     settings = CohortSettings(
         seed, training.participation, scenario.evaluation.transductive and alp.matcher == "ot"

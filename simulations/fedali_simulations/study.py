@@ -19,7 +19,6 @@ import tomli_w
 from fedali.errors import CheckpointError, SettingsError
 from fedali.files import write_text
 from fedali.version import __version__
-from fedali_simulations import pictures
 from fedali_simulations.folder import RunFolder, safe_name
 from fedali_simulations.results import Results
 from fedali_simulations.run import Job, Report, identity, run_job
@@ -74,9 +73,13 @@ def resume(folder: Path | str, *, workers: int | None = None, report: Report | N
 
 def prepare(scenario: Scenario, out: Path | str | None = None) -> Path:
     """Make the folder of a new run, with its resolved settings; faults in the data are found before that."""
-    folder = Path(out) if out else Path("runs") / f"{safe_name(scenario.name)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = (
+        Path(out) if out else Path("runs") / f"{safe_name(scenario.name)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    )
     if (folder / "scenario.toml").exists():
-        raise SettingsError(f"{folder} holds a run already: continue it with --resume {folder}, or choose another --out")
+        raise SettingsError(
+            f"{folder} holds a run already: continue it with --resume {folder}, or choose another --out"
+        )
     load_federation(scenario, scenario.seed)
     write_text(folder / "scenario.toml", tomli_w.dumps(scenario.model_dump(mode="json", exclude_none=True)))
     write_text(folder / "environment.json", json.dumps(environment(), indent=1))
@@ -103,6 +106,8 @@ def run(folder: Path, *, workers: int | None = None, report: Report | None = Non
     write_text(folder / "results.json", json.dumps(results.to_dict(), indent=1))
     write_text(folder / "table.csv", results.table.to_csv(index=False))
     federation = load_federation(scenario, scenario.seed)
+    from fedali_simulations import pictures
+
     pictures.draw_all(
         folder,
         clients=results.clients,
@@ -133,7 +138,9 @@ def collect(scenario: Scenario, folder: Path) -> Results:
         try:
             facts = json.loads((job.folder / "done.json").read_text("utf-8"))
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"{job.folder} is not complete: {error}. Continue with --resume {folder}") from error
+            raise CheckpointError(
+                f"{job.folder} is not complete: {error}. Continue with --resume {folder}"
+            ) from error
         clients.append(run.read_metrics(scenario.training.rounds).assign(method=label, seed=job.seed))
         selected[label, job.seed] = int(facts["best_round"])
         held_out = run.read_unseen()
@@ -175,7 +182,7 @@ def cores() -> int:
 
 def environment() -> dict[str, Any]:
     """Versions and machine, enough to redo a run."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in _PACKAGES:
         try:
             versions[package] = version(package)
@@ -199,4 +206,3 @@ def _processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-

@@ -92,7 +92,9 @@ def _serve(
                     break
                 heard.put(message)
             else:
-                heard.put({"kind": "FedaliError", "error": f"the worker of {job.folder} ended: was memory short?"})
+                heard.put(
+                    {"kind": "FedaliError", "error": f"the worker of {job.folder} ended: was memory short?"}
+                )
                 return
     except (queue.Empty, OSError, ValueError):  # no job left, or the study is being stopped
         pass

@@ -217,6 +217,13 @@ def test_each_iteration_comes_closer_to_the_clients():
     assert distances[0] > distances[1] > distances[2]
 
 
+def test_iterating_ends_when_it_rests():
+    prototypes, weights, reference = _clients(3, 6, 25, 3)
+    rested = ot_aggregate(prototypes, weights, reference, barycentre_iterations=10**12)
+    again = ot_aggregate(prototypes, weights, rested)
+    np.testing.assert_allclose(again, rested, rtol=0, atol=1e-12)
+
+
 def test_alignment_keeps_sharp_what_an_index_wise_mean_blurs():
     rng = np.random.default_rng(4)
     reference = rng.normal(size=(64, 32))
@@ -231,6 +238,7 @@ def test_a_client_of_weight_zero_and_a_prototype_of_mass_zero_have_no_influence(
     weights[2] = 0
     masses = np.ones((4, 6))
     masses[0, 3] = 0
+    masses[2] = 0  # it answered for nothing: no matter, it is left out
     elsewhere = prototypes.copy()
     elsewhere[2] += 100
     elsewhere[0, 3] += 100

@@ -41,7 +41,9 @@ def _case(path: Path) -> tuple[ALPLayer, dict[str, np.ndarray], dict[str, np.nda
 
 
 def _same_gradient(ours: torch.Tensor, reference: np.ndarray, name: str) -> None:
-    np.testing.assert_allclose(ours.numpy(), reference, atol=1e-4 * np.abs(reference).max() + 1e-12, err_msg=name)
+    np.testing.assert_allclose(
+        ours.numpy(), reference, atol=1e-4 * np.abs(reference).max() + 1e-12, err_msg=name
+    )
 
 
 @pytest.mark.parametrize("path", golden("alp"), ids=lambda p: p.stem)
@@ -56,13 +58,15 @@ def test_equals_the_reference(path: Path) -> None:
         layer.train(training)
         x = torch.tensor(inputs["x_eval" if call == "eval" else f"x{call[-1]}"], requires_grad=True)
         tokens = x.detach().reshape(-1, layer.dim)
-        active = torch.cat([layer.local_prototypes, layer.global_prototypes]) if training else layer.local_prototypes
+        active = (
+            torch.cat([layer.local_prototypes, layer.global_prototypes])
+            if training
+            else layer.local_prototypes
+        )
         matrix = match(tokens, active, layer.matcher)
         if f"{call}_match_matrix" in recorded:
             np.testing.assert_allclose(matrix.numpy(), recorded[f"{call}_match_matrix"], atol=1e-5)
-        halves = (
-            {"local_": matrix[:, :size], "global_": matrix[:, size:]} if training else {"": matrix}
-        )
+        halves = {"local_": matrix[:, :size], "global_": matrix[:, size:]} if training else {"": matrix}
         for half, columns in halves.items():
             clear = recorded[f"{call}_{half}margin"] > 1e-5
             ours = assign(columns, layer.matcher).numpy()
@@ -72,7 +76,9 @@ def test_equals_the_reference(path: Path) -> None:
         loss = (loss_weights * output**2).sum()
         np.testing.assert_allclose(output.detach().numpy(), recorded[f"{call}_output"], atol=1e-5)
         if training:
-            np.testing.assert_allclose(layer.local_prototypes.numpy(), recorded[f"{call}_local_after"], atol=1e-5)
+            np.testing.assert_allclose(
+                layer.local_prototypes.numpy(), recorded[f"{call}_local_after"], atol=1e-5
+            )
         loss.backward()
         np.testing.assert_allclose(loss.item(), recorded[f"{call}_loss"], rtol=1e-5)
         if f"{call}_grad_x" not in recorded:  # the large cases keep the first call's gradients only

@@ -109,12 +109,14 @@ class LoopEngine:
         theta, prototypes = torch.tensor(query.theta), torch.tensor(query.prototypes)
         # Matched by transport, samples of one batch depend on each other: keep each set's own batches.
         transductive = query.matcher == "ot" and prototypes.numel() > 0
+        batches: Iterable[npt.NDArray[np.float32]]
         if transductive:
             batches = (x for s in query.samples for x in _in_order((s,), self.settings.batch_size))
         else:
             batches = _in_order(query.samples, _INFERENCE_BATCH)
         parts = [
-            predict(theta, prototypes, torch.from_numpy(x), query.influence).argmax(-1).numpy() for x in batches
+            predict(theta, prototypes, torch.from_numpy(x), query.influence).argmax(-1).numpy()
+            for x in batches
         ]
         ends = np.cumsum([len(samples) for samples in query.samples])
         return np.split(np.concatenate(parts) if parts else np.empty(0, np.int64), ends[:-1])
