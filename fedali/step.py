@@ -84,7 +84,8 @@ def cross_entropy(output: Output, batch: Batch) -> Tensor:
 def make_step(model: Model, objective: Objective, optimizer: Optimizer) -> Step:
     """The local step of ``model`` under ``objective`` and ``optimizer``.
 
-    The model gives its architecture only; its own weights and prototypes are never read or changed.
+    The model gives its architecture only; its own weights and prototypes are never read, and left as they are. While
+    a step runs the module holds the parameters it is called with: threads need a copy of the model each.
     """
     parameter_layout, prototype_layout = model.parameter_layout, model.prototype_layout
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 
 from fedali.aggregation import WeightedSum
+from fedali.errors import SettingsError, did_you_mean
 from fedali.layout import Layout
 
 if TYPE_CHECKING:
@@ -146,3 +147,12 @@ def personal_indices(method: Method, layout: Layout) -> npt.NDArray[np.int64]:
 def shared_indices(method: Method, layout: Layout) -> npt.NDArray[np.int64]:
     """Where theta is shared under ``method``: sorted indices, the rest of ``personal_indices``."""
     return np.setdiff1d(np.arange(layout.size), personal_indices(method, layout), assume_unique=True)
+
+
+def check_choices(method: Method) -> None:
+    """Raise ``SettingsError`` for an option that is none of its ``Literal``'s values."""
+    for name, kind in get_type_hints(type(method)).items():
+        choices = get_args(kind) if get_origin(kind) is Literal else ()
+        value = getattr(method, name)
+        if choices and value not in choices:
+            raise SettingsError(f"{name} is {value!r}; {did_you_mean(str(value), choices)}")

@@ -20,7 +20,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from fedali.aggregation import kmeans, ot_align
-from fedali.methods.base import Contribution, Layouts, Method, SharedState, Trained, Vector
+from fedali.errors import SettingsError
+from fedali.methods.base import Contribution, Layouts, Method, SharedState, Trained, Vector, check_choices
 from fedali.transport import Solver
 
 
@@ -55,6 +56,13 @@ class FedAli(Method):
     local_prototypes: Literal["reset", "keep"] = "reset"
     strength: float = 0.2
     warmup: int = 1
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if not isinstance(self.strength, int | float) or not 0 <= self.strength <= 1:
+            raise SettingsError(f"strength is {self.strength!r}, it has to be a number from 0 to 1")
+        if not isinstance(self.warmup, int) or self.warmup < 0:
+            raise SettingsError(f"warmup is {self.warmup!r}, it has to be a whole number of at least 0")
 
     @property
     def personal(self) -> tuple[str, ...]:
@@ -100,12 +108,11 @@ class FedAli(Method):
         if self.aggregation == "mean":
             return client.local_prototypes
         aligned, first = {}, 0
-        solver: Solver = (
-            "unbalanced" if self.solver == "auto" and client.occupancy is not None else self.solver
-        )
+        occupancy = client.occupancy if self.needs_occupancy else None
+        solver = self.solver if occupancy is None or self.solver != "auto" else "unbalanced"
         reference = layouts.prototypes.unflatten(shared.prototypes)
         for name, local in layouts.prototypes.unflatten(client.local_prototypes).items():
-            masses = None if client.occupancy is None else client.occupancy[first : first + len(local)]
+            masses = None if occupancy is None else occupancy[first : first + len(local)]
             aligned[name] = ot_align(local, reference[name], weights=masses, method=solver)
             first += len(local)
         return layouts.prototypes.flatten(aligned, np.float64)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedali.data import Federation
+from fedali.errors import FedaliError
 from fedali.methods import Contribution, Layouts, Method, SharedState, Trained
 from fedali.metrics import accuracy, macro_f1
 from fedali_server.contract import ClientMetrics, RoundSettings, SiteReply
@@ -79,6 +80,11 @@ class CohortSite:
         contribution, metrics = Contribution(), _Columns()
         self.trained = {}
         for client, result in self._train(self._participants(settings.round), settings.round, shared):
+            if not (np.isfinite(result.theta).all() and np.isfinite(result.local_prototypes).all()):
+                raise FedaliError(
+                    f"{self.cohort.names[client]} diverged in round {settings.round}: its weights are not finite. "
+                    "Try a lower training.learning_rate"
+                )
             samples = len(self.cohort.train[client])
             metrics.add(
                 client=client, samples=samples, train_loss=result.loss, train_accuracy=result.accuracy

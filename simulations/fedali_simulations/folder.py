@@ -32,6 +32,7 @@ from fedali.methods import Layouts, SharedState
 
 Vector = npt.NDArray[np.floating[Any]]
 _FORMAT = "1"
+_METADATA = "fedali"
 
 
 @dataclass(frozen=True)
@@ -140,15 +141,18 @@ class RunFolder:
 
     def _write(self, name: str, tensors: Mapping[str, Vector], metadata: Mapping[str, str]) -> None:
         arrays = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
-        write_bytes(self.path / f"{name}.safetensors", save(arrays, {**self.identity, **metadata}))
+        # One entry: safetensors writes several in an order that changes from process to process.
+        facts = json.dumps({**self.identity, **metadata}, sort_keys=True)
+        write_bytes(self.path / f"{name}.safetensors", save(arrays, {_METADATA: facts}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Vector], dict[str, str]]:
     """Tensors and metadata of a safetensors file; ``CheckpointError`` when it cannot be read."""
     try:
         with safe_open(path, "numpy") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+            metadata = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+            return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
         raise _broken(path, str(error).splitlines()[0]) from error
 
 

@@ -5,6 +5,7 @@ Each is drawn on a ``Figure`` of its own, without pyplot; sizes are in inches, s
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
 import warnings
@@ -17,6 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -48,6 +50,7 @@ _CLASSES = LinearSegmentedColormap.from_list(  # of viridis, without its palest 
 )
 _DPI = 150
 _EDGE, _LINE = 0.15, 0.2  # margin and height of a line of small text, in inches
+_PAIR = ["generalisation", "personalisation"]
 _MATRIX = 60  # the most clients that get a column of the matrix
 
 
@@ -55,15 +58,12 @@ class _Panel(NamedTuple):
     measure: str
     title: str
     tested: str
-    missing: str
 
 
 _PANELS = (
-    _Panel("personalisation", "Personalisation", "clients' models, own test data", "not measured"),
-    _Panel("generalisation", "Generalisation", "clients' models, everyone's test data", "not evaluated"),
-    _Panel(
-        "global", "Global model", "server's model, everyone's test data", "no method here\nhas a global model"
-    ),
+    _Panel("personalisation", "Personalisation", "clients' models, own test data"),
+    _Panel("generalisation", "Generalisation", "clients' models, everyone's test data"),
+    _Panel("global", "Global model", "server's model, everyone's test data"),
 )
 
 
@@ -134,41 +134,36 @@ def draw_holdings(
 
 
 def _curves_figure(clients: pd.DataFrame, title: str) -> Figure:
-    methods = list(dict.fromkeys(clients["method"]))
-    width = 12.5
-    entries = _legend_rows(methods, width)
-    sheet = _Sheet(width, 3.55, title, "accuracy by round", _what_curves_show(clients), 0.25 * entries + 0.1)
+    methods, width = list(dict.fromkeys(clients["method"])), 12.5
+    room = 0.24 * math.ceil(len(methods) / _legend_columns(methods, width))
+    sheet = _Sheet(width, 3.55, title, "accuracy by round", _what_curves_show(clients), room)
     _method_legend(sheet, methods)
     panels = sheet.figure.subplots(1, 3, sharey=True)
     reach: list[float] = []
+    evaluated = False  # generalisation, and with it the global models there are
     for axes, panel in zip(panels, _PANELS, strict=True):
-        _style(axes)
+        _style(axes, x="round", y="accuracy (%)" * (panel is _PANELS[0]))
         _panel_title(axes, panel.title, panel.tested)
         means, bands = _by_round(clients, panel.measure)
-        rounds = sorted({int(round_) for _, round_ in means.index})
-        if rounds:
+        if len(means):
+            evaluated = panel.measure == "generalisation"
             reach += [*means, *bands["low"], *bands["high"]]
-            _draw_rounds(axes, methods, means, bands, rounds)
+            _draw_rounds(axes, methods, means, bands, int(clients["round"].max()))
         else:
-            axes.text(
-                0.5, 0.5, panel.missing, transform=axes.transAxes, ha="center", va="center", color=_FAINT
-            )
+            _say(axes, "no method here\nhas a global model" if evaluated else "not evaluated")
             axes.set_xticks([])
-        axes.set_xlabel("round", color=_INK, fontsize=10)
-    panels[0].set_ylabel("accuracy (%)", color=_INK, fontsize=10)
-    _percent(panels[0].yaxis, *_limits(reach))
+    _percent(panels[0], "y", *_limits(reach))
     return sheet.figure
 
 
 def _what_curves_show(clients: pd.DataFrame) -> str:
     people, seeds = clients["client"].nunique(), clients["seed"].nunique()
     over = f"{people} clients" + (f" and {seeds} seeds" if seeds > 1 else "")
-    text = f"Line: mean over {over}. Band: the middle 80 % of clients (10th to 90th percentile)."
-    known = clients[clients["global"].notna()] if "global" in clients else clients[:0]
-    without = [m for m in dict.fromkeys(clients["method"]) if m not in set(known["method"])]
-    return text + (
-        f" Without a global model: {', '.join(map(_short, without))}." if len(known) and without else ""
-    )
+    mark, span = ("Line", "Band") if clients["round"].nunique() > 1 else ("Marker", "Bar")
+    text = f"{mark}: mean over {over}. {span}: the middle 80 % of clients (10th to 90th percentile)."
+    having = set(clients.loc[clients["global"].notna(), "method"]) if "global" in clients else set()
+    without = [_shorten(method) for method in dict.fromkeys(clients["method"]) if method not in having]
+    return f"{text} Without a global model: {', '.join(without)}." if having and without else text
 
 
 def _by_round(clients: pd.DataFrame, measure: str) -> tuple[pd.Series[float], pd.DataFrame]:
@@ -182,81 +177,82 @@ def _by_round(clients: pd.DataFrame, measure: str) -> tuple[pd.Series[float], pd
     sums = parts.groupby(["method", "seed", "round"])[["value", "weight"]].sum()
     means = (sums["value"] / sums["weight"]).groupby(["method", "round"]).mean().dropna()
     pooled = (100 * known[measure]).groupby([known["method"], known["round"]])
-    return means, pd.DataFrame({"low": pooled.quantile(0.1), "high": pooled.quantile(0.9)})
+    return means, pd.DataFrame({"low": pooled.quantile(0.1), "high": pooled.quantile(0.9)}).loc[means.index]
 
 
 def _draw_rounds(
-    axes: Axes, methods: Sequence[str], means: pd.Series[float], bands: pd.DataFrame, rounds: Sequence[int]
+    axes: Axes, methods: Sequence[str], means: pd.Series[float], bands: pd.DataFrame, last: int
 ) -> None:
-    """Lines and bands; with a single round markers and bars, side by side."""
+    """Lines and bands over rounds 1 to ``last``; of a single round markers and bars, side by side."""
     present = [method for method in methods if method in means.index.get_level_values("method")]
-    styles = _styles(methods)
+    rounds, styles = sorted(set(means.index.get_level_values("round"))), _styles(methods)
     for place, method in enumerate(present):
-        mean = means.loc[method]
-        band = bands.loc[method].reindex(mean.index)
+        mean = means.loc[[method]].droplevel("method")
+        low, high = bands.loc[method].to_numpy().T
         colour, marker = styles[method]
         above = 4 - place / 100  # the first method on top
         x = mean.index.to_numpy(float)
-        line: dict[str, Any] = {"color": colour, "marker": marker, "zorder": above, "gid": method}
+        line: dict[str, Any] = {"color": colour, "marker": marker, "markeredgewidth": 0, "zorder": above}
         if len(rounds) == 1:
             x = x + 0.8 * ((place + 0.5) / len(present) - 0.5)
-            axes.vlines(x, band["low"], band["high"], color=colour, alpha=0.3, linewidth=6, zorder=above - 1)
-            axes.plot(x, mean, linestyle="none", markersize=7, markeredgecolor="white", **line)
+            axes.vlines(x, low, high, color=colour, alpha=0.3, linewidth=6, zorder=above - 1)
+            axes.plot(x, mean, linestyle="none", markersize=7, gid=method, **line)
         else:
             opacity = 0.15 if len(present) < 4 else 0.09
-            axes.fill_between(
-                x, band["low"], band["high"], color=colour, alpha=opacity, linewidth=0, zorder=2
+            axes.fill_between(x, low, high, color=colour, alpha=opacity, linewidth=0, zorder=2)
+            every = max(1, len(x) // 8)
+            axes.plot(
+                x, mean, linewidth=1.8, markersize=4.5, markevery=(place % every, every), gid=method, **line
             )
-            every = (place % max(1, len(x) // 8), max(1, len(x) // 8))
-            axes.plot(x, mean, linewidth=1.8, markersize=4.5, markeredgewidth=0, markevery=every, **line)
     if len(rounds) == 1:
         axes.set_xlim(rounds[0] - 0.5, rounds[0] + 0.5)
         axes.set_xticks(rounds)
         axes.grid(visible=False, axis="x")
     else:
-        axes.set_xlim(
-            rounds[0] - 0.03 * (rounds[-1] - rounds[0]), rounds[-1] + 0.03 * (rounds[-1] - rounds[0])
-        )
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.set_xlim(1 - 0.03 * (last - 1), last + 0.03 * (last - 1))
+        axes.set_xticks(_round_ticks(last))
+
+
+def _round_ticks(last: int) -> list[int]:
+    """At most eight numbers from 1 to ``last``.
+
+    >>> _round_ticks(20)
+    [1, 5, 10, 15, 20]
+    """
+    steps = (digit * 10**power for power in itertools.count() for digit in (1, 2, 5))
+    step = next(step for step in steps if last / step <= 7)
+    return [1] * (step > 2) + list(range(step, last + 1, step))
 
 
 # Clients one by one
 
 
 def _clients_figure(clients: pd.DataFrame, selected: Mapping[tuple[str, int], int], title: str) -> Figure:
-    methods = list(dict.fromkeys(clients["method"]))
-    columns = len(methods) if len(methods) < 6 else min(5, math.ceil(len(methods) / 2))
+    methods, seeds = list(dict.fromkeys(clients["method"])), clients["seed"].nunique()
+    columns = len(methods) if len(methods) < 5 else max(3, min(5, math.ceil(len(methods) / 2)))
     rows = math.ceil(len(methods) / columns)
-    side = {1: 4.6, 2: 4.0, 3: 3.6}.get(columns, 3.0 if columns == 4 else 2.6)
-    chosen = _at_selected(clients, selected)
-    seeds = clients["seed"].nunique()
-    dot = "a client" + (f", mean over {seeds} seeds" if seeds > 1 else "")
-    note = f"Dot: {dot}, at the round selected on validation data. Cross: the method's mean."
-    above = "Above the dashed line a client's model does better on its own data than on everyone's."
-    width = max(side * columns + 0.9, 7.5)
-    sheet = _Sheet(
-        width,
-        (side + 0.6) * rows,
-        title,
-        "personalisation and generalisation of each client",
-        f"{note} {above}",
+    side = {1: 4.8, 2: 4.2, 3: 3.3, 4: 3.1}.get(columns, 2.8)
+    note = (
+        f"Dot: a client{f', mean over {seeds} seeds' if seeds > 1 else ''}, at the round selected on validation data. "
+        "Cross: the method's mean. Above the dashed line: better on own data than on everyone's."
     )
+    what = "personalisation and generalisation of each client"
+    sheet = _Sheet(max(side * columns + 0.9, 7.5), (side + 0.65) * rows + 0.4, title, what, note)
     panels = sheet.figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    shown = chosen.dropna(subset=["generalisation", "personalisation"])
-    low, high = _limits([*(100 * shown["generalisation"]), *(100 * shown["personalisation"])])
+    chosen = _at_selected(clients, selected)
+    limits = _limits(100 * chosen[_PAIR].dropna().to_numpy().ravel())
     styles = _styles(methods)
     for place, (axes, method) in enumerate(zip(panels, methods, strict=False)):
-        _style(axes)
+        lowest = place + columns >= len(methods)
+        x_name, y_name = "generalisation (%)" * lowest, "personalisation (%)" * (place % columns == 0)
+        _style(axes, x=x_name, y=y_name)
+        axes.xaxis.set_tick_params(labelbottom=lowest)
         axes.set_box_aspect(1)
         axes.plot([-20, 120], [-20, 120], linestyle=(0, (4, 3)), color="#999999", linewidth=1, zorder=1)
-        _draw_dots(axes, chosen[chosen["method"] == method], styles[method][0], method)
-        _percent(axes.xaxis, low, high)
-        _percent(axes.yaxis, low, high)
-        if place + columns >= len(methods):
-            axes.set_xlabel("generalisation (%)", color=_INK, fontsize=10)
-            axes.xaxis.set_tick_params(labelbottom=True)
-        if place % columns == 0:
-            axes.set_ylabel("personalisation (%)", color=_INK, fontsize=10)
+        name = _short(method, int(side / 0.1))
+        _draw_dots(axes, chosen[chosen["method"] == method], styles[method][0], name)
+        _percent(axes, "x", *limits)
+        _percent(axes, "y", *limits)
     for axes in panels[len(methods) :]:
         axes.remove()
     return sheet.figure
@@ -268,34 +264,23 @@ def _at_selected(clients: pd.DataFrame, selected: Mapping[tuple[str, int], int])
         clients = clients.assign(generalisation=math.nan)
     keys = zip(clients["method"], clients["seed"], strict=True)
     rounds = np.array([selected[method, int(seed)] for method, seed in keys], int)
-    return clients[clients["round"].to_numpy() == rounds]
+    chosen: pd.DataFrame = clients.loc[clients["round"].to_numpy() == rounds]
+    return chosen
 
 
-def _draw_dots(axes: Axes, rows: pd.DataFrame, colour: str, method: str) -> None:
-    pair = ["generalisation", "personalisation"]
-    dots = 100 * rows.dropna(subset=pair).groupby("client", sort=False)[pair].mean()
-    mean = 100 * rows.groupby("seed")[pair].mean().mean()
+def _draw_dots(axes: Axes, rows: pd.DataFrame, colour: str, title: str) -> None:
+    dots = 100 * rows.dropna(subset=_PAIR).groupby("client", sort=False)[_PAIR].mean()
     if not len(dots):
-        _panel_title(axes, _short(method), "")
-        axes.text(0.5, 0.5, "not evaluated", transform=axes.transAxes, ha="center", va="center", color=_FAINT)
+        _panel_title(axes, title, "")
+        _say(axes, "not evaluated")
         return
-    _panel_title(
-        axes,
-        _short(method),
-        f"mean {mean['personalisation']:.1f} own, {mean['generalisation']:.1f} everyone's",
-    )
-    crowd = min(1.0, (20 / len(dots)) ** 0.5)
-    axes.scatter(
-        *dots.to_numpy().T,
-        s=10 + 34 * crowd,
-        color=colour,
-        alpha=0.3 + 0.4 * crowd,
-        linewidths=0,
-        zorder=3,
-        gid=method,
-    )
-    for width, ink in ((4.6, "white"), (2.2, _INK)):
-        axes.plot(*mean[pair], "x", markersize=11, markeredgewidth=width, color=ink, zorder=4)
+    x, y = (100 * rows.groupby("seed")[_PAIR].mean().mean()).to_numpy()
+    _panel_title(axes, title, f"mean {y:.1f} % own, {x:.1f} % everyone's")
+    crowd = min(1.0, math.sqrt(20 / len(dots)))
+    dot: dict[str, Any] = {"s": 9 + 27 * crowd, "alpha": 0.3 + 0.4 * crowd, "color": colour, "linewidths": 0}
+    axes.scatter(dots["generalisation"], dots["personalisation"], zorder=3, **dot)
+    for size, width, ink in ((9.5, 4, "white"), (8, 1.9, _INK)):
+        axes.plot(x, y, marker="x", markersize=size, markeredgewidth=width, color=ink, zorder=4)
 
 
 # What clients hold
@@ -315,70 +300,48 @@ def _matrix_figure(
 ) -> Figure:
     """A column for each client, a row for each class, and above each column its sum."""
     clients, classes = counts.shape
+    columns, rows = [_short(name, 14) for name in client_names], [_short(name, 20) for name in class_names]
+    longest = max(map(len, columns))
     numbers = clients <= 30
-    cell = min(1.3, max(0.4 if numbers else 0.2, 8.5 / clients))
-    names = [_short(name, 14) for name in client_names]
-    upright = max(map(len, names)) * 0.085 < cell
-    below = 0.45 if upright else 0.45 + 0.075 * max(map(len, names))
-    rows = [_short(name, 20) for name in class_names]
-    row = 0.34 if classes <= 20 else 0.22
-    width = max(cell * clients + 1.2 + 0.08 * max(map(len, rows)), 7.5)
-    note = "Samples of each class; bars: all samples of a client." + (" Blank: none." if numbers else "")
-    sheet = _Sheet(width, row * classes + 1.0 + below, title, "samples that each client holds", note)
-    bars, axes = sheet.figure.subplots(2, 1, sharex=True, height_ratios=[0.9, row * classes])
-    cells = axes.pcolormesh(
-        np.arange(clients + 1) - 0.5,
-        np.arange(classes + 1) - 0.5,
-        counts.T,
-        cmap=_BLUES,
-        vmin=0,
-        vmax=max(1, counts.max(initial=1)),
-        edgecolors=_GRID,
-        linewidth=0.5,
-    )
-    _style(axes, grid=False)
+    cell = min(1.3, max(0.4 if numbers else 0.2, 8.5 / clients)), 0.34 if classes <= 20 else 0.22
+    upright = 0.085 * longest < cell[0]
+    width = max(cell[0] * clients + 1.2 + 0.08 * max(map(len, rows)), 7.5)
+    below = 0.45 if upright else 0.45 + 0.075 * longest
+    note = "Cells: samples of a class. Bars: all samples of a client." + (" Blank: none." if numbers else "")
+    height = cell[1] * classes
+    sheet = _Sheet(width, height + 1.0 + below, title, "samples that each client holds", note)
+    bars, axes = sheet.figure.subplots(2, 1, sharex=True, height_ratios=[0.9, height])
+    scale: dict[str, Any] = {"cmap": _BLUES, "vmin": 0, "vmax": max(1, counts.max()), "edgecolors": _GRID}
+    edges = np.arange(clients + 1) - 0.5, np.arange(classes + 1) - 0.5
+    cells = axes.pcolormesh(*edges, counts.T, linewidth=0.5, **scale)
+    _style(axes, grid=False, x="client", y="class")
     axes.invert_yaxis()
-    axes.set_yticks(range(classes), rows, parse_math=False)
-    axes.set_xticks(range(clients), names, rotation=0 if upright else 90, parse_math=False)
+    axes.set_yticks(range(classes), rows)
+    axes.set_xticks(range(clients), columns, rotation=0 if upright else 90)
     axes.tick_params(length=0)
-    axes.set_xlabel("client", color=_INK, fontsize=10)
-    axes.set_ylabel("class", color=_INK, fontsize=10)
-    _style(bars, grid=False)
     totals = counts.sum(axis=1)
-    bars.bar(range(clients), totals, width=0.7, color="#9A9A9A", gid="totals")
+    bars.bar(range(clients), totals, width=0.7, color="#9A9A9A")
     bars.set_ylim(0, 1.3 * max(1, totals.max()))
     bars.set_axis_off()
     if numbers:
-        _write_numbers(axes, counts)
-        for x, total in enumerate(totals):
-            bars.text(
-                x, total, _compact(total), ha="center", va="bottom", fontsize=8, color=_INK, in_layout=False
-            )
+        _write_numbers(axes, bars, counts)
     else:
-        bar = sheet.figure.colorbar(cells, ax=axes, pad=0.01, fraction=0.03, aspect=30)
-        bar.outline.set_visible(False)
-        bar.set_label("samples", color=_INK, fontsize=10)
-        bar.ax.tick_params(labelsize=9, labelcolor=_INK, color=_FAINT)
-        bar.locator = MaxNLocator(6, integer=True)
-        bar.update_ticks()
+        key = sheet.figure.colorbar(cells, ax=axes, pad=0.01, fraction=0.03, aspect=30)
+        key.locator = MaxNLocator(6, integer=True)
+        _style_key(key, "samples")
     return sheet.figure
 
 
-def _write_numbers(axes: Axes, counts: Counts) -> None:
-    dark = 0.5 * counts.max(initial=1)
+def _write_numbers(axes: Axes, bars: Axes, counts: Counts) -> None:
+    """Counts into their cells, and sums above their bars."""
+    style: dict[str, Any] = {"ha": "center", "fontsize": 8, "in_layout": False}
+    dark = 0.62 * counts.max()
     for (client, label), count in np.ndenumerate(counts):
         if count:
             ink = "white" if count > dark else _INK
-            axes.text(
-                client,
-                label,
-                _compact(count),
-                ha="center",
-                va="center",
-                fontsize=8,
-                color=ink,
-                in_layout=False,
-            )
+            axes.text(client, label, _compact(int(count)), va="center", color=ink, **style)
+    for client, total in enumerate(counts.sum(axis=1)):
+        bars.text(client, total, _compact(int(total)), va="bottom", color=_INK, **style)
 
 
 def _stack_figure(counts: Counts, class_names: Sequence[str], title: str) -> Figure:
@@ -387,37 +350,26 @@ def _stack_figure(counts: Counts, class_names: Sequence[str], title: str) -> Fig
     note = "Clients in the order of their size; each is a stack of its classes."
     sheet = _Sheet(11.0, 4.2, title, f"samples that each of {clients} clients holds", note)
     axes = sheet.figure.subplots()
-    _style(axes)
+    _style(axes, x="client, from the largest to the smallest", y="samples")
     ordered = counts[np.argsort(-counts.sum(axis=1), kind="stable")]
     tops = np.cumsum(ordered, axis=1)
     edges = np.arange(clients + 1) + 0.5
-    colours = _CLASSES(np.linspace(0, 1, classes))
+    colours = ListedColormap(_CLASSES(np.linspace(0, 1, classes)))
     for label in range(classes):
+        top, below = tops[:, label], tops[:, label] - ordered[:, label]
         axes.stairs(
-            tops[:, label],
-            edges,
-            baseline=tops[:, label] - ordered[:, label],
-            fill=True,
-            color=colours[label],
-            antialiased=False,
-            linewidth=0,
-            gid=f"class {label}",
+            top, edges, baseline=below, fill=True, color=colours(label), antialiased=False, linewidth=0
         )
     axes.set_xlim(edges[0], edges[-1])
-    axes.set_ylim(0, 1.04 * max(1, tops[:, -1].max()))
-    axes.set_xlabel("client, from the largest to the smallest", color=_INK, fontsize=10)
-    axes.set_ylabel("samples", color=_INK, fontsize=10)
-    key = sheet.figure.colorbar(_class_scale(classes), ax=axes, pad=0.015, fraction=0.025, aspect=24)
-    step = math.ceil(classes / 18)
-    key.set_ticks(range(0, classes, step), labels=[_short(name, 20) for name in class_names[::step]])
-    key.outline.set_visible(False)
-    key.ax.tick_params(length=0, labelsize=9, labelcolor=_INK)
+    axes.set_ylim(0, 1.04 * max(1, tops.max()))
+    scale = ScalarMappable(BoundaryNorm(np.arange(classes + 1) - 0.5, classes), colours)
+    key = sheet.figure.colorbar(scale, ax=axes, pad=0.015, fraction=0.04, aspect=16)
+    named = range(0, classes, math.ceil(classes / 18))
+    key.set_ticks(list(named), labels=[_short(class_names[label], 20) for label in named])
+    key.minorticks_off()
+    _style_key(key, "class")
+    key.ax.tick_params(length=0)
     return sheet.figure
-
-
-def _class_scale(classes: int) -> ScalarMappable:
-    colours = ListedColormap(_CLASSES(np.linspace(0, 1, classes)))
-    return ScalarMappable(BoundaryNorm(np.arange(classes + 1) - 0.5, classes), colours)
 
 
 # Paper and ink
@@ -438,8 +390,9 @@ class _Sheet:
     def __init__(
         self, width: float, height: float, title: str, what: str, note: str, room: float = 0
     ) -> None:
-        heading = textwrap.wrap(f"{title}: {what}", int(width / 0.125), max_lines=3, placeholder=" …")
-        notes = textwrap.wrap(note, int((width - 2 * _EDGE) / 0.072))
+        letters = int(width / 0.125)
+        heading = _wrap(f"{_shorten(title, 2 * letters)}: {what}", letters)
+        notes = _wrap(note, int((width - 2 * _EDGE) / 0.072))
         top = _EDGE + 0.27 * len(heading)
         self.legend_top = top + _LINE * len(notes) + 0.1
         height += self.legend_top + room
@@ -485,15 +438,11 @@ def _legend_columns(methods: Sequence[str], width: float) -> int:
     return max(1, min(len(methods), int((width - 2 * _EDGE) / (0.75 + 0.095 * longest))))
 
 
-def _legend_rows(methods: Sequence[str], width: float) -> int:
-    return math.ceil(len(methods) / _legend_columns(methods, width))
-
-
 def _styles(methods: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker of each method: always the same for known ones, the rest share what is free.
 
     >>> _styles(["mine", "fedavg"])
-    {'mine': ('#E69F00', 'X'), 'fedavg': ('#D55E00', '^')}
+    {'mine': ('#E69F00', '<'), 'fedavg': ('#D55E00', 'v')}
     """
     methods = list(methods)
     taken = [_KNOWN[method] for method in methods if method in _KNOWN]
@@ -504,61 +453,89 @@ def _styles(methods: Iterable[str]) -> dict[str, tuple[str, str]]:
     return {m: (colours[m], _MARKERS[_PALETTE.index(colours[m])]) for m in methods}
 
 
-def _style(axes: Axes, *, grid: bool = True) -> None:
-    """A white panel with a light grid and two thin lines at most; nothing comes from the user's matplotlibrc."""
+def _style(axes: Axes, *, grid: bool = True, x: str = "", y: str = "") -> None:
+    """A white panel with a light grid and two thin lines at most; no colour comes from the user's matplotlibrc."""
     axes.set_facecolor("white")
     axes.set_axisbelow(True)
-    axes.tick_params(labelsize=9, labelcolor=_INK, color=_FAINT, length=3, direction="out", which="both")
+    axes.tick_params(labelsize=9, labelcolor=_INK, color=_FAINT, length=3)
     for side, spine in axes.spines.items():
         spine.set(visible=grid and side in ("left", "bottom"), color=_FAINT, linewidth=0.8)
-    axes.grid(visible=grid, color=_GRID, linewidth=0.8, linestyle="-") if grid else axes.grid(visible=False)
+    axes.grid(visible=False)
+    if grid:
+        axes.grid(visible=True, color=_GRID, linewidth=0.8, linestyle="-")
+    axes.set_xlabel(x, color=_INK, fontsize=10)
+    axes.set_ylabel(y, color=_INK, fontsize=10)
+
+
+def _style_key(key: Colorbar, name: str) -> None:
+    key.outline.set_visible(False)
+    key.set_label(name, color=_INK, fontsize=10)
+    key.ax.tick_params(labelsize=9, labelcolor=_INK, color=_FAINT)
 
 
 def _panel_title(axes: Axes, title: str, below: str) -> None:
     axes.set_title(title, loc="left", fontsize=11, color=_INK, pad=20 if below else 6)
     if below:
-        axes.text(0, 1.02, below, transform=axes.transAxes, va="bottom", fontsize=9, color=_FAINT)
+        place: dict[str, Any] = {"transform": axes.transAxes, "va": "bottom", "in_layout": False}
+        axes.text(0, 1.02, below, fontsize=9, color=_FAINT, **place)
+
+
+def _say(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=9.5, color=_FAINT)
 
 
 def _limits(values: Iterable[float]) -> tuple[float, float]:
-    """Round percentages around the values, at least 10 apart, within 0..100; 0 and 100 for no values.
+    """Tens of percent around the values, within 0..100; 0 and 100 for no values.
 
     >>> _limits([63.2, 91.0])
-    (60, 95)
+    (60, 100)
     """
     known = [value for value in values if not math.isnan(value)]
     if not known:
         return 0, 100
-    low, high = 5 * math.floor(min(known) / 5), 5 * math.ceil(max(known) / 5)
-    if high - low < 10:
-        low, high = max(0, low - 5), min(100, high + 5)
-    return low, high
+    low, high = 10 * math.floor(min(known) / 10), 10 * math.ceil(max(known) / 10)
+    return (low, high) if high > low else (max(0, low - 10), min(100, high + 10))
 
 
-def _percent(axis: Any, low: float, high: float) -> None:
-    """Set an axis to ``low``..``high`` with a margin, so that no marker at 100 % is cut, but no tick beyond."""
+def _percent(axes: Axes, axis: str, low: float, high: float) -> None:
+    """Set axis ``x`` or ``y`` to ``low``..``high`` with a margin that cuts no marker at 100 %, but no tick beyond."""
     margin = 0.04 * (high - low)
     step = next(s for s in (2, 5, 10, 20) if (high - low) / s <= 6)
-    axis.set_ticks(np.arange(step * math.ceil(low / step), high + 1, step))
-    axis._set_lim(low - margin, high + margin, auto=False)
+    ticks = np.arange(step * math.ceil(low / step), high + 1, step)
+    axes.set(**{f"{axis}ticks": ticks, f"{axis}lim": (low - margin, high + margin)})
 
 
-def _plain(text: object) -> str:
-    """Text as it is, on one line: no mathematics between dollar signs."""
-    return " ".join(str(text).split()).replace("$", r"\$")
+def _wrap(text: str, most: int) -> list[str]:
+    """As few lines of at most ``most`` characters as will do, about equally long.
+
+    >>> _wrap("no word left alone at the end", 25)
+    ['no word left', 'alone at the end']
+    """
+    lines = len(textwrap.wrap(text, most))
+    tries = (textwrap.wrap(text, width) for width in range(max(1, len(text) // max(1, lines)), most + 1))
+    return next((found for found in tries if len(found) <= lines), textwrap.wrap(text, most))
 
 
-def _short(text: object, most: int = 24) -> str:
-    """At most ``most`` characters, without the middle: both ends of a name tell it from others.
+def _plain(text: str) -> str:
+    """Text for matplotlib to show as it is: no mathematics between dollar signs."""
+    return text.replace("$", r"\$")
 
-    >>> _short("participant-000000017-left", 14)
+
+def _shorten(text: str, most: int = 32) -> str:
+    """One line of at most ``most`` characters, without its middle: both ends of a name tell it from others.
+
+    >>> _shorten("participant-000000017-left", 14)
     'parti…017-left'
     """
-    text = " ".join(str(text).split())
-    if len(text) > most:
-        head = (most - 1) // 2 - 1
-        text = f"{text[:head]}…{text[head + 1 - most :]}"
-    return text.replace("$", r"\$")
+    text = " ".join(text.split())
+    if len(text) <= most:
+        return text
+    head = (most - 1) // 2 - 1
+    return f"{text[:head]}…{text[head + 1 - most :]}"
+
+
+def _short(text: str, most: int = 32) -> str:
+    return _plain(_shorten(text, most))
 
 
 def _compact(count: int) -> str:

@@ -172,14 +172,18 @@ def _as_method(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _as_methods(value: Any) -> Any:
+    return (value,) if isinstance(value, str | Mapping) else value
+
+
 class Scenario(_Settings):
     """A study: data, clients, model, training, and the methods to compare on the same splits and budget."""
 
     name: str = "own"
     description: str = ""
-    methods: tuple[Annotated[MethodSettings, BeforeValidator(_as_method)], ...] = Field(
-        (MethodSettings(name="fedali"),), min_length=1
-    )
+    methods: Annotated[
+        tuple[Annotated[MethodSettings, BeforeValidator(_as_method)], ...], BeforeValidator(_as_methods)
+    ] = Field(default=(MethodSettings(name="fedali"),), min_length=1)
     seed: int = Field(default=0, ge=0)
     """The first seed."""
     seeds: int = Field(default=1, ge=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +16,7 @@ import torch
 from fedali.methods import Method
 from fedali.models import Model
 from fedali.optimizers import Optimizer
-from fedali.step import Batch, Hyper, Shared, State, make_occupancy, make_predict, make_step
+from fedali.step import Batch, Hyper, Objective, Shared, State, make_occupancy, make_predict, make_step
 from fedali_simulations.engines.base import (
     Labels,
     Query,
@@ -29,6 +31,15 @@ _INFERENCE_BATCH = 256
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+
+class _Functions:
+    """The step and its companions over a model that one thread uses alone."""
+
+    def __init__(self, model: Model, objective: Objective, optimizer: Optimizer) -> None:
+        self.model = model
+        self.step = make_step(model, objective, optimizer)
+        self.occupancy = make_occupancy(model)
 
 
 class LoopEngine:
@@ -49,9 +60,8 @@ class LoopEngine:
     ) -> None:
         torch.set_num_threads(1)
         self.settings, self.optimizer, self.decay, self.workers = settings, optimizer, decay, max(1, workers)
-        self._step = make_step(model, method.objective, optimizer)
-        self._occupancy = make_occupancy(model)
-        self._model = model
+        self._model, self._objective = model, method.objective
+        self._own = threading.local()
         self._pool = ThreadPoolExecutor(self.workers) if self.workers > 1 else None
 
     def train(self, jobs: Iterable[TrainJob]) -> Iterator[TrainResult]:
@@ -61,6 +71,14 @@ class LoopEngine:
     def predict(self, queries: Iterable[Query]) -> Iterator[list[Labels]]:
         """Predict with each model; results in the order of the queries."""
         return self._map(self._predict, queries)
+
+    @property
+    def _functions(self) -> _Functions:
+        """This thread's functions: calling a model with given parameters lends them to the module meanwhile."""
+        if not hasattr(self._own, "functions"):
+            self._own.functions = _Functions(copy.deepcopy(self._model), self._objective, self.optimizer)
+        functions: _Functions = self._own.functions
+        return functions
 
     def _map(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
         if self._pool is None:
@@ -75,7 +93,7 @@ class LoopEngine:
             yield pending.popleft().result()
 
     def _train(self, job: TrainJob) -> TrainResult:
-        rng = np.random.default_rng(job.seed)
+        rng, functions = np.random.default_rng(job.seed), self._functions
         theta = torch.tensor(job.theta)
         state = State(theta, *self.optimizer.initial(theta), torch.tensor(job.local_prototypes))
         shared = Shared(torch.tensor(job.shared_theta), torch.tensor(job.shared_prototypes))
@@ -88,7 +106,7 @@ class LoopEngine:
                 step += 1
                 size, correction = self.optimizer.schedule(step)
                 hyper = Hyper(torch.tensor(size), torch.tensor(correction), influence, decay)
-                state, metrics = self._step(state, batch, shared, hyper)
+                state, metrics = functions.step(state, batch, shared, hyper)
                 loss, correct = loss + metrics.loss.item(), correct + metrics.correct.item()
                 weight += metrics.weight.item()
         occupancy = self._count(state, job) if job.count_occupancy else None
@@ -98,14 +116,14 @@ class LoopEngine:
 
     def _count(self, state: State, job: TrainJob) -> Vector:
         counts = [
-            self._occupancy(state.theta, state.local_prototypes, torch.from_numpy(x), job.influence)
+            self._functions.occupancy(state.theta, state.local_prototypes, torch.from_numpy(x), job.influence)
             for x in _in_order((job.samples,), _INFERENCE_BATCH)
         ]
         total: Vector = torch.stack(counts).sum(0).numpy()
         return total
 
     def _predict(self, query: Query) -> list[Labels]:
-        predict = make_predict(self._model, matcher=query.matcher)
+        predict = make_predict(self._functions.model, matcher=query.matcher)
         theta, prototypes = torch.tensor(query.theta), torch.tensor(query.prototypes)
         # Matched by transport, samples of one batch depend on each other: keep each set's own batches.
         transductive = query.matcher == "ot" and prototypes.numel() > 0

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import pytest
+import tomli_w
+
+from fedali.errors import SettingsError
+from fedali_simulations import builtin_scenarios, load_scenario
+
+
+def test_built_in_scenarios_load_and_say_what_they_are():
+    found = builtin_scenarios()
+    assert {"digits", "motionsense", "reference"} <= set(found)
+    assert all(description for description in found.values())
+
+
+def test_settings_over_settings():
+    overrides = [
+        "training.epochs=5",
+        "methods=fedali,fedavg",
+        "alp.num_prototypes=[8]",
+        "model.options.channels=[4, 8]",
+        "evaluation.transductive=false",
+        "data.source=my data.csv",
+        "seeds = 3",
+    ]
+    scenario = load_scenario("digits", overrides)
+    assert scenario.training.epochs == 5
+    assert [method.name for method in scenario.methods] == ["fedali", "fedavg"]
+    assert scenario.alp.num_prototypes == (8,)
+    assert scenario.model.options["channels"] == [4, 8]
+    assert not scenario.evaluation.transductive
+    assert scenario.data.source == "my data.csv"
+    assert scenario.seeds == 3
+
+
+def test_a_resolved_scenario_read_back_is_the_same(tmp_path):
+    methods = [
+        {"name": "fedali", "label": "slow", "options": {"strength": 0.1}, "alp": {"decay": 0.9}},
+        "fedavg",
+    ]
+    scenario = load_scenario({"data": {"source": "digits"}, "methods": methods})
+    assert scenario.alp_for(scenario.methods[0]).decay == 0.9
+    assert scenario.alp_for(scenario.methods[1]).decay == 0.999
+    path = tmp_path / "resolved.toml"
+    path.write_text(tomli_w.dumps(scenario.model_dump(mode="json", exclude_none=True)))
+    assert load_scenario(path) == scenario
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.epoch=5", "scenario digits: unknown setting 'training.epoch'; did you mean 'epochs'?"),
+        ("trainning.epochs=5", "scenario digits: unknown setting 'trainning'; did you mean 'training'?"),
+        ("methods=fedalli", "scenario digits: methods.0: unknown method 'fedalli'; did you mean 'fedali'?"),
+        ("model.name=cnn3d", "model: unknown model 'cnn3d'; did you mean"),
+        ("training.epochs=many", "training.epochs: input should be a valid integer"),
+        ("training.epochs=0", "training.epochs: input should be greater than or equal to 1, not 0"),
+        ("training.learning_rate=-1", "training.learning_rate: input should be greater than 0, not -1"),
+        ("split.train=0.9", "split: train, validation and test add up to 1.4, not 1"),
+        ("training.optimizer=adma", "training.optimizer: input should be 'adam' or 'sgd', not 'adma'"),
+        ("seeds.more=1", "--set seeds.more=1: 'seeds' holds a value, not settings"),
+        ("epochs", "--set takes key=value, not 'epochs'"),
+        ("methods=fedali,fedali", "two methods are called 'fedali'; give one a label"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(override, message):
+    with pytest.raises(SettingsError) as caught:
+        load_scenario("digits", [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_alp_setting_of_one_line_is_named():
+    methods = [{"name": "fedali", "alp": {"decya": 0.5}}]
+    with pytest.raises(
+        SettingsError, match=r"methods\.fedali\.alp\.decya: unknown setting; did you mean 'decay'"
+    ):
+        load_scenario({"data": {"source": "digits"}, "methods": methods})
+
+
+def test_a_scenario_that_is_not_there(tmp_path):
+    with pytest.raises(SettingsError, match="no scenario called 'digts'; did you mean 'digits'"):
+        load_scenario("digts")
+    with pytest.raises(SettingsError, match="cannot read scenario .*none.toml: No such file"):
+        load_scenario(tmp_path / "none.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("name = ")
+    with pytest.raises(SettingsError, match=r"broken\.toml: not valid TOML"):
+        load_scenario(broken)
+    broken.write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingsError, match="not UTF-8 text"):
+        load_scenario(broken)
