@@ -19,7 +19,7 @@ from fedali.errors import DataError, SettingsError, did_you_mean
 
 Indices = npt.NDArray[np.int64]
 
-ORDERS = ("time", "random")
+ORDERS = ("time", "recording", "random")
 _SEARCH_ALL = 256  # classes of up to so many windows are searched through, larger ones near their fractions
 _DROPPED = -1
 
@@ -46,8 +46,9 @@ def split(
 ) -> Split:
     """Split one client's samples by class: labels ``y`` [n], ``recording`` [n], ``start`` [n] and ``length`` as in `Dataset`.
 
-    ``order="time"`` sorts by recording, then start, and puts the earliest into training; ``"random"`` shuffles by ``rng``
-    and is for samples that do not overlap. ``fractions`` are those of train, validation (may be 0) and test.
+    ``order="time"`` sorts by recording, then start, and puts the earliest into training: tests are mostly on recordings
+    that training never saw. ``"recording"`` does so inside each recording: every recording gives its beginning to
+    training and its end to the test. ``"random"`` shuffles by ``rng`` and is for samples that do not overlap. ``fractions`` are those of train, validation (may be 0) and test.
 
     A class with three windows that do not overlap is in all three parts; with fewer, training comes first, then test.
     Windows of different classes that overlap in one recording and fall into different parts are dropped too, fewest
@@ -76,8 +77,11 @@ def split(
             )
         overlap = 0
     part = np.full(n, _DROPPED)
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
+    strata = labels
+    if order == "recording" and recording is not None:
+        strata = np.unique(np.stack([labels, np.asarray(recording)]), axis=1, return_inverse=True)[1].reshape(-1)
+    for stratum in np.unique(strata):
+        rows = np.flatnonzero(strata == stratum)
         if order == "random":
             rows = rng.permutation(rows)  # type: ignore[union-attr]
             moments = np.arange(len(rows))

@@ -66,8 +66,9 @@ class SplitSettings(_Settings):
     train: float = Field(default=0.56, gt=0, lt=1)
     validation: float = Field(default=0.14, ge=0, lt=1)
     test: float = Field(default=0.30, gt=0, lt=1)
-    order: Literal["time", "random"] = "time"
-    """``time``: train on the past, test on the future; windows that overlap across a border are dropped."""
+    order: Literal["time", "recording", "random"] = "time"
+    """``time``: train on earlier recordings, test on later ones; ``recording``: on the beginning and the end of each
+    recording; windows that overlap across a border are dropped. ``random``: for samples that do not overlap."""
     normalise: Literal["global", "client", "none"] = "global"
     """Statistics of training data: of all clients together, of each client's own, or none."""
 

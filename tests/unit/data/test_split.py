@@ -180,3 +180,15 @@ def test_bad_orders():
         split([0, 1], [0, 0], [0, 64], 128, order="random", rng=np.random.default_rng(0))
     with pytest.raises(DataError, match="2 labels need 2 recordings"):
         split([0, 1], [0], [0, 64], 128)
+
+
+def test_recording_order_takes_the_beginning_of_each_recording():
+    y, recording = [0] * 20 + [1] * 10, [0] * 10 + [1] * 10 + [2] * 10
+    start = [64 * i for i in range(10)] * 3
+    parts = split(y, recording, start, 64, fractions=(0.5, 0.2, 0.3), order="recording")
+    for number in range(3):
+        rows = 10 * number + np.arange(10)
+        assert np.intersect1d(parts.train, rows).tolist() == rows[:5].tolist()
+        assert np.intersect1d(parts.test, rows).tolist() == rows[7:].tolist()
+    by_time = split(y, recording, start, 64, fractions=(0.5, 0.2, 0.3), order="time")
+    assert np.intersect1d(by_time.test, np.arange(10)).size == 0
