@@ -79,7 +79,9 @@ def split(
     part = np.full(n, _DROPPED)
     strata = labels
     if order == "recording" and recording is not None:
-        strata = np.unique(np.stack([labels, np.asarray(recording)]), axis=1, return_inverse=True)[1].reshape(-1)
+        strata = np.unique(np.stack([labels, np.asarray(recording)]), axis=1, return_inverse=True)[1].reshape(
+            -1
+        )
     for stratum in np.unique(strata):
         rows = np.flatnonzero(strata == stratum)
         if order == "random":

@@ -232,7 +232,9 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
 
 
 def test_divergence_is_one_line(tmp_path):
-    with pytest.raises(FedaliError, match="client-1 diverged in round [0-9]: .* lower training.learning_rate"):
+    with pytest.raises(
+        FedaliError, match="client-1 diverged in round [0-9]: .* lower training.learning_rate"
+    ):
         _run(tmp_path / "run", "training.optimizer=sgd", "training.learning_rate=1e30", method="fedavg")
 
 

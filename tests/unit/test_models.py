@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from fedali.alp import Alignment
 from fedali.errors import SettingsError
 from fedali.models import MODELS, ALPSettings, build_model
-from fedali.models.cnn1d import halve
+from fedali.models.cnn2d import halve
 from fedali.models.hart import LightConvolution
 
 SHAPES = {"mlp": (5, 7), "cnn1d": (128, 6), "cnn2d": (1, 28, 28), "hart": (128, 6)}
