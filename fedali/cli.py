@@ -28,6 +28,11 @@ def main() -> None:
         sys.exit(_app()(standalone_mode=False) or 0)
     except FedaliError as error:
         _fail(str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if not module or module.startswith("fedali"):
+            raise
+        _fail(str(MissingExtraError(module, "sim")), MissingExtraError.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
@@ -57,10 +62,7 @@ def _app() -> Any:
             raise typer.Exit
 
     for command in sorted(entry_points(group="fedali.commands"), key=lambda entry: entry.name):
-        try:
-            app.command(command.name)(command.load())
-        except ImportError as error:
-            raise MissingExtraError(error.name or command.value, "sim") from error
+        app.command(command.name)(command.load())
     return app
 
 

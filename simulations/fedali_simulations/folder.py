@@ -63,6 +63,11 @@ class RunFolder:
         """Whether this run is complete."""
         return (self.path / "done.json").exists()
 
+    def sweep(self) -> None:
+        """Remove what a killed run was just writing: temporary files, all named with a leading dot."""
+        for leftover in self.path.rglob(".*"):
+            leftover.unlink(missing_ok=True)
+
     def finish(self, facts: Mapping[str, Any]) -> None:
         """Mark the run complete."""
         write_text(self.path / "done.json", json.dumps(facts, indent=1))

@@ -70,6 +70,7 @@ def run_job(job: Job, report: Report = lambda _: None) -> None:
         report(Progress(line.title, job.seed, rounds, rounds))
         return
     setup = build_setup(scenario, line, job.seed, workers=job.workers)
+    folder.sweep()
     checkpoint = folder.read_checkpoint() or Checkpoint(0, setup.initial)
     for site in setup.sites:
         site.store.restore(checkpoint.kept)

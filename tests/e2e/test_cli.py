@@ -1,0 +1,201 @@
+"""The command line as a user meets it: real processes, real files, real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+FEDALI = [str(Path(sys.executable).parent / "fedali")]
+SMALL = [
+    "--set",
+    "partition.clients=6",
+    "--set",
+    "alp.num_prototypes=8",
+    "--set",
+    "model.options.channels=[4, 8]",
+]
+BRIEF = [*SMALL, "--set", "seeds=1", "--set", "methods=fedavg", "--rounds", "1"]
+
+
+def fedali(*words, cwd, code=0, env=None, **options):
+    done = subprocess.run(
+        [*FEDALI, *map(str, words)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, **(env or {})},
+        **options,
+    )
+    assert done.returncode == code, done.stderr + done.stdout
+    return done
+
+
+def complaint(done):
+    """The one line of a failed command."""
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert done.stdout == ""
+    return lines[0]
+
+
+def numbers(folder):
+    """Every file of every run that holds numbers of the result, and its bytes."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.glob("*/seed-*/**/*"))
+        if path.is_file() and path.name != "done.json"
+    }
+
+
+def test_version_help_and_scenarios(tmp_path):
+    assert fedali("--version", cwd=tmp_path).stdout.startswith("fedali 0.")
+    for words in (["-h"], ["simulate", "-h"]):
+        assert "fedali simulate digits" in fedali(*words, cwd=tmp_path).stdout
+    listed = fedali("scenarios", cwd=tmp_path).stdout
+    assert all(name in listed for name in ("digits", "motionsense", "fedali-head", "fedper"))
+    assert "complete" in fedali("--show-completion", "bash", cwd=tmp_path).stdout.lower()
+
+
+def test_a_run_ends_with_a_table_and_says_where_everything_is(tmp_path):
+    done = fedali("simulate", "digits", *BRIEF, cwd=tmp_path, env={"COLUMNS": "140"})
+    for word in ("personalisation", "generalisation", "global", "worst 10 %", "macro-F1", "runs/digits-"):
+        assert word in done.stdout, word
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert (folder / "curves.png").exists()
+
+
+def test_json_is_the_only_line_of_stdout(tmp_path):
+    done = fedali("simulate", "digits", *BRIEF, "--json", "--out", "here", cwd=tmp_path)
+    (line,) = done.stdout.splitlines()
+    found = json.loads(line)
+    assert found["folder"] == "here"
+    assert {row["measure"] for row in found["table"]} == {"personalisation", "generalisation", "global"}
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["simulate", "digit"], "no scenario called 'digit'; did you mean 'digits'?"),
+        (["simulate", "digits", "--set", "training.epoch=1"], "did you mean 'epochs'?"),
+        (["simulate", "digits", "--set", "epochs"], "--set takes key=value"),
+        (["simulate", "digits", "--rounds", "0"], "0 is not in the range"),
+        (["simulate", "digits", "--round", "1"], "No such option"),
+        (["simulat"], "No such command 'simulat'"),
+        (["simulate"], "which scenario? For example: fedali simulate digits"),
+        (["simulate", "digits", "--resume", "x"], "give --resume DIR alone"),
+        (["simulate", "none.toml"], "cannot read scenario none.toml: No such file or directory"),
+        (["simulate", "digits", "--set", "data.source=none.csv"], "none.csv"),
+    ],
+)
+def test_wrong_words_are_one_line_and_exit_2(tmp_path, words, message):
+    assert message in complaint(fedali(*words, cwd=tmp_path, code=2))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_nothing_to_resume_is_one_line(tmp_path):
+    assert "holds no run" in complaint(fedali("simulate", "--resume", "x", cwd=tmp_path, code=1))
+
+
+def test_offline_without_data_says_what_to_do(tmp_path):
+    env = {"FEDALI_DATA": "", "XDG_CACHE_HOME": str(tmp_path / "cache"), "HTTPS_PROXY": "http://127.0.0.1:9"}
+    line = complaint(fedali("simulate", "motionsense", cwd=tmp_path, code=2, env=env))
+    assert "set FEDALI_DATA to a folder with motionsense.npz" in line
+
+
+def test_a_missing_extra_is_named(tmp_path):
+    for module in ("typer", "torch"):
+        program = f"import sys; sys.modules[{module!r}] = None; from fedali.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", program, "simulate", "digits"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert f"{module} is not installed; this needs an extra: pip install 'fedali[sim]'" in complaint(done)
+
+
+def test_a_disk_that_takes_no_more_is_one_line_and_nothing_is_half_written(tmp_path):
+    def small_files():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, 9_000))
+
+    words = ["simulate", "digits", *BRIEF, "--workers", "1", "--quiet", "--out", "here"]
+    line = complaint(fedali(*words, cwd=tmp_path, code=1, preexec_fn=small_files))
+    assert line.startswith("fedali: cannot write here/")
+    assert not list(tmp_path.rglob(".*"))
+    fedali("simulate", "--resume", "here", "--quiet", cwd=tmp_path)
+
+
+def test_an_own_file_with_a_fault_is_one_line(tmp_path):
+    (tmp_path / "mine.csv").write_text("client,label,x\nann,walk,1\nann,walk,oops\n")
+    words = ["simulate", "digits", "--set", "data.source=mine.csv", "--set", "partition.kind=natural"]
+    line = complaint(fedali(*words, cwd=tmp_path, code=2))
+    assert "mine.csv" in line
+    assert "oops" in line
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path):
+    process = subprocess.Popen(
+        [*FEDALI, "simulate", "digits", *SMALL, "--rounds", "500", "--out", "here"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not list(tmp_path.glob("here/*/seed-*/checkpoint.safetensors")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the whole group
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped; continue with: fedali simulate --resume here" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_at_any_moment_and_resumed_gives_the_bits_of_an_uninterrupted_run(tmp_path, workers):
+    settings = [*SMALL, "--set", "seeds=1", "--set", "methods=fedali,fedali-head", "--rounds", "8"]
+    settings += ["--set", "evaluation.transductive=false"]
+    fedali("simulate", "digits", *settings, "--quiet", "--out", "whole", cwd=tmp_path)
+    expected = numbers(tmp_path / "whole")
+    chance, kills = random.Random(workers), 0
+    words = ["simulate", "digits", *settings, "--out", "cut"]
+    while True:
+        process = subprocess.Popen(
+            [*FEDALI, *words, "--workers", str(workers), "--quiet"], cwd=tmp_path, stdout=subprocess.DEVNULL
+        )
+        scenario = tmp_path / "cut/scenario.toml"
+        while not scenario.exists():
+            time.sleep(0.05)
+        words = ["simulate", "--resume", "cut"]
+        rounds = len(list(tmp_path.glob("cut/*/seed-*/metrics/*.parquet")))
+        while (
+            process.poll() is None and len(list(tmp_path.glob("cut/*/seed-*/metrics/*.parquet"))) < rounds + 3
+        ):
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.3))
+        if process.poll() is None:
+            process.kill()
+            kills += 1
+        if process.wait() == 0:
+            break
+        assert process.returncode == -signal.SIGKILL
+    assert kills >= 2
+    assert numbers(tmp_path / "cut") == expected
+    tables = [
+        json.loads((tmp_path / name / "results.json").read_text())["table"] for name in ("whole", "cut")
+    ]
+    assert json.dumps(tables[0]) == json.dumps(tables[1])
