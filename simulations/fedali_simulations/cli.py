@@ -81,8 +81,24 @@ def simulate(
         print_results(results, Console())
 
 
-def scenarios() -> None:
-    """List the built-in scenarios and the methods they can compare."""
+def scenarios(
+    name: Annotated[
+        str | None, typer.Argument(help="Print this scenario as a commented TOML file.", show_default=False)
+    ] = None,
+) -> None:
+    r"""List the built-in scenarios and the methods they can compare, or print one as a template.
+
+    \b
+    Examples:
+      fedali scenarios
+      fedali scenarios digits > my_study.toml
+    """
+    if name is not None:
+        from fedali_simulations.scenario import load_scenario
+        from fedali_simulations.template import to_toml
+
+        typer.echo(to_toml(load_scenario(name)), nl=False)
+        return
     from rich.console import Console
 
     from fedali_simulations.console import print_scenarios

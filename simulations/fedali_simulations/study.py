@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import tomli_w
 
 from fedali.errors import CheckpointError, SettingsError
 from fedali.files import write_text
@@ -24,6 +23,7 @@ from fedali_simulations.results import Results
 from fedali_simulations.run import Job, Report, identity, run_job
 from fedali_simulations.scenario import Scenario, load_scenario
 from fedali_simulations.setup import load_federation
+from fedali_simulations.template import to_toml
 from fedali_simulations.workers import run_side_by_side
 
 _PACKAGES = ("numpy", "torch", "flwr", "pot", "scipy", "scikit-learn", "safetensors", "pandas")
@@ -81,7 +81,7 @@ def prepare(scenario: Scenario, out: Path | str | None = None) -> Path:
             f"{folder} holds a run already: continue it with --resume {folder}, or choose another --out"
         )
     load_federation(scenario, scenario.seed)
-    write_text(folder / "scenario.toml", tomli_w.dumps(scenario.model_dump(mode="json", exclude_none=True)))
+    write_text(folder / "scenario.toml", to_toml(scenario))
     write_text(folder / "environment.json", json.dumps(environment(), indent=1))
     return folder
 

@@ -220,7 +220,7 @@ def test_a_broken_checkpoint_is_named(tmp_path):
     (folder / "done.json").unlink()
     path = folder / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(CheckpointError, match="cannot read .*checkpoint.safetensors: .* Delete the folder"):
+    with pytest.raises(CheckpointError, match=r"cannot read .*checkpoint.safetensors: .* Delete the folder"):
         _run(tmp_path / "run")
 
 
@@ -233,7 +233,7 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
 
 def test_divergence_is_one_line(tmp_path):
     with pytest.raises(
-        FedaliError, match="client-1 diverged in round [0-9]: .* lower training.learning_rate"
+        FedaliError, match=r"client-1 diverged in round [0-9]: .* lower training.learning_rate"
     ):
         _run(tmp_path / "run", "training.optimizer=sgd", "training.learning_rate=1e30", method="fedavg")
 

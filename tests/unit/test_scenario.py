@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-import tomli_w
 
 from fedali.errors import SettingsError
 from fedali_simulations import builtin_scenarios, load_scenario
+from fedali_simulations.template import to_toml
 
 
 def test_built_in_scenarios_load_and_say_what_they_are():
@@ -42,7 +42,7 @@ def test_a_resolved_scenario_read_back_is_the_same(tmp_path):
     assert scenario.alp_for(scenario.methods[0]).decay == 0.9
     assert scenario.alp_for(scenario.methods[1]).decay == 0.999
     path = tmp_path / "resolved.toml"
-    path.write_text(tomli_w.dumps(scenario.model_dump(mode="json", exclude_none=True)))
+    path.write_text(to_toml(scenario))
     assert load_scenario(path) == scenario
 
 

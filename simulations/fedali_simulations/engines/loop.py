@@ -74,7 +74,7 @@ class LoopEngine:
 
     @property
     def _functions(self) -> _Functions:
-        """This thread's functions: calling a model with given parameters lends them to the module meanwhile."""
+        """The functions of this thread: calling a model with given parameters lends them to the module meanwhile."""
         if not hasattr(self._own, "functions"):
             self._own.functions = _Functions(copy.deepcopy(self._model), self._objective, self.optimizer)
         functions: _Functions = self._own.functions
