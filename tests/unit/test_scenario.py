@@ -81,7 +81,7 @@ def test_a_wrong_alp_setting_of_one_line_is_named():
 def test_a_scenario_that_is_not_there(tmp_path):
     with pytest.raises(SettingsError, match="no scenario called 'digts'; did you mean 'digits'"):
         load_scenario("digts")
-    with pytest.raises(SettingsError, match="cannot read scenario .*none.toml: No such file"):
+    with pytest.raises(SettingsError, match=r"cannot read scenario .*none\.toml: No such file"):
         load_scenario(tmp_path / "none.toml")
     broken = tmp_path / "broken.toml"
     broken.write_text("name = ")
