@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+
+from fedali.errors import SettingsError, did_you_mean
 
 Matcher = Literal["ot", "cosine", "euclidean"]
 Update = Literal["bulk", "single"]
@@ -305,6 +307,15 @@ class ALPLayer(nn.Module):
         scale: float = 1.0,
     ) -> None:
         super().__init__()
+        for name, value, choices in (
+            ("matcher", matcher, get_args(Matcher)),
+            ("inference_matcher", inference_matcher or matcher, get_args(Matcher)),
+            ("update", update, get_args(Update)),
+            ("duplicates", duplicates, get_args(Duplicates)),
+            ("topk_from", topk_from, get_args(TopK)),
+        ):
+            if value not in choices:
+                raise SettingsError(f"{name} is {value!r}; {did_you_mean(str(value), choices)}")
         self.dim, self.num_prototypes = dim, num_prototypes
         self.matcher: Matcher = matcher
         self.inference_matcher: Matcher = inference_matcher or matcher

@@ -19,7 +19,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from fedali.aggregation import kmeans, ot_align
+from fedali.aggregation import kmeans, ot_aggregate, ot_align
 from fedali.errors import SettingsError
 from fedali.methods.base import Contribution, Layouts, Method, SharedState, Trained, Vector, check_choices
 from fedali.transport import Solver
@@ -38,6 +38,8 @@ class FedAli(Method):
             each prototype answered for.
         solver: of the transport, see ``fedali.transport.transport_plan``. ``"auto"`` with occupancies is ``"unbalanced"``:
             against a uniform reference a balanced plan of uneven masses blurs (half of a row's norm, measured).
+        barycentre_iterations: under ``"ot"``, how often to align all sets again with their own mean: a free-support
+            Wasserstein barycentre. It needs all sets at the server, where 0 needs their sum alone.
         local_prototypes: ``"reset"`` to the global ones at the start of each round, as published, or ``"keep"``.
         strength: share of the prototypes in the ALP layers' output, after the first ``warmup`` rounds.
         warmup: rounds without influence.
@@ -53,6 +55,7 @@ class FedAli(Method):
     aggregation: Literal["ot", "kmeans", "mean"] = "ot"
     masses: Literal["uniform", "occupancy"] = "uniform"
     solver: Solver = "auto"
+    barycentre_iterations: int = 0
     local_prototypes: Literal["reset", "keep"] = "reset"
     strength: float = 0.2
     warmup: int = 1
@@ -61,8 +64,11 @@ class FedAli(Method):
         check_choices(self)
         if not isinstance(self.strength, int | float) or not 0 <= self.strength <= 1:
             raise SettingsError(f"strength is {self.strength!r}, it has to be a number from 0 to 1")
-        if not isinstance(self.warmup, int) or self.warmup < 0:
-            raise SettingsError(f"warmup is {self.warmup!r}, it has to be a whole number of at least 0")
+        for name, value in (("warmup", self.warmup), ("barycentre_iterations", self.barycentre_iterations)):
+            if not isinstance(value, int) or value < 0:
+                raise SettingsError(f"{name} is {value!r}, it has to be a whole number of at least 0")
+        if self.barycentre_iterations and (self.aggregation != "ot" or self.masses != "uniform"):
+            raise SettingsError("barycentre_iterations goes with aggregation 'ot' and uniform masses")
 
     @property
     def personal(self) -> tuple[str, ...]:
@@ -86,7 +92,7 @@ class FedAli(Method):
     def contribute(self, total: Contribution, client: Trained, shared: SharedState, layouts: Layouts) -> None:
         """Weights as in FedAvg; prototypes aligned with the global ones, so that equal indices mean equal things."""
         super().contribute(total, client, shared, layouts)
-        if self.aggregation == "kmeans":
+        if self._needs_sets:
             total.prototype_sets.append(client.local_prototypes)
             total.set_weights.append(client.samples)
         else:
@@ -95,14 +101,23 @@ class FedAli(Method):
     def aggregate(self, total: Contribution, shared: SharedState, layouts: Layouts) -> SharedState:
         """Averaged weights; new global prototypes."""
         theta = super().aggregate(total, shared, layouts).theta
-        if self.aggregation == "kmeans":
-            sets = np.stack(total.prototype_sets)  # [C, L]
-            layers = layouts.prototypes.unflatten(sets)
-            centres = {
-                name: kmeans(layer, total.set_weights, keep_size=True) for name, layer in layers.items()
-            }
+        if self._needs_sets:
+            sets = layouts.prototypes.unflatten(np.stack(total.prototype_sets))
+            reference = layouts.prototypes.unflatten(shared.prototypes)
+            centres = {name: self._centre(sets[name], total.set_weights, reference[name]) for name in sets}
             return SharedState(theta, layouts.prototypes.flatten(centres))
         return SharedState(theta, total.prototypes.mean().astype(np.float32))
+
+    @property
+    def _needs_sets(self) -> bool:
+        return self.aggregation == "kmeans" or self.barycentre_iterations > 0
+
+    def _centre(self, sets: Vector, weights: list[float], reference: Vector) -> Vector:
+        """New prototypes [K, d] of one layer from all clients' [C, K, d]."""
+        if self.aggregation == "kmeans":
+            return kmeans(sets, weights, keep_size=True)
+        rounds = self.barycentre_iterations
+        return ot_aggregate(sets, weights, reference, method=self.solver, barycentre_iterations=rounds)
 
     def _aligned(self, client: Trained, shared: SharedState, layouts: Layouts) -> Vector:
         if self.aggregation == "mean":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -59,12 +60,14 @@ def simulate(
         raise SettingsError(
             "which scenario? For example: fedali simulate digits. `fedali scenarios` lists them"
         )
+    import structlog
     from rich.console import Console
 
     from fedali_simulations import study
     from fedali_simulations.console import Display, print_results
     from fedali_simulations.scenario import load_scenario
 
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     messages = Console(stderr=True, quiet=as_json or quiet)
     if resume is not None:
         folder = study.existing(resume)

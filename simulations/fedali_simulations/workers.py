@@ -145,4 +145,6 @@ def _work(orders: IO[str], answers: IO[str]) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends its workers
-    _work(sys.stdin, os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever else prints must not get between the answers
+    _work(sys.stdin, answers)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedali.alp import ALPLayer, align, assign, match, sinkhorn
+from fedali.errors import SettingsError
 from tests.conftest import golden
 
 MATCHERS = {"OT": "ot", "cossine": "cosine", "euclidean": "euclidean"}
@@ -177,3 +178,8 @@ def test_low_temperature_stays_finite_in_single_precision() -> None:
     output, moved = align(torch.randn(64, 16), torch.randn(32, 16), torch.randn(32, 16), temperature=0.005)
     assert torch.isfinite(output).all()
     assert torch.isfinite(moved).all()
+
+
+def test_a_wrong_choice_is_named() -> None:
+    with pytest.raises(SettingsError, match="matcher is 'cosin'; did you mean 'cosine'"):
+        ALPLayer(8, 4, matcher="cosin")

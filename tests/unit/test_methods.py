@@ -103,8 +103,30 @@ def test_clients_that_did_not_move_are_a_fixed_point(name):
     np.testing.assert_allclose(after.theta, shared.theta, rtol=1e-6)
 
 
+def test_barycentre_iterations_reach_the_aggregation():
+    shared = _shared()
+    clients = _clients(shared, 5, drift=1.0)
+    _, once = _round(build_method("fedali"), clients, shared)
+    _, often = _round(build_method("fedali", {"barycentre_iterations": 5}), clients, shared)
+    expected = ot_aggregate(
+        [LAYOUTS.prototypes.unflatten(c.local_prototypes)["alp.1"] for c in clients],
+        [c.samples for c in clients],
+        LAYOUTS.prototypes.unflatten(shared.prototypes)["alp.1"],
+        barycentre_iterations=5,
+    )
+    np.testing.assert_allclose(LAYOUTS.prototypes.unflatten(often.prototypes)["alp.1"], expected, rtol=1e-5)
+    assert not np.allclose(once.prototypes, often.prototypes)
+
+
 @pytest.mark.parametrize(
-    "options", [{}, {"aggregation": "mean"}, {"masses": "occupancy"}, {"solver": "entropic"}]
+    "options",
+    [
+        {},
+        {"barycentre_iterations": 2},
+        {"aggregation": "mean"},
+        {"masses": "occupancy"},
+        {"solver": "entropic"},
+    ],
 )
 def test_sites_that_sum_first_give_the_same(options):
     shared, method = _shared(), build_method("fedali", options)
