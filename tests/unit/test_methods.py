@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fedali.aggregation import ot_aggregate
 from fedali.errors import SettingsError
 from fedali.layout import Layout
 from fedali.methods import (
