@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: simulate test check format clean help
+.PHONY: simulate study leads test check format clean help
 .DEFAULT_GOAL := help
 
 help: ## what can be made here
@@ -21,6 +21,13 @@ $(READY): pyproject.toml constraints.txt
 
 simulate: $(READY) ## run the main job: FedAli and its baselines on real scanned digits, 20 heterogeneous clients
 	$(BIN)/fedali simulate digits
+
+study: $(READY) ## the tables of docs/results.md: MotionSense with 5 seeds, then the reference setting (an hour on 2 cores)
+	$(BIN)/fedali simulate motionsense --set seeds=5
+	$(BIN)/fedali simulate reference
+
+leads: $(READY) ## FedAli's settings, one change at a time (hours)
+	$(BIN)/fedali simulate leads
 
 test: $(READY) ## run every test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup

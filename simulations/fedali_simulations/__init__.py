@@ -1,8 +1,11 @@
 """Simulate federations on one machine.
 
->>> from fedali_simulations import simulate
->>> results = simulate("digits", overrides=["methods=fedali,fedavg"], rounds=5)  # doctest: +SKIP
->>> print(results.table)  # doctest: +SKIP
+For example::
+
+    from fedali_simulations import simulate
+
+    results = simulate("digits", overrides=["methods=fedali,fedavg"], rounds=5)
+    print(results.table)
 """
 
 from __future__ import annotations

@@ -52,10 +52,8 @@ def simulate(
       fedali simulate --resume runs/mine
       fedali simulate digits --json | jq '.table[0]'
     """
-    if resume is not None and (scenario or settings or rounds or seed is not None or out):
-        raise SettingsError(
-            "--resume takes its settings from the folder: give --resume DIR alone (and --workers)"
-        )
+    if resume is not None and out is not None:
+        raise SettingsError("--resume goes on in its own folder: leave --out away")
     if resume is None and scenario is None:
         raise SettingsError(
             "which scenario? For example: fedali simulate digits. `fedali scenarios` lists them"
@@ -69,13 +67,13 @@ def simulate(
 
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     messages = Console(stderr=True, quiet=as_json or quiet)
+    changes = [*(settings or []), *([f"training.rounds={rounds}"] if rounds else [])]
+    changes += [f"seed={seed}"] if seed is not None else []
     if resume is not None:
         folder = study.existing(resume)
+        study.check_settings(folder, scenario, changes)
     else:
-        assert scenario is not None
-        changes = [*(settings or []), *([f"training.rounds={rounds}"] if rounds else [])]
-        changes += [f"seed={seed}"] if seed is not None else []
-        folder = study.prepare(load_scenario(scenario, changes), out)
+        folder = study.prepare(load_scenario(str(scenario), changes), out)
     with Display(study.scenario_of(folder), folder, messages) as display:
         results = study.run(folder, workers=workers, report=display.report)
     if as_json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,3 +109,41 @@ def _mean(rows: pd.DataFrame, measure: str) -> float:
         return math.nan
     known = rows.dropna(subset=[measure])
     return float(np.average(known[measure], weights=known["test_samples"])) if len(known) else math.nan
+
+
+def to_markdown(results: Results, machine: Mapping[str, Any]) -> str:
+    """The table for a document: accuracy in % over clients ± over seeds, with what it was measured on.
+
+    ``machine`` is ``fedali_simulations.study.environment``'s.
+    """
+    training, packages = results.scenario.training, machine["packages"]
+    lines = [
+        f"Scenario `{results.scenario.name}`: {results.scenario.seeds} seed(s), {training.rounds} rounds of "
+        f"{training.epochs} epochs, batch {training.batch_size}, {training.optimizer} {training.learning_rate:g}; "
+        f"{results.clients['client'].nunique()} clients. Mean over clients ± standard deviation over seeds, in %.",
+        "",
+        "| method | personalisation | worst 10 % | generalisation | global | macro-F1 (pers.) | CPU s/round |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    table = results.table.set_index(["method", "measure"])
+    seconds = results.timing.set_index("method")["cpu_seconds_per_round"]
+    for label in dict.fromkeys(results.clients["method"]):
+        cells = [_cell(table.loc[label, measure]) for measure in MEASURES]
+        own = table.loc[label, MEASURES[0]]
+        worst, f1 = (f"{100 * own[name]:.1f}" for name in ("worst_decile", "macro_f1"))
+        lines.append(
+            f"| {label} | {cells[0]} | {worst} | {cells[1]} | {cells[2]} | {f1} | {seconds[label]:.1f} |"
+        )
+    lines += [
+        "",
+        f"Measured on {machine['cores']} cores of {machine['processor']}, Python {machine['python']}, "
+        f"torch {packages['torch']}, flwr {packages['flwr']}, FedAli {machine['fedali']}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(line: Mapping[str, Any]) -> str:
+    if math.isnan(line["accuracy"]):
+        return "–"
+    spread_over_seeds = "" if math.isnan(line["seed_std"]) else f" ± {100 * line['seed_std']:.1f}"
+    return f"{100 * line['accuracy']:.1f}{spread_over_seeds}"

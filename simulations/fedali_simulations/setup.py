@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from fedali import data
-from fedali.errors import SettingsError
+from fedali.errors import SettingsError, did_you_mean
 from fedali.methods import Layouts, Method, SharedState, build_method
 from fedali.models import ALPSettings, Model, build_model
 from fedali.optimizers import SGD, Adam, Optimizer
 from fedali_simulations.cohort import Cohort, CohortSettings, CohortSite
 from fedali_simulations.engines import LoopEngine, TrainingSettings
 from fedali_simulations.scenario import MethodSettings, Scenario
+
+SOURCES = ("digits", "motionsense")  # what data.source may name, besides a path
 
 _PARTITION, _UNSEEN, _MODEL = 10, 11, 12  # what a random stream is for
 
@@ -115,7 +117,12 @@ def _dataset(scenario: Scenario, seed: int) -> data.Dataset:
         return data.load_motionsense(
             subjects=settings.subjects, windows_per_client=settings.windows_per_client, seed=seed
         )
-    return data.load_own(Path(settings.source), window=settings.window, stride=settings.stride)
+    path = Path(settings.source)
+    if not path.suffix and not path.exists():
+        raise SettingsError(
+            f"data.source {path.name!r} is no file or folder; {did_you_mean(path.name, SOURCES)}"
+        )
+    return data.load_own(path, window=settings.window, stride=settings.stride)
 
 
 def _partition(scenario: Scenario, dataset: data.Dataset, rng: np.random.Generator) -> data.Partition:

@@ -19,10 +19,10 @@ from fedali.errors import CheckpointError, SettingsError
 from fedali.files import write_text
 from fedali.version import __version__
 from fedali_simulations.folder import RunFolder, safe_name
-from fedali_simulations.results import Results
+from fedali_simulations.results import Results, to_markdown
 from fedali_simulations.run import Job, Report, identity, run_job
 from fedali_simulations.scenario import Scenario, load_scenario
-from fedali_simulations.setup import load_federation
+from fedali_simulations.setup import SOURCES, load_federation
 from fedali_simulations.template import to_toml
 from fedali_simulations.workers import run_side_by_side
 
@@ -53,8 +53,10 @@ def simulate(
 
     Raises ``FedaliError`` with one line that says what to do.
 
-    >>> results = simulate("digits", overrides=["methods=fedavg"], rounds=1, out=tmp)  # doctest: +SKIP
-    >>> results.table[["method", "measure", "accuracy"]]  # doctest: +SKIP
+    For example::
+
+        results = simulate("digits", overrides=["methods=fedali,fedavg"], rounds=5)
+        results.table[["method", "measure", "accuracy"]]
     """
     if not isinstance(scenario, Scenario):
         extra = [f"training.rounds={rounds}"] if rounds is not None else []
@@ -80,10 +82,19 @@ def prepare(scenario: Scenario, out: Path | str | None = None) -> Path:
         raise SettingsError(
             f"{folder} holds a run already: continue it with --resume {folder}, or choose another --out"
         )
+    scenario = _at_home(scenario)
     load_federation(scenario, scenario.seed)
     write_text(folder / "scenario.toml", to_toml(scenario))
     write_text(folder / "environment.json", json.dumps(environment(), indent=1))
     return folder
+
+
+def _at_home(scenario: Scenario) -> Scenario:
+    """The scenario with the full path of its own data, so that it can be resumed and redone from anywhere."""
+    if scenario.data.source in SOURCES:
+        return scenario
+    source = str(Path(scenario.data.source).expanduser().absolute())
+    return scenario.model_copy(update={"data": scenario.data.model_copy(update={"source": source})})
 
 
 def existing(folder: Path | str) -> Path:
@@ -91,6 +102,27 @@ def existing(folder: Path | str) -> Path:
     if not (Path(folder) / "scenario.toml").exists():
         raise CheckpointError(f"{folder} holds no run: there is no scenario.toml in it")
     return Path(folder)
+
+
+def check_settings(folder: Path, source: str | None, overrides: Sequence[str]) -> None:
+    """``SettingsError`` when the settings asked for are not those of the run in ``folder``."""
+    stored = scenario_of(folder)
+    asked = _at_home(load_scenario(source or str(folder / "scenario.toml"), overrides))
+    before, after = _flat(stored.model_dump(mode="json")), _flat(asked.model_dump(mode="json"))
+    for key in before | after:
+        if before.get(key) != after.get(key):
+            raise SettingsError(
+                f"{folder} was started with {key} = {before.get(key)!r}, not {after.get(key)!r}: "
+                f"continue it with --resume {folder} alone, or start anew with --out"
+            )
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def scenario_of(folder: Path) -> Scenario:
@@ -105,6 +137,7 @@ def run(folder: Path, *, workers: int | None = None, report: Report | None = Non
     results = collect(scenario, folder)
     write_text(folder / "results.json", json.dumps(results.to_dict(), indent=1))
     write_text(folder / "table.csv", results.table.to_csv(index=False))
+    write_text(folder / "table.md", to_markdown(results, environment()))
     federation = load_federation(scenario, scenario.seed)
     from fedali_simulations import pictures
 
@@ -167,10 +200,11 @@ def collect(scenario: Scenario, folder: Path) -> Results:
 
 
 def _run_jobs(jobs: Sequence[Job], workers: int, report: Report) -> None:
-    """Jobs side by side in processes, as many as there are workers; a single job gets threads instead."""
+    """Jobs side by side in processes; where there are more workers than jobs, each job gets threads."""
+    jobs = [replace(job, workers=max(1, workers // len(jobs))) for job in jobs]
     if len(jobs) == 1 or workers == 1:
         for job in jobs:
-            run_job(replace(job, workers=workers), report)
+            run_job(job, report)
     else:
         run_side_by_side(jobs, workers, report)
 

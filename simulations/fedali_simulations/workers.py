@@ -108,12 +108,15 @@ def _to_json(job: Job) -> dict[str, Any]:
         "line": job.scenario.methods.index(job.line),
         "seed": job.seed,
         "folder": str(job.folder),
+        "workers": job.workers,
     }
 
 
 def _from_json(found: dict[str, Any]) -> Job:
     scenario = load_scenario(found["scenario"])
-    return Job(scenario, scenario.methods[found["line"]], found["seed"], Path(found["folder"]))
+    return Job(
+        scenario, scenario.methods[found["line"]], found["seed"], Path(found["folder"]), found["workers"]
+    )
 
 
 def _work(orders: IO[str], answers: IO[str]) -> None:

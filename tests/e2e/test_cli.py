@@ -93,14 +93,27 @@ def test_json_is_the_only_line_of_stdout(tmp_path):
         (["simulate", "digits", "--round", "1"], "No such option"),
         (["simulat"], "No such command 'simulat'"),
         (["simulate"], "which scenario? For example: fedali simulate digits"),
-        (["simulate", "digits", "--resume", "x"], "give --resume DIR alone"),
+        (["simulate", "digits", "--resume", "x", "--out", "y"], "leave --out away"),
         (["simulate", "none.toml"], "cannot read scenario none.toml: No such file or directory"),
         (["simulate", "digits", "--set", "data.source=none.csv"], "none.csv"),
+        (
+            ["simulate", "digits", "--set", "data.source=digitz"],
+            "'digitz' is no file or folder; did you mean 'digits'?",
+        ),
     ],
 )
 def test_wrong_words_are_one_line_and_exit_2(tmp_path, words, message):
     assert message in complaint(fedali(*words, cwd=tmp_path, code=2))
     assert not (tmp_path / "runs").exists()
+
+
+def test_resuming_with_other_settings_is_refused_and_with_the_same_goes_on(tmp_path):
+    fedali("simulate", "digits", *BRIEF, "--quiet", "--out", "here", cwd=tmp_path)
+    words = ["simulate", "digits", *BRIEF[:-1], "2", "--resume", "here"]
+    line = complaint(fedali(*words, cwd=tmp_path, code=2))
+    assert "here was started with training.rounds = 1, not 2" in line
+    again = fedali("simulate", "digits", *BRIEF, "--resume", "here", "--json", cwd=tmp_path)
+    assert json.loads(again.stdout)["rounds"] == 1
 
 
 def test_nothing_to_resume_is_one_line(tmp_path):

@@ -47,6 +47,7 @@ def test_the_folder_holds_everything(tmp_path):
         "environment.json",
         "results.json",
         "table.csv",
+        "table.md",
         "curves.png",
         "clients.png",
     ):
