@@ -61,7 +61,8 @@ def draw_all(
     paths = [folder / name for name in ("curves.png", "clients.png", "holdings.png")]
     draw_curves(clients, paths[0], title=title)
     draw_clients(clients, selected, paths[1], title=title)
-    draw_holdings(counts, client_names, class_names, paths[2], title=title)
+    first_seed = f", seed {clients['seed'].min()}" if clients["seed"].nunique() > 1 else ""
+    draw_holdings(counts, client_names, class_names, paths[2], title=title + first_seed)
     return paths
 
 
@@ -84,7 +85,7 @@ def draw_clients(
 ) -> None:
     """A dot for each client, generalisation against personalisation at the selected round, a panel for each method.
 
-    A dot is the mean over seeds; the cross is the method's mean, as in the table.
+    Each seed has dots of its own, since its clients may hold other data; the cross is the method's mean, as in the table.
 
     Args:
         clients: a row for each method, seed, round and client; accuracies 0..1.
@@ -213,7 +214,7 @@ def _clients_figure(clients: pd.DataFrame, selected: Mapping[tuple[str, int], in
     rows = math.ceil(len(methods) / columns)
     side = {1: 4.8, 2: 4.2, 3: 3.3, 4: 3.1}.get(columns, 2.8)
     note = (
-        f"Dot: a client{f', mean over {seeds} seeds' if seeds > 1 else ''}, at the round selected on validation data. "
+        f"Dot: a client{f' in one of {seeds} seeds' if seeds > 1 else ''}, at the round selected on validation data. "
         "Cross: the method's mean. Above the dashed line: better on own data than on everyone's."
     )
     what = "personalisation and generalisation of each client"
@@ -249,7 +250,7 @@ def _at_selected(clients: pd.DataFrame, selected: Mapping[tuple[str, int], int])
 
 
 def _draw_dots(axes: Axes, rows: pd.DataFrame, colour: str, title: str) -> None:
-    dots = 100 * rows.dropna(subset=_PAIR).groupby("client", sort=False)[_PAIR].mean()
+    dots = 100 * rows.dropna(subset=_PAIR)[_PAIR]
     if not len(dots):
         ink.panel_title(axes, title, "")
         ink.say(axes, "not evaluated")

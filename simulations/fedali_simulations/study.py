@@ -138,7 +138,9 @@ def run(folder: Path, *, workers: int | None = None, report: Report | None = Non
     write_text(folder / "results.json", json.dumps(results.to_dict(), indent=1))
     write_text(folder / "table.csv", results.table.to_csv(index=False))
     write_text(folder / "table.md", to_markdown(results, environment()))
-    federation = load_federation(scenario, scenario.seed)
+    federation = load_federation(
+        scenario, scenario.seed
+    )  # of the first seed; others may partition differently
     from fedali_simulations import pictures
 
     pictures.draw_all(

@@ -337,7 +337,7 @@ def test_studies_of_any_size_are_drawn(size: dict[str, int], tmp_path: Path) -> 
     dots = (
         pictures._clients_figure(clients, _selected(clients, size["rounds"]), "digits").axes[0].collections[0]
     )
-    assert len(dots.get_offsets()) == size["clients"]
+    assert len(dots.get_offsets()) == size["clients"] * size["seeds"]
 
 
 def test_equal_accuracies_of_everyone_are_drawn() -> None:
