@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from fedali.methods import describe_methods
 from fedali_simulations import run
-from fedali_simulations.results import Results
+from fedali_simulations.results import MEASURES, Results
 from fedali_simulations.scenario import Scenario, builtin_scenarios
 
 
@@ -62,43 +66,30 @@ class Display:
 
 def print_results(results: Results, console: Console) -> None:
     """The table, what it means, and where everything is."""
-    table = Table(title=f"{results.scenario.name}: accuracy in %, at the round chosen on validation data")
-    table.add_column("method")
-    table.add_column("measure")
-    for heading in (
-        "mean",
-        "± seeds",
-        "std clients",
-        "worst 10 %",
-        "macro-F1",
-        "transductive",
-        "last round",
-        "round",
-    ):
-        table.add_column(heading, justify="right")
-    lines = results.table.to_dict("records")
-    for number, line in enumerate(lines):
-        first = not number or lines[number - 1]["method"] != line["method"]
-        last = number + 1 == len(lines) or lines[number + 1]["method"] != line["method"]
-        if math.isnan(line["accuracy"]):
-            table.add_row(line["method"] if first else "", line["measure"], *["–"] * 8, end_section=last)
-            continue
-        names = (
-            "accuracy",
-            "seed_std",
-            "client_std",
-            "worst_decile",
-            "macro_f1",
-            "transductive",
-            "last_round",
-        )
-        table.add_row(
-            line["method"] if first else "",
-            line["measure"],
-            *[_percent(line[name]) for name in names],
-            f"{line['selected_round']:.0f}" if line["seeds"] == 1 else f"{line['selected_round']:.1f}",
-            end_section=last,
-        )
+    table = Table(
+        title=f"{results.scenario.name}: accuracy in %, at the round chosen on validation data",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("", no_wrap=True)
+    headings = (
+        "mean\n± seeds",
+        "std",
+        "worst\n10 %",
+        "macro\nF1",
+        "trans-\nductive",
+        "last\nround",
+        "chosen\nround",
+    )
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    method = None
+    for line in results.table.to_dict("records"):
+        if line["method"] != method:
+            method = line["method"]
+            table.add_row(f"[bold]{escape(method)}[/bold]")
+        table.add_row(f"  {line['measure']}", *_cells(line), end_section=line["measure"] == MEASURES[-1])
     console.print(table)
     if results.unseen is not None:
         unseen = Table(
@@ -135,6 +126,19 @@ def print_scenarios(console: Console) -> None:
     for name, summary in describe_methods().items():
         methods.add_row(name, summary)
     console.print(methods)
+
+
+def _cells(line: Mapping[Hashable, Any]) -> list[str]:
+    if math.isnan(line["accuracy"]):
+        return ["–"] * 7
+    mean = _percent(line["accuracy"])
+    if not math.isnan(line["seed_std"]):
+        mean = f"{mean} ± {_percent(line['seed_std'])}"
+    rest = [
+        _percent(line[name])
+        for name in ("client_std", "worst_decile", "macro_f1", "transductive", "last_round")
+    ]
+    return [mean, *rest, f"{line['selected_round']:.{0 if line['seeds'] == 1 else 1}f}"]
 
 
 def _percent(value: float) -> str:
