@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("fedali", deadline=None)  # a busy machine is not a fault
+settings.load_profile("fedali")
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
