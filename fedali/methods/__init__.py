@@ -25,7 +25,7 @@ METHODS: dict[str, type[Method]] = {m.name: m for m in (FedAli, FedAvg, FedPer, 
 
 PRESETS: dict[str, tuple[str, Mapping[str, Any], str]] = {
     "fedali-kmeans": ("fedali", {"aggregation": "kmeans"}, "FedAli with the published k-means on the server"),
-    "fedali-head": ("fedali", {"head": "personal"}, "FedAli whose head stays on the client"),
+    "fedali-head": ("fedali", {"personal": "head"}, "FedAli whose head stays on the client"),
     "l2only": (
         "fedali",
         {"strength": 0.0, "aggregation": "mean"},
@@ -39,7 +39,7 @@ def build_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
 
     Raises ``SettingsError`` for an unknown name or option.
 
-    >>> build_method("fedali-head").personal
+    >>> build_method("fedali-head").personal_parameters
     ('head.*',)
     """
     if name in PRESETS:

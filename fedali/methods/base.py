@@ -88,14 +88,14 @@ class Method:
     uses_prototypes: ClassVar[bool] = False
 
     @property
-    def personal(self) -> tuple[str, ...]:
+    def personal_parameters(self) -> tuple[str, ...]:
         """Glob patterns of the parameters that never leave the client."""
         return ()
 
     @property
     def has_global_model(self) -> bool:
         """Whether the server's model is complete: nothing of it is personal."""
-        return not self.personal
+        return not self.personal_parameters
 
     @property
     def keeps_local_prototypes(self) -> bool:
@@ -141,7 +141,7 @@ def _indices(patterns: tuple[str, ...], layout: Layout) -> npt.NDArray[np.int64]
 
 def personal_indices(method: Method, layout: Layout) -> npt.NDArray[np.int64]:
     """Where theta is personal under ``method``: sorted indices."""
-    return _indices(method.personal, layout)
+    return _indices(method.personal_parameters, layout)
 
 
 def shared_indices(method: Method, layout: Layout) -> npt.NDArray[np.int64]:

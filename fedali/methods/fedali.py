@@ -30,7 +30,7 @@ class FedAli(Method):
     """Weights are averaged; local prototypes are aligned and made the next global ones.
 
     Args:
-        head: ``"shared"`` as published, or ``"personal"``: the head stays on the client, as in FedPer.
+        personal: ``"none"`` as published: all weights are shared; or ``"head"``: the head stays on the client, as in FedPer.
         aggregation: how global prototypes are made of local ones. ``"ot"``: each client's set is aligned with the
             global set by optimal transport, then averaged. ``"kmeans"``: as published, the centres of all clients'
             prototypes together. ``"mean"``: the mean by index.
@@ -51,7 +51,7 @@ class FedAli(Method):
     )
     uses_prototypes: ClassVar[bool] = True
 
-    head: Literal["shared", "personal"] = "shared"
+    personal: Literal["none", "head"] = "none"
     aggregation: Literal["ot", "kmeans", "mean"] = "ot"
     masses: Literal["uniform", "occupancy"] = "uniform"
     solver: Solver = "auto"
@@ -71,9 +71,9 @@ class FedAli(Method):
             raise SettingsError("barycentre_iterations goes with aggregation 'ot' and uniform masses")
 
     @property
-    def personal(self) -> tuple[str, ...]:
+    def personal_parameters(self) -> tuple[str, ...]:
         """Nothing, or the head."""
-        return ("head.*",) if self.head == "personal" else ()
+        return ("head.*",) if self.personal == "head" else ()
 
     @property
     def keeps_local_prototypes(self) -> bool:

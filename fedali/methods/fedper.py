@@ -16,6 +16,6 @@ class FedPer(Method):
     summary: ClassVar[str] = "shared body, personal head"
 
     @property
-    def personal(self) -> tuple[str, ...]:
+    def personal_parameters(self) -> tuple[str, ...]:
         """The head."""
         return ("head.*",)

@@ -16,6 +16,6 @@ class Local(Method):
     summary: ClassVar[str] = "no federation: each client trains alone"
 
     @property
-    def personal(self) -> tuple[str, ...]:
+    def personal_parameters(self) -> tuple[str, ...]:
         """Every parameter."""
         return ("*",)
