@@ -106,7 +106,11 @@ def bulk_update(
     """
     if valid is not None:
         matrix = torch.where(valid[:, None] > 0, matrix, torch.full_like(matrix, _NEVER))
-    scores, chosen = torch.topk(matrix.T, k, dim=1)
+    if k == 1:  # the same, several times faster
+        best, where = matrix.max(0)
+        scores, chosen = best[:, None], where[:, None]
+    else:
+        scores, chosen = torch.topk(matrix.T, k, dim=1)
     if valid is not None:  # fewer tokens than k: the rest weighs nothing
         scores = torch.where(scores > _NEVER, scores, torch.zeros_like(scores))
     scores = scores / scores.sum(1, keepdim=True)

@@ -72,7 +72,7 @@ class Objective(Protocol):
 
 Step = Callable[[State, Batch, Shared, Hyper], tuple[State, StepMetrics]]
 Occupancy = Callable[[Tensor, Tensor, Tensor, float], Tensor]
-Predict = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+Predict = Callable[[Tensor, Tensor, Tensor, Tensor | float], Tensor]
 
 
 def cross_entropy(output: Output, batch: Batch) -> Tensor:
@@ -131,7 +131,7 @@ def make_predict(model: Model, *, matcher: Matcher | None = None) -> Predict:
     """
     parameter_layout, prototype_layout = model.parameter_layout, model.prototype_layout
 
-    def predict(theta: Tensor, prototypes: Tensor, x: Tensor, influence: float) -> Tensor:
+    def predict(theta: Tensor, prototypes: Tensor, x: Tensor, influence: Tensor | float) -> Tensor:
         local = list(prototype_layout.unflatten(prototypes).values())
         alignment = Alignment(local, local, training=False, influence=influence, matcher=matcher)
         with torch.no_grad():
