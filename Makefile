@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: simulate study leads test check format clean help
+.PHONY: simulate study leads bench bench-scale test check format clean help
 .DEFAULT_GOAL := help
 
 help: ## what can be made here
@@ -28,6 +28,25 @@ study: $(READY) ## the tables of docs/results.md: MotionSense with 5 seeds, then
 
 leads: $(READY) ## FedAli's settings, one change at a time (hours)
 	$(BIN)/fedali simulate leads
+
+BENCH := .venv-bench
+PFL := .venv-pfl
+
+$(BENCH)/.ready: pyproject.toml constraints.txt benchmarks/requirements-bench.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r benchmarks/requirements-bench.txt
+	@touch $@
+
+$(PFL)/.ready: pyproject.toml benchmarks/requirements-pfl.txt
+	$(PYTHON) -m venv $(PFL)
+	$(PFL)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements-pfl.txt
+	@touch $@
+
+bench: $(BENCH)/.ready $(PFL)/.ready ## speed of our engines, of Flower with Ray and of pfl-research: docs/performance.md
+	$(BENCH)/bin/python -m benchmarks.bench --pfl-python $(PFL)/bin/python $(BENCH_ARGS)
+
+bench-scale: $(BENCH)/.ready ## 10,000 clients in one process: memory and overhead
+	$(BENCH)/bin/python -m benchmarks.scale $(BENCH_ARGS)
 
 test: $(READY) ## run every test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup

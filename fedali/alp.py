@@ -46,7 +46,8 @@ def sinkhorn(
         valid: [N] of 0 and 1; tokens that are padding get no mass.
 
     Returns:
-        [N, P] plan.
+        [N, P] plan. A token that is alone keeps the scaling of its row: columns of one entry would all be 1, and say
+        nothing of which prototype is near.
     """
     tokens, prototypes = similarity.shape
     kernel = torch.exp((similarity - similarity.amax(1, keepdim=True)) / temperature)
@@ -56,11 +57,12 @@ def sinkhorn(
         count = valid.sum().clamp(min=1.0)
     v = torch.ones_like(kernel[0])
     u = torch.ones_like(kernel[:, 0])
-    for _ in range(iterations):
+    for _ in range(iterations if tokens > 1 else 0):
         u = 1.0 / ((kernel @ v) * count).clamp(min=_TINY)
         if valid is not None:
             u = u * valid
-        v = 1.0 / ((u @ kernel) * prototypes).clamp(min=_TINY)
+        scaled = 1.0 / ((u @ kernel) * prototypes).clamp(min=_TINY)
+        v = scaled if valid is None else torch.where(valid.sum() > 1, scaled, v)
     return (kernel * u[:, None]) * (v * prototypes)
 
 

@@ -33,8 +33,7 @@ STEP_INPUTS = (
 STEP_OUTPUTS = (*State._fields, "loss", "correct", "weight")
 PREDICT_INPUTS = ("theta", "local_prototypes", "x", "influence")
 
-# Per client, or the same for all: what may differ between clients that are stacked.
-_PER_CLIENT = (*State._fields, *Batch._fields, "step_size", "correction")
+PER_CLIENT = (*State._fields, *Batch._fields)  # what differs between stacked clients; the rest they share
 
 
 @dataclass(frozen=True)
@@ -144,18 +143,23 @@ def capture_predict(
 
 
 def stack(graph: Graph, clients: int) -> Graph:
-    """The graph of a step for many clients at once: inputs of State and Batch, and what depends on the number of the
-    step, get a leading axis [clients]; what the server sent and the other numbers are shared.
+    """The graph of a step for many clients at once: inputs of State and Batch get a leading axis [clients], and so do all
+    outputs; what the server sent and the numbers are shared.
 
     Convolutions stack well only as matrix products: capture ``graph`` with ``fedali.decompositions.MATMUL``.
     """
-    axes = tuple(0 if name in _PER_CLIENT else None for name in graph.inputs)
     example = tuple(
-        tensor.expand(clients, *tensor.shape).contiguous() if axis == 0 else tensor
-        for tensor, axis in zip(graph.example, axes, strict=True)
+        tensor.expand(clients, *tensor.shape).contiguous() if name in PER_CLIENT else tensor
+        for name, tensor in zip(graph.inputs, graph.example, strict=True)
     )
-    stacked = vmap(graph.module, in_dims=axes)
-    return Graph(_trace(stacked, example, None), graph.inputs, graph.outputs, example)
+    return Graph(_trace(over_clients(graph), example, None), graph.inputs, graph.outputs, example)
+
+
+def over_clients(graph: Graph) -> Callable[..., tuple[Tensor, ...]]:
+    """``stack`` for any number of clients, operation by operation."""
+    axes = tuple(0 if name in PER_CLIENT else None for name in graph.inputs)
+    stacked: Callable[..., tuple[Tensor, ...]] = vmap(graph.module, in_dims=axes)
+    return stacked
 
 
 def _trace(

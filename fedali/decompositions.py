@@ -24,6 +24,8 @@ aten = torch.ops.aten
 Table = dict[Any, Callable[..., Any]]
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
+_KEEP: Any = NotImplemented  # what a rewrite gives to leave the operation as it is
+
 
 def _last(x: Tensor) -> Tensor:
     """[B, C, H, W] with the channels innermost in memory."""
@@ -56,14 +58,14 @@ def _convolution(
         )
         return y.squeeze(2)
     if x.dim() != 4 or transposed:
-        return NotImplemented
+        return _KEEP
     if x.shape[1] == 1 and groups == 1:  # one channel is innermost either way, and torch takes the slow one
         return _unfolded_convolution(
             x, weight, bias, stride, padding, dilation, transposed, output_padding, groups
         )
     inner, kernel = _last(x), _last(weight)
     if inner is x and kernel is weight:
-        return NotImplemented  # as it should be: keep the operation
+        return _KEEP
     return aten.convolution.default(
         inner, kernel, bias, stride, padding, dilation, transposed, output_padding, groups
     )
@@ -103,7 +105,7 @@ def _convolution_backward(
             to_bias,
         )
     if x.dim() != 4 or transposed:
-        return NotImplemented  # type: ignore[return-value]
+        return _KEEP
     if x.shape[1] == 1 and groups == 1:
         return _unfolded_backward(
             gradient,
@@ -120,7 +122,7 @@ def _convolution_backward(
         )
     outer, inner, kernel = _last(gradient), _last(x), _last(weight)
     if outer is gradient and inner is x and kernel is weight and not mask[2]:
-        return NotImplemented  # type: ignore[return-value]
+        return _KEEP
     to_x, to_weight, _ = aten.convolution_backward.default(
         outer,
         inner,
@@ -166,7 +168,7 @@ def _unfolded_convolution(
 ) -> Tensor:
     """``aten.convolution`` as one matrix product over windows."""
     if transposed or groups != 1:
-        return NotImplemented
+        return _KEEP
     n, outputs = weight.dim() - 2, weight.shape[0]
     windows, size = _windows(x, weight.shape[2:], stride, padding, dilation)
     y = torch.mm(windows, weight.permute(*range(2, 2 + n), 1, 0).reshape(-1, outputs))
@@ -190,7 +192,7 @@ def _unfolded_backward(
 ) -> Gradients:
     """``aten.convolution_backward`` as matrix products over windows."""
     if transposed or groups != 1:
-        return NotImplemented  # type: ignore[return-value]
+        return _KEEP
     n, (outputs, inputs), kernel = weight.dim() - 2, weight.shape[:2], weight.shape[2:]
     rows = gradient.permute(0, *range(2, 2 + n), 1).reshape(-1, outputs)
     to_x = to_weight = None
@@ -249,7 +251,7 @@ def _max_pool(
     window, as a float, and is for ``_max_pool_backward`` alone.
     """
     if not _apart(kernel, stride, padding, dilation, ceil_mode):
-        return NotImplemented  # type: ignore[return-value]
+        return _KEEP
     height, width = (size // k * k for size, k in zip(x.shape[-2:], kernel, strict=True))
     best = position = None
     for row in range(kernel[0]):
@@ -278,7 +280,7 @@ def _max_pool_backward(
 ) -> Tensor:
     """``aten.max_pool2d_with_indices_backward`` to ``_max_pool``."""
     if not _apart(kernel, stride, padding, dilation, ceil_mode):
-        return NotImplemented
+        return _KEEP
     height, width = gradient.shape[-2] * kernel[0], gradient.shape[-1] * kernel[1]
     numbers = torch.arange(kernel[0] * kernel[1], dtype=gradient.dtype, device=gradient.device)
     here = position[..., :, None, :, None] == numbers.reshape(kernel[0], 1, kernel[1])
@@ -304,6 +306,11 @@ def _apart(
     )
 
 
+def _fill(x: Tensor, value: float) -> Tensor:
+    """``aten.fill``, which does not stack over clients."""
+    return torch.full_like(x, value)
+
+
 _POOLING: Table = {
     aten.max_pool2d_with_indices.default: _max_pool,
     aten.max_pool2d_with_indices_backward.default: _max_pool_backward,
@@ -316,5 +323,6 @@ CHANNELS_LAST: Table = {
 MATMUL: Table = {
     aten.convolution.default: _unfolded_convolution,
     aten.convolution_backward.default: _unfolded_backward,
+    aten.fill.Scalar: _fill,
     **_POOLING,
 }

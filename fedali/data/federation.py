@@ -120,11 +120,12 @@ def build_federation(
     _check_partition(partition, dataset)
     clients, shifts, dropped = [], [], 0
     for k, (name, rows) in enumerate(zip(partition.names, partition.assignments, strict=True)):
-        x = dataset.x[rows]
+        x, places = dataset.x, rows  # samples are copied once, into the parts; a memory-mapped x is read once
         if shift is not None:
             channels = dataset.x.shape[channel_axis(dataset.x.ndim - 1) + 1]
             shifts.append(domain_shift.draw(*shift, _stream(seed, _DRAW, k), channels=channels))
-            x = domain_shift.apply(x, shifts[-1], _stream(seed, _APPLY, k))
+            x = domain_shift.apply(dataset.x[rows], shifts[-1], _stream(seed, _APPLY, k))
+            places = np.arange(len(rows))
         parts = split(
             dataset.y[rows],
             dataset.recording[rows],
@@ -136,7 +137,7 @@ def build_federation(
         )
         _check_parts(dataset.name, name, parts, max(minimum_train, 1))
         dropped += parts.dropped
-        clients.append(_client(name, x, dataset.y[rows], parts))
+        clients.append(_client(name, x, places, dataset.y[rows], parts))
     return Federation(
         name=dataset.name,
         clients=tuple(clients),
@@ -189,9 +190,11 @@ def _check_parts(dataset: str, client: str, parts: Split, minimum_train: int) ->
         )
 
 
-def _client(name: str, x: Array, y: Indices, parts: Split) -> ClientData:
+def _client(name: str, x: Array, places: Indices, y: Indices, parts: Split) -> ClientData:
+    """A client whose samples [n] are at ``places`` [n] of ``x``, with labels ``y`` [n]."""
     train, validation, test = parts.train, parts.validation, parts.test
-    return ClientData(name, x[train], y[train], x[validation], y[validation], x[test], y[test])
+    x_train, x_validation, x_test = (x[places[part]] for part in (train, validation, test))
+    return ClientData(name, x_train, y[train], x_validation, y[validation], x_test, y[test])
 
 
 def _normalisations(

@@ -32,10 +32,23 @@ def simulate(
     resume: Annotated[
         Path | None, typer.Option(help="Continue the run in this folder, bit by bit.", show_default=False)
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="auto, loop, compiled, onnx, stacked or ray: see docs/engines.md.",
+            show_default="the scenario's",
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Processes or threads; changes no result.", show_default="all cores"),
     ] = None,
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile", help="Run the first method and seed alone, in one worker, and show where time goes."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No progress display, only the table.")
@@ -58,6 +71,10 @@ def simulate(
         raise SettingsError(
             "which scenario? For example: fedali simulate digits. `fedali scenarios` lists them"
         )
+    if profile and (resume is not None or (workers or 1) > 1):
+        raise SettingsError(
+            "--profile measures a run of its own in one worker: leave --resume and --workers away"
+        )
     import structlog
     from rich.console import Console
 
@@ -69,17 +86,29 @@ def simulate(
     messages = Console(stderr=True, quiet=as_json or quiet)
     changes = [*(settings or []), *([f"training.rounds={rounds}"] if rounds else [])]
     changes += [f"seed={seed}"] if seed is not None else []
+    changes += [f"training.engine={engine}"] if engine is not None else []
     if resume is not None:
         folder = study.existing(resume)
         study.check_settings(folder, scenario, changes)
     else:
-        folder = study.prepare(load_scenario(str(scenario), changes), out)
+        asked = load_scenario(str(scenario), changes)
+        if profile:
+            from fedali_simulations import profiling
+
+            profiling.make_profiler()
+            asked = profiling.first_job(asked)
+        folder = study.prepare(asked, out)
     with Display(study.scenario_of(folder), folder, messages) as display:
-        results = study.run(folder, workers=workers, report=display.report)
+        if profile:
+            results, spent = profiling.run(folder, display.report)
+        else:
+            results = study.run(folder, workers=workers, report=display.report)
     if as_json:
         typer.echo(json.dumps(results.to_dict()))
     else:
         print_results(results, Console())
+        if profile:
+            typer.echo(str(spent))
 
 
 def scenarios(

@@ -3,7 +3,8 @@
 Each line of the table and seed has a folder of its own:
 
     metrics/00001.parquet ...  per-client metrics of a round, a row a client
-    checkpoint.safetensors     shared state and what clients keep, after the last complete round
+    checkpoint.safetensors     shared state after the last complete round, and which records of clients.f32 hold
+    clients.f32, clients.json  what clients keep, two records each; none where nothing is personal
     best.safetensors           shared state and personal models of the round with the best validation accuracy
     personal/<client>.safetensors  each client's final personal model
     done.json                  written last
@@ -17,6 +18,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +29,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fedali.errors import CheckpointError
-from fedali.files import atomic, write_bytes, write_text
+from fedali.files import atomic, flush_folder, write_bytes, write_text
 from fedali.methods import Layouts, SharedState
+from fedali_simulations.tensorfile import Piece, write_tensors
 
 Vector = npt.NDArray[np.floating[Any]]
-_FORMAT = "1"
+_FORMAT = "2"
 _METADATA = "fedali"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """State after ``round``; ``kept`` is what the sites' stores remember; ``best_*`` is about validation accuracy."""
+    """State after ``round``; ``kept`` is the clients' store's table; ``best_*`` is about validation accuracy."""
 
     round: int
     shared: SharedState
-    kept: dict[str, Vector] = field(default_factory=dict)
+    kept: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     best_round: int = 0
     best_score: float = -1.0
 
@@ -59,6 +62,11 @@ class RunFolder:
         self.identity = {**identity, "format": _FORMAT}
 
     @property
+    def clients(self) -> Path:
+        """Where the records of the clients are; see ``fedali_simulations.store``."""
+        return self.path / "clients.f32"
+
+    @property
     def done(self) -> bool:
         """Whether this run is complete."""
         return (self.path / "done.json").exists()
@@ -73,13 +81,14 @@ class RunFolder:
         write_text(self.path / "done.json", json.dumps(facts, indent=1))
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Replace the checkpoint."""
+        """Replace the checkpoint; on the disk itself when this returns, since clients' records follow it."""
         numbers = {
             "round": str(checkpoint.round),
             "best_round": str(checkpoint.best_round),
             "best_score": repr(checkpoint.best_score),
         }
         self._write("checkpoint", {**_shared_tensors(checkpoint.shared), **checkpoint.kept}, numbers)
+        flush_folder(self.path)
 
     def read_checkpoint(self) -> Checkpoint | None:
         """The checkpoint, None when there is none; ``CheckpointError`` when it is broken or of another run."""
@@ -106,13 +115,28 @@ class RunFolder:
             raise _broken(path, f"it lacks {error}") from error
 
     def write_best(
-        self, shared: SharedState, models: Iterable[tuple[str, Vector, Vector]], round_: int
+        self,
+        shared: SharedState,
+        clients: Iterable[tuple[str, Piece]],
+        round_: int,
+        personal: npt.NDArray[np.int64],
     ) -> None:
-        """Replace the best round's models."""
+        """Replace the best round's models, one client in memory at a time; ``read_best`` reads them.
+
+        Args:
+            shared: ``shared.theta`` and ``shared.prototypes``: the model of every client that has nothing below.
+            clients: of each client that trained in this round ``<client>/theta`` and ``<client>/local_prototypes``;
+                of others what they keep, if anything: ``<client>/personal``, ``<client>/local_prototypes``.
+            round_: the round.
+            personal: where in theta ``<client>/personal`` belongs, sorted; the file's metadata hold its ranges.
+        """
         tensors = _shared_tensors(shared)
-        for name, theta, prototypes in models:
-            tensors[f"{name}/theta"], tensors[f"{name}/local_prototypes"] = theta, prototypes
-        self._write("best", tensors, {"round": str(round_)})
+        pieces = [Piece({name: value.size}, partial(_same, value)) for name, value in tensors.items()]
+        for name, piece in clients:
+            sizes = {f"{name}/{tensor}": size for tensor, size in piece.sizes.items()}
+            pieces.append(Piece(sizes, piece.read))
+        facts = {**self.identity, "round": str(round_), "personal": _ranges(personal)}
+        write_tensors(self.path / "best.safetensors", pieces, {_METADATA: json.dumps(facts, sort_keys=True)})
 
     def write_personal(self, layouts: Layouts, models: Iterable[tuple[str, Vector, Vector]]) -> None:
         """Write each client's final model: named parameters and ``alp.<i>`` prototypes."""
@@ -125,6 +149,7 @@ class RunFolder:
         path = self.path / "metrics" / f"{round_:05d}.parquet"
         with atomic(path) as temporary:
             rows.to_parquet(temporary, index=False)
+        flush_folder(path.parent)
 
     def write_unseen(self, rows: pd.DataFrame) -> None:
         """Write how clients that never took part fare before and after adapting."""
@@ -161,6 +186,29 @@ def read_tensors(path: Path) -> tuple[dict[str, Vector], dict[str, str]]:
         raise _broken(path, str(error).splitlines()[0]) from error
 
 
+def read_best(path: Path, client: str) -> tuple[Vector, Vector]:
+    """Theta [P] and local prototypes [L] of a client's personal model in ``best.safetensors``.
+
+    A client that the file has nothing of has the server's. Raises ``CheckpointError`` when the file cannot be read.
+    """
+    try:
+        with safe_open(path, "numpy") as file:
+            names = set(file.keys())
+
+            def tensor(name: str) -> Vector | None:
+                return file.get_tensor(f"{client}/{name}") if f"{client}/{name}" in names else None
+
+            theta, personal, prototypes = tensor("theta"), tensor("personal"), tensor("local_prototypes")
+            if theta is None:
+                theta = file.get_tensor("shared.theta")
+            if personal is not None:
+                ranges = json.loads(file.metadata()[_METADATA])["personal"]
+                theta[np.concatenate([np.arange(begin, end) for begin, end in ranges])] = personal
+            return theta, file.get_tensor("shared.prototypes") if prototypes is None else prototypes
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise _broken(path, str(error).splitlines()[0]) from error
+
+
 def safe_name(name: str) -> str:
     """A client's name or a label as a file name."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".") or "_"
@@ -171,6 +219,20 @@ def _shared_tensors(shared: SharedState) -> dict[str, Vector]:
         "shared.theta": np.asarray(shared.theta, np.float32),
         "shared.prototypes": np.asarray(shared.prototypes, np.float32),
     }
+
+
+def _same(value: Vector) -> Vector:
+    return value
+
+
+def _ranges(indices: npt.NDArray[np.int64]) -> list[list[int]]:
+    """Sorted indices as stretches without a gap: [[begin, end], ...].
+
+    >>> _ranges(np.array([2, 3, 4, 9]))
+    [[2, 5], [9, 10]]
+    """
+    parts = np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1)
+    return [[int(part[0]), int(part[-1]) + 1] for part in parts if part.size]
 
 
 def _broken(path: Path, why: str) -> CheckpointError:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from flwr.app import Context
@@ -18,10 +17,12 @@ from fedali_server import records
 from fedali_server.client_app import make_client_app
 from fedali_server.contract import Site
 from fedali_server.strategy import PersonalisedStrategy, RoundResult
+from fedali_simulations.engines import resolve
 from fedali_simulations.folder import Checkpoint, RunFolder
 from fedali_simulations.grid import LocalGrid
-from fedali_simulations.scenario import MethodSettings, Scenario
+from fedali_simulations.scenario import MethodSettings, Scenario, TrainingSettings
 from fedali_simulations.setup import Setup, build_setup
+from fedali_simulations.tensorfile import Piece
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,9 @@ Report = Callable[[Progress], None]
 def identity(scenario: Scenario, line: MethodSettings, seed: int) -> dict[str, str]:
     """What a checkpoint must agree on to be resumed: everything that changes numbers, but not how many rounds."""
     settings = scenario.model_dump(mode="json", exclude={"methods", "seed", "seeds", "name", "description"})
-    settings["training"].pop("rounds")
+    for name in ("rounds", "keep_models"):
+        settings["training"].pop(name)
+    settings["training"]["engine"] = resolve(scenario.training.engine)  # engines differ in the last bits
     text = repr((sorted(settings.items()), line.model_dump(mode="json")))
     return {
         "method": line.title,
@@ -69,17 +72,16 @@ def run_job(job: Job, report: Report = lambda _: None) -> None:
     if folder.done:
         report(Progress(line.title, job.seed, rounds, rounds))
         return
-    setup = build_setup(scenario, line, job.seed, workers=job.workers)
+    setup = build_setup(scenario, line, job.seed, workers=job.workers, clients=folder.clients)
     folder.sweep()
     checkpoint = folder.read_checkpoint() or Checkpoint(0, setup.initial)
-    for site in setup.sites:
-        site.store.restore(checkpoint.kept)
+    setup.store.restore(checkpoint.kept)
     report(Progress(line.title, job.seed, checkpoint.round, rounds))
 
     def done(round_: int, accuracy: float) -> None:
         report(Progress(line.title, job.seed, round_, rounds, accuracy))
 
-    writer = _RoundWriter(folder, setup, checkpoint, rounds, done)
+    writer = RoundWriter(folder, setup, checkpoint, scenario.training, done)
     strategy = PersonalisedStrategy(
         setup.method,
         setup.layouts,
@@ -114,7 +116,7 @@ def run_job(job: Job, report: Report = lambda _: None) -> None:
     )
 
 
-class _RoundWriter:
+class RoundWriter:
     """Writes what a finished round leaves; the checkpoint last."""
 
     def __init__(
@@ -122,14 +124,16 @@ class _RoundWriter:
         folder: RunFolder,
         setup: Setup,
         checkpoint: Checkpoint,
-        rounds: int,
+        training: TrainingSettings,
         report: Callable[[int, float], None],
     ) -> None:
-        self.folder, self.setup, self.rounds, self.report = folder, setup, rounds, report
+        self.folder, self.setup, self.report = folder, setup, report
+        self.rounds, self.keep_models = training.rounds, training.keep_models
         self.best_round, self.best_score = checkpoint.best_round, checkpoint.best_score
         self.names = [client.name for client in setup.federation.clients]
 
     def __call__(self, result: RoundResult) -> None:
+        """Write what ``result`` and the sites hold."""
         shared = records.to_shared(result.arrays)
         rows = self._rows(result)
         self.folder.write_metrics(result.round, rows)
@@ -137,15 +141,14 @@ class _RoundWriter:
         score = float(rows["validation"].mean()) if "generalisation" in rows else -1.0
         if score > self.best_score or (last and not self.best_round):
             self.best_round, self.best_score = result.round, score
-            self.folder.write_best(shared, self._models(shared), result.round)
-        if last:
+            if self.keep_models == "all":
+                self.folder.write_best(shared, self._pieces(), result.round, self.setup.store.where)
+        if last and self.keep_models != "none":
             self.folder.write_personal(self.setup.layouts, self._models(shared))
-            if self.setup.unseen:
-                adapted = self.setup.sites[0].adapt(self.setup.unseen, result.round, shared)
-                self.folder.write_unseen(self._named(adapted))
-        kept: dict[str, Any] = {}
-        for site in self.setup.sites:
-            kept |= site.store.tensors()
+        if last and self.setup.unseen:
+            adapted = self.setup.sites[0].adapt(self.setup.unseen, result.round, shared)
+            self.folder.write_unseen(self._named(adapted))
+        kept = self.setup.store.checkpoint()
         self.folder.write_checkpoint(Checkpoint(result.round, shared, kept, self.best_round, self.best_score))
         self.report(result.round, float(rows["personalisation"].mean()))
 
@@ -159,6 +162,11 @@ class _RoundWriter:
         rows = pd.DataFrame(columns)
         rows["client"] = [self.names[int(client)] for client in rows["client"]]
         return rows
+
+    def _pieces(self) -> Iterator[tuple[str, Piece]]:
+        for site in self.setup.sites:
+            for client, piece in site.pieces():
+                yield self.names[client], piece
 
     def _models(self, shared: SharedState) -> Iterator[tuple[str, Vector, Vector]]:
         for site in self.setup.sites:

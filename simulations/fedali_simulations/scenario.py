@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from fedali.errors import SettingsError, did_you_mean
 from fedali.methods import build_method
 from fedali.models import MODELS
+from fedali_simulations.engines.choose import EngineName
 
 _SUFFIX = ".toml"
 
@@ -130,6 +131,13 @@ class TrainingSettings(_Settings):
     """SGD only."""
     participation: float = Field(default=1.0, gt=0, le=1)
     """Share of the clients that train in a round."""
+    keep_models: Literal["all", "personal", "none"] = "all"
+    """``personal``: each client's final model; ``all``: also those of the round chosen on validation; ``none``."""
+    engine: EngineName = "auto"
+    """``loop``: eager torch; ``compiled``: for this CPU, once; ``onnx``: by onnxruntime; ``stacked``: many clients at
+    once, for a GPU; ``ray``: over the machines of a Ray cluster; ``auto``: the fastest that this machine can run."""
+    precision: Literal["highest", "high"] = "highest"
+    """Matrix products on a GPU: float32, or tf32."""
 
 
 class EvaluationSettings(_Settings):
@@ -137,6 +145,8 @@ class EvaluationSettings(_Settings):
 
     generalisation_every: int = Field(default=1, ge=1)
     """Rounds between evaluations of every client's model on everyone's data, and of the server's model."""
+    generalisation_clients: int = Field(default=0, ge=0)
+    """How many of a round's participants, drawn by the seed, are tested on everyone's data; 0: all."""
     transductive: bool = True
     """Report the published inference too, whose matches depend on the batch."""
     unseen_clients: int = Field(default=0, ge=0)

@@ -13,8 +13,9 @@ from fedali.methods import Layouts, Method, SharedState, build_method
 from fedali.models import ALPSettings, Model, build_model
 from fedali.optimizers import SGD, Adam, Optimizer
 from fedali_simulations.cohort import Cohort, CohortSettings, CohortSite
-from fedali_simulations.engines import LoopEngine, TrainingSettings
+from fedali_simulations.engines import TrainingSettings, build_engine
 from fedali_simulations.scenario import MethodSettings, Scenario
+from fedali_simulations.store import ClientStore
 
 SOURCES = ("digits", "motionsense")  # what data.source may name, besides a path
 
@@ -30,6 +31,7 @@ class Setup:
     method: Method
     layouts: Layouts
     initial: SharedState
+    store: ClientStore
     sites: tuple[CohortSite, ...]
     unseen: tuple[int, ...]
 
@@ -63,8 +65,13 @@ def unseen_clients(scenario: Scenario, clients: int, seed: int) -> tuple[int, ..
     return tuple(sorted(int(client) for client in chosen))
 
 
-def build_setup(scenario: Scenario, line: MethodSettings, seed: int, *, workers: int = 1) -> Setup:
-    """Model, method, engine and sites for one line of the table and one seed."""
+def build_setup(
+    scenario: Scenario, line: MethodSettings, seed: int, *, workers: int = 1, clients: Path | None = None
+) -> Setup:
+    """Model, method, engine and sites for one line of the table and one seed.
+
+    What clients keep goes to the file ``clients``, or to a temporary one.
+    """
     federation = load_federation(scenario, seed)
     method = build_method(line.name, line.options)
     alp = scenario.alp_for(line)
@@ -78,13 +85,16 @@ def build_setup(scenario: Scenario, line: MethodSettings, seed: int, *, workers:
     )
     layouts = Layouts(model.parameter_layout, model.prototype_layout)
     training = scenario.training
-    engine = LoopEngine(
+    engine = build_engine(
+        training.engine,
         model,
         method,
         _optimizer(scenario),
         TrainingSettings(training.epochs, training.batch_size),
+        input_shape=federation.input_shape,
         decay=alp.decay,
         workers=workers,
+        precision=training.precision,
     )
     unseen = unseen_clients(scenario, len(federation.clients), seed)
     seen = [client for client in range(len(federation.clients)) if client not in unseen]
@@ -93,16 +103,22 @@ def build_setup(scenario: Scenario, line: MethodSettings, seed: int, *, workers:
             f"{scenario.sites} sites for {len(seen)} clients: give each site at least one client"
         )
     cohort = Cohort(federation)
+    evaluation = scenario.evaluation
     settings = CohortSettings(
-        seed, training.participation, scenario.evaluation.transductive and alp.matcher == "ot"
+        seed,
+        training.participation,
+        transductive=evaluation.transductive and alp.matcher == "ot",
+        generalisation_clients=evaluation.generalisation_clients,
+        keep_trained=training.keep_models != "none",
     )
+    store = ClientStore(method, layouts, clients)
     sites = tuple(
-        CohortSite(cohort, part.tolist(), seen, engine, method, layouts, settings)
+        CohortSite(cohort, part.tolist(), seen, engine, method, layouts, settings, store)
         for part in np.array_split(np.array(seen), scenario.sites)
     )
     prototypes = {f"alp.{i}": layer.global_prototypes.numpy() for i, layer in enumerate(model.alp_layers)}
     initial = SharedState(model.theta().numpy(), layouts.prototypes.flatten(prototypes))
-    return Setup(federation, model, method, layouts, initial, sites, unseen)
+    return Setup(federation, model, method, layouts, initial, store, sites, unseen)
 
 
 def _rng(seed: int, purpose: int) -> np.random.Generator:

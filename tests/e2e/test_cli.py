@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -94,6 +95,7 @@ def test_json_is_the_only_line_of_stdout(tmp_path):
         (["simulat"], "No such command 'simulat'"),
         (["simulate"], "which scenario? For example: fedali simulate digits"),
         (["simulate", "digits", "--resume", "x", "--out", "y"], "leave --out away"),
+        (["simulate", "digits", "--profile", "--workers", "2"], "leave --resume and --workers away"),
         (["simulate", "none.toml"], "cannot read scenario none.toml: No such file or directory"),
         (["simulate", "digits", "--set", "data.source=none.csv"], "none.csv"),
         (
@@ -212,3 +214,16 @@ def test_killed_at_any_moment_and_resumed_gives_the_bits_of_an_uninterrupted_run
         json.loads((tmp_path / name / "results.json").read_text())["table"] for name in ("whole", "cut")
     ]
     assert json.dumps(tables[0]) == json.dumps(tables[1])
+
+
+def test_a_profile_says_where_the_time_went(tmp_path):
+    words = [*SMALL, "--set", "methods=fedali,fedavg", "--rounds", "2", "--engine", "loop", "--out", "here"]
+    done = fedali("simulate", "digits", *words, "--profile", cwd=tmp_path)
+    assert "2 rounds in one worker" in done.stdout
+    shares = {room: float(share) for share, room in re.findall(r"([\d.]+)%  (.*)", done.stdout)}
+    assert shares["local training"] > 10, done.stdout
+    assert sum(shares.values()) == pytest.approx(100, abs=1)
+    assert sorted(path.name for path in (tmp_path / "here").iterdir() if path.is_dir()) == ["fedali"]
+    assert "pyinstrumentHTMLRenderer" in (tmp_path / "here/profile.html").read_text()
+    (profile,) = json.loads((tmp_path / "here/profile.speedscope.json").read_text())["profiles"]
+    assert len(profile["events"]) > 100

@@ -147,11 +147,11 @@ def test_kept_prototypes_and_occupancy_are_used(tmp_path):
         }
     )
     run_job(Job(scenario, scenario.methods[0], 0, tmp_path / "kept"))
-    kept = load_file(tmp_path / "kept/checkpoint.safetensors")
-    sets = [value for name, value in kept.items() if name.startswith("local_prototypes/")]
-    assert len(sets) == 5
+    setup = build_setup(scenario, scenario.methods[0], 0, clients=tmp_path / "kept/clients.f32")
+    setup.store.restore(load_file(tmp_path / "kept/checkpoint.safetensors"))
+    sets = [setup.store.compose(client, setup.initial)[1] for client in range(5)]
     assert not np.allclose(sets[0], sets[1])
-    assert not np.allclose(sets[0], kept["shared.prototypes"])
+    assert not np.allclose(sets[0], setup.initial.prototypes)
 
 
 def test_clients_held_out_are_never_trained_on_and_adapt(tmp_path):

@@ -152,8 +152,17 @@ def test_influence_zero_is_l2_normalisation_and_scale_its_length() -> None:
     torch.testing.assert_close(output, 10 * torch.nn.functional.normalize(tokens, dim=-1))
 
 
+@pytest.mark.parametrize("padding", [0, 3])
+def test_a_token_that_is_alone_is_matched_to_the_nearest_prototype(padding: int) -> None:
+    similarity = torch.tensor([[0.1, 0.7, 0.3, 0.2]] * (1 + padding), dtype=torch.float64)
+    valid = torch.tensor([1.0] + [0.0] * padding, dtype=torch.float64) if padding else None
+    plan = sinkhorn(similarity, temperature=0.05, iterations=3, valid=valid)
+    assert plan[0].argmax() == 1
+    assert plan[0].max() > 2 * plan[0].sort().values[-2]
+
+
 @settings(max_examples=30, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 20), st.floats(0.02, 1.0), st.integers(0, 10_000))
+@given(st.integers(2, 40), st.integers(1, 20), st.floats(0.02, 1.0), st.integers(0, 10_000))
 def test_plan_columns_sum_to_one_and_rows_balance(n: int, p: int, temperature: float, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     similarity = torch.rand(n, p, generator=generator, dtype=torch.float64) * 2 - 1

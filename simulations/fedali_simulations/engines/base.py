@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from fedali.alp import Matcher
 from fedali.data import Normalisation
@@ -28,8 +30,25 @@ class Samples:
         return len(self.y)
 
     def batch(self, where: npt.NDArray[np.int64] | slice) -> npt.NDArray[np.float32]:
-        """Normalised float32 samples."""
-        return self.normalisation(self.x[where])
+        """Normalised float32 samples; the bits of ``normalisation``, several times faster."""
+        mean, std = self._statistics
+        chosen = np.ascontiguousarray(self.x[where])
+        if chosen.dtype != np.float16:
+            return self.normalisation(chosen)
+        x: npt.NDArray[np.float32] = torch.from_numpy(chosen).to(torch.float32).numpy()
+        x -= mean
+        x /= std
+        return x
+
+    @cached_property
+    def _statistics(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Mean and standard deviation in the shape of a sample: broadcasting over its inner axes is slow."""
+        shape = self.x.shape[1:]
+        mean, std = (
+            np.ascontiguousarray(np.broadcast_to(part, shape))
+            for part in (self.normalisation.mean, self.normalisation.std)
+        )
+        return mean, std
 
 
 @dataclass(frozen=True)

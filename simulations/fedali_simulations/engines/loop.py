@@ -4,49 +4,67 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
+from fedali.alp import Matcher
 from fedali.methods import Method
 from fedali.models import Model
 from fedali.optimizers import Optimizer
-from fedali.step import Batch, Hyper, Objective, Shared, State, make_occupancy, make_predict, make_step
+from fedali.step import (
+    Batch,
+    Hyper,
+    Occupancy,
+    Predict,
+    Shared,
+    State,
+    Step,
+    make_occupancy,
+    make_predict,
+    make_step,
+)
 from fedali_simulations.engines.base import (
     Labels,
     Query,
-    Samples,
     TrainingSettings,
     TrainJob,
     TrainResult,
     Vector,
 )
-
-_INFERENCE_BATCH = 256
-
-Job = TypeVar("Job")
-Result = TypeVar("Result")
+from fedali_simulations.engines.common import ClientPool, batches, in_order
 
 
-class _Functions:
-    """The step and its companions over a model that one thread uses alone."""
+@dataclass(frozen=True)
+class Functions:
+    """What a thread trains and predicts with; it alone calls them."""
 
-    def __init__(self, model: Model, objective: Objective, optimizer: Optimizer) -> None:
-        self.model = model
-        self.step = make_step(model, objective, optimizer)
-        self.occupancy = make_occupancy(model)
+    step: Step
+    predict: Callable[[Matcher | None], Predict]
+    occupancy: Occupancy
 
 
 class LoopEngine:
     """One client at a time in each of ``workers`` threads; torch uses one thread for each.
 
     A client's numbers depend on its own job alone, so that the number of workers does not change a bit of them.
+
+    Args:
+        model: the architecture.
+        method: its objective.
+        optimizer: of the local step.
+        settings: epochs and batch size.
+        decay: of the local prototypes.
+        workers: threads.
+        dtype: of all numbers; float64 to compare engines.
+        device: where it computes.
     """
+
+    inference_batch = 256
 
     def __init__(
         self,
@@ -57,112 +75,98 @@ class LoopEngine:
         *,
         decay: float,
         workers: int = 1,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
     ) -> None:
         torch.set_num_threads(1)
-        self.settings, self.optimizer, self.decay, self.workers = settings, optimizer, decay, max(1, workers)
+        self.settings, self.optimizer, self.decay = settings, optimizer, decay
+        self.dtype, self.device = dtype, torch.device(device)
         self._model, self._objective = model, method.objective
         self._own = threading.local()
-        self._pool = ThreadPoolExecutor(self.workers) if self.workers > 1 else None
+        self._pool = ClientPool(workers)
+        self._sizes: tuple[int, ...] = (settings.batch_size,)
 
     def train(self, jobs: Iterable[TrainJob]) -> Iterator[TrainResult]:
         """Train each client; results in the order of the jobs."""
-        return self._map(self._train, jobs)
+        return self._pool.map(self._train, jobs, cost=lambda job: len(job.samples))
 
     def predict(self, queries: Iterable[Query]) -> Iterator[list[Labels]]:
         """Predict with each model; results in the order of the queries."""
-        return self._map(self._predict, queries)
+        return self._pool.map(self._predict, queries)
 
     @property
-    def _functions(self) -> _Functions:
-        """The functions of this thread: calling a model with given parameters lends them to the module meanwhile."""
+    def _functions(self) -> Functions:
+        """The functions of this thread."""
         if not hasattr(self._own, "functions"):
-            self._own.functions = _Functions(copy.deepcopy(self._model), self._objective, self.optimizer)
-        functions: _Functions = self._own.functions
+            self._own.functions = self._make_functions()
+        functions: Functions = self._own.functions
         return functions
 
-    def _map(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
-        if self._pool is None:
-            yield from map(work, jobs)
-            return
-        pending: deque[Future[Result]] = deque()
-        for job in jobs:  # a few ahead of the consumer: jobs hold whole models
-            pending.append(self._pool.submit(work, job))
-            if len(pending) > 2 * self.workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+    def _make_functions(self) -> Functions:
+        """A model of its own for each thread: calling it with given parameters lends them to the module meanwhile."""
+        model = copy.deepcopy(self._model).to(self.device, self.dtype)
+        return Functions(
+            make_step(model, self._objective, self.optimizer),
+            lambda matcher: make_predict(model, matcher=matcher),
+            make_occupancy(model),
+        )
+
+    def _tensor(self, value: Vector | float) -> Tensor:
+        """A copy in this engine's dtype, on its device."""
+        return torch.tensor(value, dtype=self.dtype, device=self.device)
+
+    def _samples(self, x: npt.NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(x).to(self.device, self.dtype)
 
     def _train(self, job: TrainJob) -> TrainResult:
         rng, functions = np.random.default_rng(job.seed), self._functions
-        theta = torch.tensor(job.theta)
-        state = State(theta, *self.optimizer.initial(theta), torch.tensor(job.local_prototypes))
-        shared = Shared(torch.tensor(job.shared_theta), torch.tensor(job.shared_prototypes))
-        influence, decay = torch.tensor(job.influence), torch.tensor(self.decay)
+        theta = self._tensor(job.theta)
+        state = State(theta, *self.optimizer.initial(theta), self._tensor(job.local_prototypes))
+        shared = Shared(self._tensor(job.shared_theta), self._tensor(job.shared_prototypes))
+        influence, decay = self._tensor(job.influence), self._tensor(self.decay)
         step = 0
         loss = correct = weight = 0.0
         for _ in range(self.settings.epochs):
             loss = correct = weight = 0.0
-            for batch in _batches(job.samples, self.settings.batch_size, rng):
+            for batch in batches(job.samples, self.settings.batch_size, rng, self._sizes, self.dtype):
                 step += 1
                 size, correction = self.optimizer.schedule(step)
-                hyper = Hyper(torch.tensor(size), torch.tensor(correction), influence, decay)
+                hyper = Hyper(self._tensor(size), self._tensor(correction), influence, decay)
+                batch = Batch(*(part.to(self.device) for part in batch))
                 state, metrics = functions.step(state, batch, shared, hyper)
                 loss, correct = loss + metrics.loss.item(), correct + metrics.correct.item()
                 weight += metrics.weight.item()
-        occupancy = self._count(state, job) if job.count_occupancy else None
+        occupancy = self.count(state, job) if job.count_occupancy else None
         return TrainResult(
-            state.theta.numpy(), state.local_prototypes.numpy(), loss / weight, correct / weight, occupancy
+            state.theta.cpu().numpy(),
+            state.local_prototypes.cpu().numpy(),
+            loss / weight,
+            correct / weight,
+            occupancy,
         )
 
-    def _count(self, state: State, job: TrainJob) -> Vector:
+    def count(self, state: State, job: TrainJob) -> Vector:
+        """How many of a client's embeddings each prototype answers for, see ``fedali.step.make_occupancy``."""
         counts = [
-            self._functions.occupancy(state.theta, state.local_prototypes, torch.from_numpy(x), job.influence)
-            for x in _in_order((job.samples,), _INFERENCE_BATCH)
+            self._functions.occupancy(state.theta, state.local_prototypes, self._samples(x), job.influence)
+            for x in in_order((job.samples,), self.inference_batch)
         ]
-        total: Vector = torch.stack(counts).sum(0).numpy()
+        total: Vector = torch.stack(counts).sum(0).cpu().numpy()
         return total
 
     def _predict(self, query: Query) -> list[Labels]:
-        predict = make_predict(self._functions.model, matcher=query.matcher)
-        theta, prototypes = torch.tensor(query.theta), torch.tensor(query.prototypes)
+        predict = self._functions.predict(query.matcher)
+        theta, prototypes = self._tensor(query.theta), self._tensor(query.prototypes)
         # Matched by transport, samples of one batch depend on each other: keep each set's own batches.
         transductive = query.matcher == "ot" and prototypes.numel() > 0
         batches: Iterable[npt.NDArray[np.float32]]
         if transductive:
-            batches = (x for s in query.samples for x in _in_order((s,), self.settings.batch_size))
+            batches = (x for s in query.samples for x in in_order((s,), self.settings.batch_size))
         else:
-            batches = _in_order(query.samples, _INFERENCE_BATCH)
+            batches = in_order(query.samples, self.inference_batch)
         parts = [
-            predict(theta, prototypes, torch.from_numpy(x), query.influence).argmax(-1).numpy()
+            predict(theta, prototypes, self._samples(x), query.influence).argmax(-1).cpu().numpy()
             for x in batches
         ]
         ends = np.cumsum([len(samples) for samples in query.samples])
         return np.split(np.concatenate(parts) if parts else np.empty(0, np.int64), ends[:-1])
-
-
-def _batches(samples: Samples, size: int, rng: np.random.Generator) -> Iterator[Batch]:
-    """One epoch in random order; the last batch is filled up with samples of weight 0."""
-    order = rng.permutation(len(samples))
-    for start in range(0, len(order), size):
-        chosen = order[start : start + size]
-        filled = np.resize(chosen, size)
-        weights = torch.zeros(size)
-        weights[: len(chosen)] = 1.0
-        yield Batch(torch.from_numpy(samples.batch(filled)), torch.from_numpy(samples.y[filled]), weights)
-
-
-def _in_order(sets: Sequence[Samples], size: int) -> Iterator[npt.NDArray[np.float32]]:
-    """Normalised samples of all sets one after another, in batches that run across them."""
-    waiting: list[npt.NDArray[np.float32]] = []
-    count = 0
-    for samples in sets:
-        start = 0
-        while start < len(samples):
-            piece = samples.batch(slice(start, start + size - count))
-            waiting.append(piece)
-            start, count = start + len(piece), count + len(piece)
-            if count == size:
-                yield np.concatenate(waiting)
-                waiting, count = [], 0
-    if waiting:
-        yield np.concatenate(waiting)

@@ -1,0 +1,1 @@
+"""Speed, memory and scale of the simulator, beside Flower with Ray and pfl-research on the same work."""

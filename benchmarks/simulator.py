@@ -1,0 +1,124 @@
+"""Our simulator put together from its pieces for a benchmark: timed, without evaluation, with checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from flwr.app import Context
+
+from benchmarks.engines import TimedEngine
+from benchmarks.measure import Stopwatch
+from fedali.data import ClientData, Federation, Normalisation
+from fedali.methods import Contribution, FedAli, Layouts, SharedState, Trained
+from fedali.models import Model
+from fedali_server import records
+from fedali_server.client_app import make_client_app
+from fedali_server.contract import Site
+from fedali_server.strategy import PersonalisedStrategy, RoundResult
+from fedali_simulations.cohort import Cohort, CohortSettings, CohortSite
+from fedali_simulations.engines import Engine
+from fedali_simulations.folder import Checkpoint, RunFolder
+from fedali_simulations.grid import LocalGrid
+from fedali_simulations.store import ClientStore
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """A site and what drives it."""
+
+    site: CohortSite
+    initial: SharedState
+    layouts: Layouts
+    method: FedAli
+    folder: RunFolder
+    watch: Stopwatch
+
+    def run(self, rounds: int, on_round: Callable[[SharedState], None]) -> None:
+        """Run ``rounds`` rounds; each writes its metrics and a checkpoint, as ``fedali simulate`` does."""
+
+        def write(result: RoundResult) -> None:
+            shared = records.to_shared(result.arrays)
+            with self.watch("checkpoint"):
+                self.folder.write_metrics(result.round, pd.DataFrame(result.train))
+                self.folder.write_checkpoint(Checkpoint(result.round, shared, self.site.store.checkpoint()))
+            on_round(shared)
+
+        def find_site(_: Context) -> Site:
+            return self.site
+
+        strategy = PersonalisedStrategy(
+            self.method, self.layouts, on_round=write, generalisation_every=rounds + 1
+        )
+        grid = LocalGrid(make_client_app(find_site), 1)
+        strategy.start(grid, records.from_shared(self.initial), rounds)
+
+
+def build_simulation(
+    model: Model,
+    method: FedAli,
+    engine: Engine,
+    federation: Federation,
+    folder: Path,
+    *,
+    seed: int,
+    participation: float = 1.0,
+) -> Simulation:
+    """A simulation of all clients of ``federation`` at one site, which writes to ``folder``."""
+    watch, files = Stopwatch(), RunFolder(folder, {"benchmark": "1"})
+    layouts = Layouts(model.parameter_layout, model.prototype_layout)
+    timed = _timed(method, watch)
+    site = CohortSite(
+        Cohort(federation),
+        range(len(federation.clients)),
+        (0,),
+        TimedEngine(engine, watch),
+        timed,
+        layouts,
+        CohortSettings(seed, participation, keep_trained=False),
+        ClientStore(timed, layouts, files.clients),
+    )
+    prototypes = {f"alp.{i}": layer.global_prototypes.numpy() for i, layer in enumerate(model.alp_layers)}
+    initial = SharedState(model.theta().numpy(), layouts.prototypes.flatten(prototypes))
+    return Simulation(site, initial, layouts, timed, files, watch)
+
+
+def make_federation(x: list[Array], y: list[npt.NDArray[np.int64]], classes: int) -> Federation:
+    """Clients that train on all they have; nothing is normalised, nothing is held out."""
+    shape = x[0].shape[1:]
+    no_x, no_y = np.empty((0, *shape), x[0].dtype), np.empty(0, np.int64)
+    clients = tuple(
+        ClientData(f"client-{i}", xs, ys, no_x, no_y, no_x, no_y)
+        for i, (xs, ys) in enumerate(zip(x, y, strict=True))
+    )
+    same = Normalisation(np.zeros(1, np.float32), np.ones(1, np.float32))
+    return Federation(
+        name="synthetic",
+        clients=clients,
+        input_shape=shape,
+        class_names=tuple(str(c) for c in range(classes)),
+        normalisation=(same,) * len(clients),
+        notes=(),
+        licence="",
+        citation="",
+    )
+
+
+def _timed(method: FedAli, watch: Stopwatch) -> FedAli:
+    """``method``, whose alignment on the client side adds to ``watch``."""
+
+    class Timed(FedAli):
+        def contribute(
+            self, total: Contribution, client: Trained, shared: SharedState, layouts: Layouts
+        ) -> None:
+            with watch("alignment"):
+                super().contribute(total, client, shared, layouts)
+
+    return Timed(**{field.name: getattr(method, field.name) for field in fields(method)})

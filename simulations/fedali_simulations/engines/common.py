@@ -1,0 +1,108 @@
+"""What engines share: batches of fixed size, samples in order, and threads that keep the order of their jobs."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fedali.step import Batch
+from fedali_simulations.engines.base import Samples
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # the setting is each thread's own
+
+
+class ClientPool:
+    """``workers`` threads; with one, the work is done where its results are asked for."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = max(1, workers)
+        self._pool = ThreadPoolExecutor(self.workers, initializer=_one_thread) if self.workers > 1 else None
+
+    def map(
+        self,
+        work: Callable[[Job], Result],
+        jobs: Iterable[Job],
+        cost: Callable[[Job], float] | None = None,
+    ) -> Iterator[Result]:
+        """The result of ``work`` on each job, in the order of the jobs.
+
+        Jobs are taken as they are needed, a few ahead; with ``cost`` all at once, and the costliest is done first, so
+        that no thread is left with a long one at the end.
+        """
+        if self._pool is None:
+            yield from map(work, jobs)
+            return
+        pending: deque[Future[Result]] = deque()
+        if cost is not None:
+            listed = list(jobs)
+            futures: dict[int, Future[Result]] = {}
+            for index in sorted(range(len(listed)), key=lambda index: -cost(listed[index])):
+                futures[index] = self._pool.submit(work, listed[index])
+            pending.extend(futures[index] for index in range(len(listed)))
+        else:
+            for job in jobs:
+                pending.append(self._pool.submit(work, job))
+                if len(pending) > 2 * self.workers:
+                    yield pending.popleft().result()
+        try:
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def batches(
+    samples: Samples,
+    size: int,
+    rng: np.random.Generator,
+    sizes: tuple[int, ...] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[Batch]:
+    """One epoch in random order; the last batch is filled up with samples of weight 0.
+
+    Args:
+        samples: of one client.
+        size: samples in a batch.
+        rng: of the order.
+        sizes: what a batch may be filled up to, descending, ``size`` first: the last batch takes the smallest that
+            holds it. None is ``size`` alone.
+        dtype: of samples and weights.
+    """
+    order = rng.permutation(len(samples))
+    for start in range(0, len(order), size):
+        chosen = order[start : start + size]
+        full = min(allowed for allowed in sizes or (size,) if allowed >= len(chosen))
+        filled = np.resize(chosen, full)
+        weights = torch.zeros(full, dtype=dtype)
+        weights[: len(chosen)] = 1.0
+        x = torch.from_numpy(samples.batch(filled)).to(dtype)
+        yield Batch(x, torch.from_numpy(samples.y[filled]), weights)
+
+
+def in_order(sets: Sequence[Samples], size: int) -> Iterator[npt.NDArray[np.float32]]:
+    """Normalised samples of all sets one after another, in batches that run across them."""
+    waiting: list[npt.NDArray[np.float32]] = []
+    count = 0
+    for samples in sets:
+        start = 0
+        while start < len(samples):
+            piece = samples.batch(slice(start, start + size - count))
+            waiting.append(piece)
+            start, count = start + len(piece), count + len(piece)
+            if count == size:
+                yield np.concatenate(waiting)
+                waiting, count = [], 0
+    if waiting:
+        yield np.concatenate(waiting)

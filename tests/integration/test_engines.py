@@ -1,0 +1,246 @@
+"""Every engine gives what the readable one gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedali.data import Normalisation
+from fedali.methods import build_method
+from fedali.models import ALPSettings, build_model
+from fedali.optimizers import SGD, Adam
+from fedali_simulations.engines import Query, Samples, TrainingSettings, TrainJob
+from fedali_simulations.engines.compiled import CompiledEngine, batch_sizes
+from fedali_simulations.engines.compiler import compile_graphs, compiler
+from fedali_simulations.engines.identity import structure_key
+from fedali_simulations.engines.loop import LoopEngine
+from fedali_simulations.engines.stacked import StackedEngine
+
+MODELS = {
+    "mlp": ((12,), {"hidden": (8, 6)}),
+    "cnn1d": ((32, 6), {"channels": (16, 16), "hidden": 5}),
+    "cnn2d": ((1, 8, 8), {"kernel": 3, "channels": (16, 16), "embedding": 6}),
+    "hart": ((32, 6), {"dim": 32, "kernels": (3, 7), "hidden": 16}),
+}
+METHODS = ["fedali", "fedali-head", "fedali-kmeans", "l2only", "fedavg", "fedper", "local"]
+ALP = ALPSettings(num_prototypes=(4,), decay=0.7, scale=3.0)
+NORMALISATION = Normalisation(np.float32(0.1), np.float32(1.5))
+
+
+def _model(name, alp=ALP):
+    shape, options = MODELS[name]
+    return shape, build_model(name, shape, 3, alp=alp, seed=1, **options)
+
+
+def _samples(shape, count, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((count, *shape)).astype(np.float16)
+    return Samples(x, rng.integers(0, 3, count), NORMALISATION)
+
+
+def _jobs(model, shape, counts, *, occupancy=False, dtype=np.float64):
+    rng = np.random.default_rng(0)
+    theta = model.theta().numpy().astype(dtype)
+    prototypes = rng.standard_normal((3, model.prototype_layout.size)).astype(dtype)
+    return [
+        TrainJob(
+            _samples(shape, count, seed),
+            theta + dtype(1e-2) * rng.standard_normal(theta.shape).astype(dtype),
+            prototypes[1],
+            theta,
+            prototypes[2],
+            0.3,
+            np.random.SeedSequence([7, seed]),
+            occupancy,
+        )
+        for seed, count in enumerate(counts)
+    ]
+
+
+def _assert_same(expected, found, tolerance):
+    for a, b in zip(expected, found, strict=True):
+        np.testing.assert_allclose(b.theta, a.theta, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(b.local_prototypes, a.local_prototypes, rtol=0, atol=tolerance)
+        assert b.loss == pytest.approx(a.loss, rel=1e-6)
+        assert b.accuracy == pytest.approx(a.accuracy)
+        assert (a.occupancy is None) == (b.occupancy is None)
+        if a.occupancy is not None:
+            np.testing.assert_array_equal(a.occupancy, b.occupancy)
+
+
+def _engines(kind, model, shape, method, optimizer, training, **more):
+    arguments = (model, method, optimizer, training)
+    loop = LoopEngine(*arguments, decay=0.7, dtype=torch.float64)
+    other = {
+        "stacked": lambda: StackedEngine(
+            *arguments, input_shape=shape, decay=0.7, dtype=torch.float64, device="cpu", cohort_size=3
+        ),
+        "compiled": lambda: CompiledEngine(
+            *arguments, input_shape=shape, decay=0.7, dtype=torch.float64, workers=2, **more
+        ),
+    }[kind]()
+    return loop, other
+
+
+CASES = [("mlp", method) for method in METHODS]
+CASES += [(name, method) for name in ("cnn1d", "cnn2d", "hart") for method in ("fedali", "l2only", "fedavg")]
+
+
+@pytest.mark.parametrize(("name", "method"), CASES)
+def test_stacked_clients_equal_the_loop_after_twenty_steps(name, method):
+    method = build_method(method, {})
+    shape, model = _model(name, ALP if method.uses_prototypes else None)
+    jobs = _jobs(model, shape, (25, 40, 9, 32))  # the longest takes 20 steps
+    loop, stacked = _engines(
+        "stacked", model, shape, method, Adam(1e-3), TrainingSettings(epochs=4, batch_size=8)
+    )
+    _assert_same(loop.train(jobs), stacked.train(jobs), 1e-10)
+
+
+@settings(max_examples=8)
+@given(
+    counts=st.lists(st.integers(1, 30), min_size=1, max_size=7),
+    batch=st.integers(1, 12),
+    epochs=st.integers(1, 3),
+    momentum=st.sampled_from([None, 0.0, 0.9]),
+)
+def test_stacking_works_for_any_sizes(counts, batch, epochs, momentum):
+    shape, model = _model("mlp")
+    optimizer = Adam(1e-3) if momentum is None else SGD(1e-2, momentum)
+    jobs = _jobs(model, shape, counts, occupancy=True)
+    training = TrainingSettings(epochs, batch)
+    loop, stacked = _engines("stacked", model, shape, build_method("fedali", {}), optimizer, training)
+    _assert_same(loop.train(jobs), stacked.train(jobs), 1e-10)
+
+
+def test_stacked_predictions_equal_the_loop():
+    shape, model = _model("cnn1d")
+    jobs = _jobs(model, shape, (20, 11))
+    loop, stacked = _engines(
+        "stacked", model, shape, build_method("fedali", {}), Adam(), TrainingSettings(1, 8)
+    )
+    for matcher in ("cosine", "ot"):
+        queries = [
+            Query(job.theta, job.local_prototypes, tuple(j.samples for j in jobs), 0.3, matcher)
+            for job in jobs
+        ]
+        for expected, found in zip(loop.predict(queries), stacked.predict(queries), strict=True):
+            for a, b in zip(expected, found, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"
+)  # Ray's own
+def test_processes_of_a_ray_cluster_equal_the_loop():
+    from fedali_simulations.engines.ray import RayEngine
+
+    shape, model = _model("mlp")
+    method, training = build_method("fedali", {}), TrainingSettings(2, 8)
+    jobs = _jobs(model, shape, (25, 4, 9, 32), occupancy=True, dtype=np.float32)
+    loop = LoopEngine(model, method, Adam(), training, decay=0.7)
+    spread = RayEngine(model, method, Adam(), training, input_shape=shape, decay=0.7, workers=2, inner="loop")
+    try:
+        trained = list(loop.train(jobs))
+        for expected, found in zip(trained, spread.train(jobs), strict=True):
+            np.testing.assert_array_equal(expected.theta, found.theta)
+            np.testing.assert_array_equal(expected.occupancy, found.occupancy)
+        queries = [Query(t.theta, t.local_prototypes, tuple(j.samples for j in jobs), 0.3) for t in trained]
+        for expected, found in zip(loop.predict(queries), spread.predict(queries), strict=True):
+            for a, b in zip(expected, found, strict=True):
+                np.testing.assert_array_equal(a, b)
+    finally:
+        spread.close()
+
+
+needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("compiled")
+
+
+@needs_compiler
+@pytest.mark.parametrize(("name", "method"), [("cnn1d", "fedali"), ("cnn2d", "fedavg")])
+def test_the_compiled_step_equals_the_loop_after_twenty_steps(name, method, cache):
+    method = build_method(method, {})
+    shape, model = _model(name, ALP if method.uses_prototypes else None)
+    jobs = _jobs(model, shape, (25, 40, 9, 32), occupancy=method.uses_prototypes)
+    loop, compiled = _engines(
+        "compiled", model, shape, method, Adam(1e-3), TrainingSettings(4, 8), cache=cache
+    )
+    trained = list(loop.train(jobs))
+    _assert_same(trained, compiled.train(jobs), 1e-10)
+    made = sorted(cache.iterdir())
+    again = CompiledEngine(
+        model,
+        method,
+        Adam(1e-3),
+        TrainingSettings(4, 8),
+        input_shape=shape,
+        decay=0.7,
+        dtype=torch.float64,
+        cache=cache,
+    )
+    assert sorted(cache.iterdir()) == made  # nothing was compiled twice
+    _assert_same(trained, again.train(jobs), 1e-10)
+    queries = [
+        Query(t.theta, t.local_prototypes, tuple(j.samples for j in jobs), 0.3, m)
+        for t in trained
+        for m in ("cosine", "ot")
+    ]
+    for expected, found in zip(loop.predict(queries), compiled.predict(queries), strict=True):
+        for a, b in zip(expected, found, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_half_batches_only_where_they_change_nothing():
+    layers = _model("cnn1d")[1].alp_layers
+    assert batch_sizes(layers, 7) == (7, 4)  # k is 1 for both with 4 prototypes
+    assert batch_sizes(layers, 8) == (8,)  # 2 tokens a prototype, or 1
+    assert batch_sizes([], 64) == (64, 32)
+    assert batch_sizes([], 1) == (1,)
+
+
+@needs_compiler
+def test_a_compiler_that_fails_is_named_in_one_line(tmp_path, monkeypatch):
+    from fedali.capture import capture_predict
+    from fedali.errors import FedaliError
+
+    broken = tmp_path / "g++"
+    broken.write_text("#!/bin/sh\necho no more disk >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CXX", str(broken))
+    shape, model = _model("mlp", None)
+    graph = capture_predict(model, matcher="cosine", input_shape=shape, batch=2)
+    with pytest.raises(FedaliError, match=r"compiler failed.*engine 'loop'"):
+        compile_graphs(lambda: [graph], tmp_path / "cache")
+
+
+def test_the_key_of_a_graph_knows_all_that_changes_it():
+    shape, model = _model("cnn1d")
+    method, optimizer = build_method("fedali", {}), Adam()
+    key = structure_key(model, method, optimizer, 8)
+    other_seed = build_model("cnn1d", shape, 3, alp=ALP, seed=2, **MODELS["cnn1d"][1])
+    assert structure_key(other_seed, method, optimizer, 8) == key
+    others = [
+        structure_key(_model("cnn1d", ALPSettings(num_prototypes=(4,), scale=2.0))[1], method, optimizer, 8),
+        structure_key(_model("cnn1d", None)[1], method, optimizer, 8),
+        structure_key(model, build_method("fedavg", {}), optimizer, 8),
+        structure_key(model, method, Adam(beta1=0.8), 8),
+        structure_key(model, method, optimizer, 9),
+        structure_key(
+            build_model("cnn1d", shape, 3, alp=ALP, seed=1, channels=(16, 16), kernel=3), method, optimizer, 8
+        ),
+    ]
+    assert len({key, *others}) == 1 + len(others)
+    model.register_buffer("scale", torch.ones(2))
+    with_buffer = structure_key(model, method, optimizer, 8)
+    model.scale[0] = 2
+    assert structure_key(model, method, optimizer, 8) != with_buffer
+    model.table = {"a": 1}
+    assert structure_key(model, method, optimizer, 8) is None
