@@ -20,7 +20,7 @@ from benchmarks.clients import draw_sizes, write_clients
 from benchmarks.engines import compared
 from benchmarks.measure import machine
 from benchmarks.order import Order
-from benchmarks.processes import ROOT, Launcher
+from benchmarks.processes import ROOT, Launcher, leave_nothing
 from benchmarks.workloads import BATCH_SIZE, EPOCHS, WORKLOADS, Workload, flops_per_sample
 
 RIVALS = ("flower-ray", "pfl")
@@ -181,6 +181,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Run, then write results and the page."""
     arguments = _arguments()
+    leave_nothing()
     quick = arguments.quick
     plan = Plan(
         workloads=tuple(arguments.workloads),

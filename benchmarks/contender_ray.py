@@ -70,7 +70,7 @@ def run(order: Order) -> Outcome:
         num_supernodes=len(clients.y),
         backend_config={
             "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
-            "init_args": {"num_cpus": order.workers, "_temp_dir": f"{order.scratch}/ray"},
+            "init_args": {"num_cpus": order.workers},
         },
     )
     return Outcome(clock, plain.final_loss(model, clients), versions("flwr", "ray", "torch", "numpy"))

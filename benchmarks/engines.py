@@ -15,6 +15,7 @@ from fedali.optimizers import Optimizer
 from fedali_simulations.engines import (
     Engine,
     EngineName,
+    LoopEngine,
     Query,
     TrainingSettings,
     TrainJob,
@@ -74,6 +75,8 @@ def make_engine(
 class EchoEngine:
     """Gives back what it got: what is left is the cost of everything around training."""
 
+    cohort_size = LoopEngine.cohort_size
+
     def train(self, jobs: Iterable[TrainJob]) -> Iterator[TrainResult]:
         """Each job's own start."""
         for job in jobs:
@@ -90,6 +93,11 @@ class TimedEngine:
 
     def __init__(self, engine: Engine, watch: Stopwatch) -> None:
         self._engine, self._watch = engine, watch
+
+    @property
+    def cohort_size(self) -> int:
+        """As the engine says."""
+        return self._engine.cohort_size
 
     def train(self, jobs: Iterable[TrainJob]) -> Iterator[TrainResult]:
         """As the engine does."""

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -81,8 +82,19 @@ class Launcher:
             "XDG_CACHE_HOME": str(self.scratch / "cache"),
             "TORCHINDUCTOR_CACHE_DIR": str(self.scratch / "cache" / "inductor"),
             "FLWR_HOME": str(self.scratch / "flwr"),
+            "RAY_TMPDIR": str(self.scratch),
         }
         return {**os.environ, **_QUIET, **threads, **caches, "PYTHONPATH": str(ROOT)}
+
+
+def leave_nothing() -> None:
+    """Let a request to end this process raise, so that processes and folders are cleaned up as after Ctrl-C."""
+
+    def end(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt the cleaning up
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks import report
 from benchmarks.engines import MissingEngineError, make_engine
 from benchmarks.measure import RoundClock, machine, memory, versions
-from benchmarks.processes import Launcher
+from benchmarks.processes import Launcher, leave_nothing
 from benchmarks.simulator import Simulation, build_simulation, make_federation
 from benchmarks.workloads import BATCH_SIZE, LEARNING_RATE, SEED
 from fedali.methods import FedAli, SharedState, build_method
@@ -149,6 +149,7 @@ def main() -> None:
     if arguments.case:
         _child(arguments.case)
         return
+    leave_nothing()
     scale = 10 if arguments.quick else 1
     clients, everyone = 10_000 // scale, 1_000 // scale
     cases = []

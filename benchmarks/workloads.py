@@ -107,7 +107,7 @@ WORKLOADS = {
         ),
         Workload(
             "As",
-            "the same with 16, 32, 32 channels",
+            "the CNN of A with 16, 32, 32 channels",
             (128, 6),
             6,
             24,

@@ -3,7 +3,7 @@
 Convolutions stay what they are forwards. Backwards, what was fastest of five to eight ways for each gradient (one
 thread of an AMD EPYC, onnxruntime 1.32, batch 64): in one dimension, one matrix product over all windows; in two,
 ``ConvTranspose`` for the input, which took 0.4-0.6 of the time of products over windows, and for the kernel one
-product for each tap, 0.6-0.9 of it.
+product for each tap, 0.5-0.7 of it.
 """
 
 from __future__ import annotations

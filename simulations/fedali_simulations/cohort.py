@@ -21,7 +21,6 @@ from fedali_simulations.store import ClientStore
 from fedali_simulations.tensorfile import Piece
 
 _TRAIN, _SAMPLE, _TEST = 0, 1, 2  # what a random stream is for
-_CHUNK = 32  # clients whose trained models are in memory together
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class CohortSite:
         participants = self._participants(settings.round)
         tested = self._tested_on_everyone(participants, settings)
         self._trained = {}
-        for chunk in _chunks(participants):
+        for chunk in self._chunks(participants):
             results = []
             for client, result in zip(chunk, self._train(chunk, settings.round, shared), strict=True):
                 self._check(client, result, settings.round)
@@ -128,7 +127,7 @@ class CohortSite:
     def adapt(self, clients: Sequence[int], round_: int, shared: SharedState) -> ClientMetrics:
         """Clients that never took part: accuracy of the server's model, and after one local training from it."""
         metrics, influence = _Columns(), self.method.influence(round_)
-        for chunk in _chunks(clients):
+        for chunk in self._chunks(clients):
             for client, result in zip(chunk, self._train(chunk, round_, shared), strict=True):
                 metrics.add(client=client, samples=len(self.cohort.train[client]))
                 test = self.cohort.test[client]
@@ -161,6 +160,10 @@ class CohortSite:
                 yield client, Piece(whole, partial(self._read_trained, client))
             elif client in self.store:
                 yield client, Piece(self.store.sizes, partial(self.store.record, client))
+
+    def _chunks(self, clients: Sequence[int]) -> Iterator[Sequence[int]]:
+        size = self.engine.cohort_size
+        return (clients[start : start + size] for start in range(0, len(clients), size))
 
     def _train(self, clients: Sequence[int], round_: int, shared: SharedState) -> Iterator[TrainResult]:
         influence = self.method.influence(round_)
@@ -262,10 +265,6 @@ class CohortSite:
                 f"{name}_f1": macro_f1(labels, predicted, self.cohort.classes),
             }
         )
-
-
-def _chunks(clients: Sequence[int]) -> Iterator[Sequence[int]]:
-    return (clients[start : start + _CHUNK] for start in range(0, len(clients), _CHUNK))
 
 
 def _joined(sets: Sequence[Samples]) -> Labels:

@@ -37,20 +37,16 @@ SMALL = {
     "cnn2d": ((2, 9, 8), {"kernel": 3, "channels": (4, 8), "embedding": 6}),
     "hart": ((32, 6), {"dim": 32, "kernels": (3,), "hidden": 16}),
 }
-CASES = {  # every model without ALP layers and with them, and every setting of those
+CASES = {  # every model, and every setting of ALP layers; each takes seconds to export
     "mlp-plain-sgd": ("mlp", None, SGD(0.05, 0.0)),
-    "mlp-ot-bulk": ("mlp", ALPSettings(num_prototypes=(2,), scale=3.0), Adam()),
     "mlp-euclidean-single-last": (
         "mlp",
         _alp(matcher="euclidean", update="single", duplicates="last"),
         Adam(),
     ),
-    "cnn1d-plain": ("cnn1d", None, Adam()),
     "cnn1d-cosine-single": ("cnn1d", _alp(matcher="cosine", update="single", gated=False), SGD(0.05)),
-    "cnn2d-plain": ("cnn2d", None, Adam()),
     "cnn2d-euclidean-bulk": ("cnn2d", _alp(matcher="euclidean"), Adam()),
-    "hart-plain": ("hart", None, Adam()),
-    "hart-ot-single": ("hart", _alp(update="single"), Adam()),
+    "hart-ot-bulk": ("hart", ALPSettings(num_prototypes=(2,), decay=0.7, scale=3.0), Adam()),
 }
 
 
@@ -88,12 +84,8 @@ class Exported(NamedTuple):
         return list(found.values())
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(case, marks=pytest.mark.xdist_group(f"onnx-{case}")) for case in CASES],
-)
-def exported(request):
-    name, alp, optimizer = CASES[request.param]
+def _export(case):
+    name, alp, optimizer = CASES[case]
     shape, options = SMALL[name]
     model = build_model(name, shape, CLASSES, alp=alp, seed=0, **options)
     graph = capture_step(
@@ -110,7 +102,7 @@ def _relative(found, expected, start):
     return ((found - expected).norm() / (expected - start).norm()).item()
 
 
-def test_one_step_is_the_eager_step(exported):
+def _one_step_is_the_eager_step(exported):
     inputs = exported.inputs()
     expected, found = exported.step(*inputs), exported.run(*inputs)
     assert _relative(found[0], expected[0], inputs[0]) <= 1e-5
@@ -122,7 +114,7 @@ def test_one_step_is_the_eager_step(exported):
     torch.testing.assert_close(found[4:], expected[4:])
 
 
-def test_ten_steps_stay_close(exported):
+def _ten_steps_stay_close(exported):
     ours = theirs = start = exported.inputs()[:4]
     for t in range(1, 11):
         rest = exported.inputs(t)[4:]
@@ -135,7 +127,7 @@ def test_ten_steps_stay_close(exported):
     torch.testing.assert_close(ours[3], theirs[3], atol=0.02, rtol=0)
 
 
-def test_no_gradient_moves_nothing(exported):
+def _no_gradient_moves_nothing(exported):
     """What Adam's epsilon is for; optimizers of graphs have been seen to delete it."""
     inputs = exported.inputs()
     inputs[1:3] = map(torch.zeros_like, inputs[1:3])
@@ -146,16 +138,16 @@ def test_no_gradient_moves_nothing(exported):
     assert found[4:] == (0, 0, 0)
 
 
-def test_epsilon_is_a_number_of_the_graph(exported):
+def _epsilon_is_a_number_of_the_graph(exported):
     if isinstance(exported.optimizer, Adam):
         inputs = exported.inputs()
         inputs[1:3] = [torch.full_like(inputs[1], 1e-8), torch.zeros_like(inputs[2])]
         inputs[6] = torch.zeros(BATCH)
         expected, found = exported.step(*inputs), exported.run(*inputs)
-        assert _relative(found[0], expected[0], inputs[0]) < 1e-4  # both are half a step of sign descent
+        assert _relative(found[0], expected[0], inputs[0]) < 1e-4  # 0.9 of a step; without it, infinite
 
 
-def test_padding_changes_nothing(exported):
+def _padding_changes_nothing(exported):
     inputs = exported.inputs()
     known = exported.run(*inputs)
     inputs[4][-2:] = 100 * torch.randn(inputs[4][-2:].shape)
@@ -164,7 +156,7 @@ def test_padding_changes_nothing(exported):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
 
 
-def test_the_model_is_one_plain_graph_with_all_inputs(exported):
+def _the_model_is_one_plain_graph_with_all_inputs(exported):
     model = onnx.load_from_string(exported.bytes)
     onnx.checker.check_model(model, full_check=True)
     assert tuple(value.name for value in model.graph.input) == STEP_INPUTS
@@ -179,13 +171,16 @@ def test_the_model_is_one_plain_graph_with_all_inputs(exported):
     assert len(exported.bytes) < 150_000
 
 
-def test_the_same_graph_gives_the_same_bytes():
-    def made():
-        model = build_model("mlp", (4,), 2, hidden=(3,))
-        objective = build_method("fedavg").objective
-        return export_graph(capture_step(model, objective, SGD(), input_shape=(4,), batch=2, table=ONNX))
-
-    assert made() == made()
+@pytest.mark.parametrize("case", CASES)
+def test_the_exported_step(case):
+    """All at once: an export takes seconds."""
+    exported = _export(case)
+    _the_model_is_one_plain_graph_with_all_inputs(exported)
+    _one_step_is_the_eager_step(exported)
+    _ten_steps_stay_close(exported)
+    _no_gradient_moves_nothing(exported)
+    _epsilon_is_a_number_of_the_graph(exported)
+    _padding_changes_nothing(exported)
 
 
 def test_a_missing_package_is_named(monkeypatch):
@@ -201,7 +196,7 @@ def _rewritten(function, *tensors):
     return module, module(*tensors)
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(
     dimensions=st.integers(1, 2),
     channels=st.tuples(st.integers(1, 3), st.integers(1, 4)),

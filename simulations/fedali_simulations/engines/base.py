@@ -17,6 +17,8 @@ from fedali.data import Normalisation
 Vector = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.int64]
 
+COHORT_SIZE = 32  # where more at once gain nothing
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -111,6 +113,11 @@ class Query:
 
 class Engine(Protocol):
     """Trains clients and predicts with models, in whatever way is fast on this machine; results in order."""
+
+    @property
+    def cohort_size(self) -> int:
+        """How many clients a site should give at once; their trained models are in memory together."""
+        ...
 
     def train(self, jobs: Iterable[TrainJob]) -> Iterator[TrainResult]:
         """Train each client of ``jobs``."""

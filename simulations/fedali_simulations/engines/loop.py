@@ -29,6 +29,7 @@ from fedali.step import (
     make_step,
 )
 from fedali_simulations.engines.base import (
+    COHORT_SIZE,
     Labels,
     Query,
     TrainingSettings,
@@ -64,6 +65,7 @@ class LoopEngine:
         device: where it computes.
     """
 
+    cohort_size = COHORT_SIZE
     inference_batch = 256
 
     def __init__(

@@ -8,6 +8,7 @@ Samples and the server's state are sent once and stay in Ray's object store.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ from fedali.methods import Method
 from fedali.models import Model
 from fedali.optimizers import Optimizer
 from fedali_simulations.engines.base import (
+    COHORT_SIZE,
     Engine,
     Labels,
     Query,
@@ -48,6 +50,8 @@ class RayEngine:
         inner: the engine in each process: ``compiled`` or ``loop``; None for what the machine has.
     """
 
+    cohort_size = COHORT_SIZE
+
     def __init__(
         self,
         model: Model,
@@ -69,8 +73,10 @@ class RayEngine:
             raise MissingExtraError("ray", "ray") from error
         self._ray: Any = ray
         if not ray.is_initialized():
-            local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
-            ray.init(log_to_driver=False, logging_level="ERROR", **local)
+            cores = None if os.environ.get("RAY_ADDRESS") else workers
+            ray.init(
+                num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+            )
         actor = ray.remote(num_cpus=1, num_gpus=gpus)(_Worker)
         self._workers = [
             actor.remote(model, method, optimizer, settings, tuple(input_shape), decay, inner)

@@ -22,6 +22,7 @@ from fedali.models import Model
 from fedali.optimizers import Optimizer
 from fedali.step import State
 from fedali_simulations.engines.base import (
+    COHORT_SIZE,
     Labels,
     Query,
     Samples,
@@ -33,7 +34,6 @@ from fedali_simulations.engines.loop import LoopEngine
 
 StackedStep = Callable[..., tuple[Tensor, ...]]
 
-_CPU_COHORT = 32
 _MEMORY_SHARE = 0.4  # of a GPU's free memory, for what a step computes
 
 
@@ -100,7 +100,7 @@ class StackedEngine:
     def _fitting(self) -> int:
         """How many clients' steps the GPU's memory holds, from the sizes of everything one step computes."""
         if self.device.type != "cuda":
-            return _CPU_COHORT
+            return COHORT_SIZE
         values = (node.meta.get("tensor_meta") for node in self._graph.module.graph.nodes)
         each = sum(v.shape.numel() * v.dtype.itemsize for v in values if hasattr(v, "shape"))
         free, _ = torch.cuda.mem_get_info(self.device)

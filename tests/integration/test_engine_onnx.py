@@ -1,0 +1,80 @@
+"""Clients trained by onnxruntime against the same clients trained by the readable engine."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fedali.capture import capture_predict
+from fedali.data import Normalisation
+from fedali.methods import build_method
+from fedali.models import ALPSettings, build_model
+from fedali.optimizers import SGD, Adam
+from fedali_simulations.engines import LoopEngine, Query, Samples, TrainingSettings, TrainJob
+from fedali_simulations.engines.onnx import OnnxEngine, export_graphs
+
+ALP = ALPSettings(num_prototypes=(4,), decay=0.7, scale=3.0)
+CASES = {"fedali": ("fedali", Adam(1e-4), ALP), "fedavg": ("fedavg", SGD(1e-2), None)}
+TRAINING = TrainingSettings(epochs=2, batch_size=7)  # the last batches are of 7 and of 4
+
+
+def _jobs(model, shape):
+    rng = np.random.default_rng(0)
+    theta = model.theta().numpy()
+    local, shared = rng.standard_normal((2, model.prototype_layout.size)).astype(np.float32)
+    jobs = []
+    for client, count in enumerate((25, 3, 9, 17, 7)):
+        x = rng.standard_normal((count, *shape)).astype(np.float16)
+        samples = Samples(x, rng.integers(0, 3, count), Normalisation(np.float32(0.1), np.float32(1.5)))
+        start = theta + 1e-2 * rng.standard_normal(theta.shape).astype(np.float32)
+        seed = np.random.SeedSequence([7, client])
+        jobs.append(TrainJob(samples, start, local, theta, shared, 0.3, seed, len(local) > 0))
+    return jobs
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_clients_equal_those_of_the_loop(case, tmp_path):
+    method, optimizer, alp = CASES[case]
+    shape = (3, 4)
+    model = build_model("mlp", shape, 3, alp=alp, seed=1, hidden=(8, 6))
+    arguments = (model, build_method(method), optimizer, TRAINING)
+    jobs, loop = _jobs(model, shape), LoopEngine(*arguments, decay=0.7)
+
+    def onnx(workers):
+        return OnnxEngine(*arguments, input_shape=shape, decay=0.7, workers=workers, cache=tmp_path)
+
+    engine = onnx(2)
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert sorted(path.suffix for path in made) == [".json", ".onnx", ".onnx", ".onnx"]
+    again = onnx(1)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == made  # nor captured again
+    trained = list(engine.train(jobs))  # all kept: no client may write into another's result
+    for job, expected, found in zip(jobs, loop.train(jobs), trained, strict=True):
+        np.testing.assert_allclose(found.theta, expected.theta, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(found.local_prototypes, expected.local_prototypes, rtol=0, atol=1e-4)
+        assert not np.array_equal(found.theta, job.theta)
+        assert found.loss == pytest.approx(expected.loss, rel=1e-4)
+        assert found.accuracy == expected.accuracy
+        if job.count_occupancy:
+            np.testing.assert_array_equal(found.occupancy, expected.occupancy)
+    for a, b in zip(trained, again.train(jobs), strict=True):  # the number of workers changes no bit
+        np.testing.assert_array_equal(a.theta, b.theta)
+        np.testing.assert_array_equal(a.local_prototypes, b.local_prototypes)
+        assert (a.loss, a.accuracy) == (b.loss, b.accuracy)
+    for matcher in ("cosine", "ot", "euclidean", None):
+        queries = [
+            Query(job.theta, job.local_prototypes, tuple(j.samples for j in jobs[i:]), 0.3, matcher)
+            for i, job in enumerate(jobs)
+        ]
+        for expected, found in zip(loop.predict(queries), engine.predict(queries), strict=True):
+            for a, b in zip(expected, found, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+def test_a_folder_that_cannot_be_written_is_no_error(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    model = build_model("mlp", (4,), 2, hidden=(3,))
+    graph = capture_predict(model, matcher=None, input_shape=(4,), batch=2)
+    (exported,) = export_graphs(lambda: [graph], blocked)
+    assert exported
