@@ -37,15 +37,18 @@ SMALL = {
     "cnn2d": ((2, 9, 8), {"kernel": 3, "channels": (4, 8), "embedding": 6}),
     "hart": ((32, 6), {"dim": 32, "kernels": (3,), "hidden": 16}),
 }
-CASES = {  # every model, and every setting of ALP layers; each takes seconds to export
+CASES = {  # every model without ALP layers and with them, and every setting of those
     "mlp-plain-sgd": ("mlp", None, SGD(0.05, 0.0)),
     "mlp-euclidean-single-last": (
         "mlp",
         _alp(matcher="euclidean", update="single", duplicates="last"),
         Adam(),
     ),
+    "cnn1d-plain": ("cnn1d", None, Adam()),
     "cnn1d-cosine-single": ("cnn1d", _alp(matcher="cosine", update="single", gated=False), SGD(0.05)),
+    "cnn2d-plain": ("cnn2d", None, Adam()),
     "cnn2d-euclidean-bulk": ("cnn2d", _alp(matcher="euclidean"), Adam()),
+    "hart-plain": ("hart", None, Adam()),
     "hart-ot-bulk": ("hart", ALPSettings(num_prototypes=(2,), decay=0.7, scale=3.0), Adam()),
 }
 
