@@ -17,7 +17,7 @@ from benchmarks.simulator import build_simulation, make_federation
 from benchmarks.workloads import BATCH_SIZE, INFLUENCE, LEARNING_RATE, SEED, WORKLOADS
 from fedali.methods import FedAli, SharedState
 from fedali.optimizers import Adam
-from fedali_simulations.engines import TrainingSettings
+from fedali_simulations.engines.base import TrainingSettings
 
 
 def run(order: Order) -> Outcome:

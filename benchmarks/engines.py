@@ -12,17 +12,9 @@ from fedali.errors import FedaliError
 from fedali.methods import Method
 from fedali.models import Model
 from fedali.optimizers import Optimizer
-from fedali_simulations.engines import (
-    Engine,
-    EngineName,
-    LoopEngine,
-    Query,
-    TrainingSettings,
-    TrainJob,
-    TrainResult,
-    build_engine,
-)
-from fedali_simulations.engines.base import Labels
+from fedali_simulations.engines.base import Engine, Labels, Query, TrainingSettings, TrainJob, TrainResult
+from fedali_simulations.engines.choose import EngineName, build_engine
+from fedali_simulations.engines.loop import LoopEngine
 
 
 def compared() -> tuple[str, ...]:

@@ -26,7 +26,8 @@ from benchmarks.workloads import BATCH_SIZE, LEARNING_RATE, SEED
 from fedali.methods import FedAli, SharedState, build_method
 from fedali.models import ALPSettings, Model, build_model
 from fedali.optimizers import Adam
-from fedali_simulations.engines import TrainingSettings, resolve
+from fedali_simulations.engines.base import TrainingSettings
+from fedali_simulations.engines.choose import resolve
 
 SHAPE, CLASSES, SAMPLES, EPOCHS = (128, 6), 6, 40, 2
 _CHUNK = 500  # clients whose samples are made at once

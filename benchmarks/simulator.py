@@ -22,7 +22,7 @@ from fedali_server.client_app import make_client_app
 from fedali_server.contract import Site
 from fedali_server.strategy import PersonalisedStrategy, RoundResult
 from fedali_simulations.cohort import Cohort, CohortSettings, CohortSite
-from fedali_simulations.engines import Engine
+from fedali_simulations.engines.base import Engine
 from fedali_simulations.folder import Checkpoint, RunFolder
 from fedali_simulations.grid import LocalGrid
 from fedali_simulations.store import ClientStore

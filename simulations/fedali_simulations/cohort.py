@@ -14,8 +14,7 @@ from fedali.errors import FedaliError
 from fedali.methods import Contribution, Layouts, Method, SharedState, Trained
 from fedali.metrics import accuracy, macro_f1
 from fedali_server.contract import ClientMetrics, RoundSettings, SiteReply
-from fedali_simulations.engines import Engine, Query, Samples, TrainJob, TrainResult
-from fedali_simulations.engines.base import Labels, Vector
+from fedali_simulations.engines.base import Engine, Labels, Query, Samples, TrainJob, TrainResult, Vector
 from fedali_simulations.recordfile import RecordFile, as_vector
 from fedali_simulations.store import ClientStore
 from fedali_simulations.tensorfile import Piece

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from fedali.methods import describe_methods
-from fedali_simulations import run
+from fedali_simulations.jobs import Progress as JobProgress
 from fedali_simulations.results import MEASURES, Results
 from fedali_simulations.scenario import Scenario, builtin_scenarios
 
@@ -52,7 +52,7 @@ class Display:
                 f"stopped; continue with: fedali simulate --resume {self._folder}", highlight=False
             )
 
-    def report(self, progress: run.Progress) -> None:
+    def report(self, progress: JobProgress) -> None:
         """Move a bar."""
         key = (progress.label, progress.seed)
         if key not in self._bars:

@@ -15,11 +15,12 @@ from fedali.errors import MissingExtraError
 from fedali.files import write_text
 from fedali.methods import Method, build_method
 from fedali_server.strategy import PersonalisedStrategy
-from fedali_simulations import setup, study
+from fedali_simulations import federation, setup, study
 from fedali_simulations.cohort import CohortSite
 from fedali_simulations.folder import RunFolder
+from fedali_simulations.jobs import Report
 from fedali_simulations.results import Results
-from fedali_simulations.run import Report, RoundWriter, run_job
+from fedali_simulations.run import RoundWriter, run_job
 from fedali_simulations.scenario import Scenario
 from fedali_simulations.store import ClientStore
 
@@ -103,7 +104,7 @@ def _rooms(method: Method) -> dict[str, tuple[Callable[..., Any], ...]]:
             ClientStore.checkpoint,
         ),
         "models: best and personal": (RunFolder.write_best, RunFolder.write_personal),
-        _DATA: (setup.build_setup, setup.load_federation, run_job),
+        _DATA: (setup.build_setup, federation.load_federation, run_job),
         _PICTURES: (study.run,),
     }
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 from flwr.app import Context
@@ -17,51 +14,12 @@ from fedali_server import records
 from fedali_server.client_app import make_client_app
 from fedali_server.contract import Site
 from fedali_server.strategy import PersonalisedStrategy, RoundResult
-from fedali_simulations.engines import resolve
 from fedali_simulations.folder import Checkpoint, RunFolder
 from fedali_simulations.grid import LocalGrid
-from fedali_simulations.scenario import MethodSettings, Scenario, TrainingSettings
+from fedali_simulations.jobs import Job, Progress, Report, identity
+from fedali_simulations.scenario import TrainingSettings
 from fedali_simulations.setup import Setup, build_setup
 from fedali_simulations.tensorfile import Piece
-
-
-@dataclass(frozen=True)
-class Job:
-    """One line of a scenario's table and one seed; ``workers`` is the number of threads."""
-
-    scenario: Scenario
-    line: MethodSettings
-    seed: int
-    folder: Path
-    workers: int = 1
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A round of a job is complete; ``round`` 0: the job has begun."""
-
-    label: str
-    seed: int
-    round: int
-    rounds: int
-    personalisation: float | None = None
-
-
-Report = Callable[[Progress], None]
-
-
-def identity(scenario: Scenario, line: MethodSettings, seed: int) -> dict[str, str]:
-    """What a checkpoint must agree on to be resumed: everything that changes numbers, but not how many rounds."""
-    settings = scenario.model_dump(mode="json", exclude={"methods", "seed", "seeds", "name", "description"})
-    for name in ("rounds", "keep_models"):
-        settings["training"].pop(name)
-    settings["training"]["engine"] = resolve(scenario.training.engine)  # engines differ in the last bits
-    text = repr((sorted(settings.items()), line.model_dump(mode="json")))
-    return {
-        "method": line.title,
-        "seed": str(seed),
-        "settings": hashlib.sha256(text.encode()).hexdigest()[:16],
-    }
 
 
 def run_job(job: Job, report: Report = lambda _: None) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from fedali.errors import SettingsError, did_you_mean
 from fedali.methods import build_method
-from fedali.models import MODELS
+from fedali.models import MODEL_NAMES
 from fedali_simulations.engines.choose import EngineName
 
 _SUFFIX = ".toml"
@@ -92,8 +92,8 @@ class ModelSettings(_Settings):
 
     @model_validator(mode="after")
     def _known(self) -> ModelSettings:
-        if self.name not in MODELS:
-            raise ValueError(f"unknown model {self.name!r}; {did_you_mean(self.name, MODELS)}")
+        if self.name not in MODEL_NAMES:
+            raise ValueError(f"unknown model {self.name!r}; {did_you_mean(self.name, MODEL_NAMES)}")
         return self
 
 

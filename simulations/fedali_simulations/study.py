@@ -10,22 +10,24 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from fedali.errors import CheckpointError, SettingsError
+from fedali.errors import CheckpointError, MissingExtraError, SettingsError
 from fedali.files import write_text
 from fedali.version import __version__
+from fedali_simulations.federation import SOURCES, load_federation
 from fedali_simulations.folder import RunFolder, safe_name
+from fedali_simulations.jobs import Job, Report, identity
 from fedali_simulations.results import Results, to_markdown
-from fedali_simulations.run import Job, Report, identity, run_job
 from fedali_simulations.scenario import Scenario, load_scenario
-from fedali_simulations.setup import SOURCES, load_federation
 from fedali_simulations.template import to_toml
 from fedali_simulations.workers import run_side_by_side
 
+_NEEDED = ("torch", "flwr")  # by the runs, each in a process of its own: better missed before they start
 _PACKAGES = ("numpy", "torch", "flwr", "pot", "scipy", "scikit-learn", "safetensors", "pandas")
 
 
@@ -82,6 +84,9 @@ def prepare(scenario: Scenario, out: Path | str | None = None) -> Path:
         raise SettingsError(
             f"{folder} holds a run already: continue it with --resume {folder}, or choose another --out"
         )
+    for module in _NEEDED:
+        if find_spec(module) is None:
+            raise MissingExtraError(module, "sim")
     scenario = _at_home(scenario)
     load_federation(scenario, scenario.seed)
     write_text(folder / "scenario.toml", to_toml(scenario))
@@ -205,6 +210,8 @@ def _run_jobs(jobs: Sequence[Job], workers: int, report: Report) -> None:
     """Jobs side by side in processes; where there are more workers than jobs, each job gets threads."""
     jobs = [replace(job, workers=max(1, workers // len(jobs))) for job in jobs]
     if len(jobs) == 1 or workers == 1:
+        from fedali_simulations.run import run_job
+
         for job in jobs:
             run_job(job, report)
     else:

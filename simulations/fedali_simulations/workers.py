@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from fedali import errors
 from fedali.errors import FedaliError
-from fedali_simulations.run import Job, Progress, Report, run_job
+from fedali_simulations.jobs import Job, Progress, Report
 from fedali_simulations.scenario import load_scenario
 
 
@@ -121,6 +121,7 @@ def _from_json(found: dict[str, Any]) -> Job:
 
 def _work(orders: IO[str], answers: IO[str]) -> None:
     """The worker process: run each job that comes in, say how it goes."""
+    from fedali_simulations.run import run_job
 
     def say(message: Any) -> None:
         answers.write(json.dumps(message) + "\n")

@@ -128,9 +128,21 @@ def test_offline_without_data_says_what_to_do(tmp_path):
     assert "set FEDALI_DATA to a folder with motionsense.npz" in line
 
 
+WITHOUT = """
+import sys
+class Without:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {module!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Without())
+from fedali.cli import main
+main()
+"""
+
+
 def test_a_missing_extra_is_named(tmp_path):
     for module in ("typer", "torch"):
-        program = f"import sys; sys.modules[{module!r}] = None; from fedali.cli import main; main()"
+        program = WITHOUT.format(module=module)
         done = subprocess.run(
             [sys.executable, "-c", program, "simulate", "digits"],
             cwd=tmp_path,

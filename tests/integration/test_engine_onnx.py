@@ -10,7 +10,8 @@ from fedali.data import Normalisation
 from fedali.methods import build_method
 from fedali.models import ALPSettings, build_model
 from fedali.optimizers import SGD, Adam
-from fedali_simulations.engines import LoopEngine, Query, Samples, TrainingSettings, TrainJob
+from fedali_simulations.engines.base import Query, Samples, TrainingSettings, TrainJob
+from fedali_simulations.engines.loop import LoopEngine
 from fedali_simulations.engines.onnx import OnnxEngine, export_graphs
 
 ALP = ALPSettings(num_prototypes=(4,), decay=0.7, scale=3.0)

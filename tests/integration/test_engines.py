@@ -12,7 +12,7 @@ from fedali.data import Normalisation
 from fedali.methods import build_method
 from fedali.models import ALPSettings, build_model
 from fedali.optimizers import SGD, Adam
-from fedali_simulations.engines import Query, Samples, TrainingSettings, TrainJob
+from fedali_simulations.engines.base import Query, Samples, TrainingSettings, TrainJob
 from fedali_simulations.engines.compiled import CompiledEngine, batch_sizes
 from fedali_simulations.engines.compiler import compile_graphs, compiler
 from fedali_simulations.engines.identity import structure_key

@@ -15,14 +15,16 @@ from safetensors.numpy import load_file
 from fedali.errors import MissingExtraError
 from fedali_simulations import load_scenario, profiling
 from fedali_simulations.folder import read_best
-from fedali_simulations.run import Job, run_job
+from fedali_simulations.jobs import Job
+from fedali_simulations.run import run_job
 
 CLIENTS = 200
 RUN = """
 import sys
 from pathlib import Path
 from fedali_simulations import load_scenario
-from fedali_simulations.run import Job, run_job
+from fedali_simulations.jobs import Job
+from fedali_simulations.run import run_job
 
 scenario = load_scenario(sys.argv[1])
 run_job(Job(scenario, scenario.methods[0], 0, Path(sys.argv[2])))

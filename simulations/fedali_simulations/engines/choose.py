@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from fedali.errors import SettingsError
-from fedali.methods import Method
-from fedali.models import Model
-from fedali.optimizers import Optimizer
-from fedali_simulations.engines.base import Engine, TrainingSettings
+
+if TYPE_CHECKING:
+    from fedali.methods import Method
+    from fedali.models import Model
+    from fedali.optimizers import Optimizer
+    from fedali_simulations.engines.base import Engine, TrainingSettings
 
 EngineName = Literal["auto", "loop", "compiled", "onnx", "stacked", "ray"]
 

@@ -1,0 +1,50 @@
+"""What a study is made of: one run for each line of its table and each seed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedali_simulations.engines.choose import resolve
+from fedali_simulations.scenario import MethodSettings, Scenario
+
+
+@dataclass(frozen=True)
+class Job:
+    """One line of a scenario's table and one seed; ``workers`` is the number of threads."""
+
+    scenario: Scenario
+    line: MethodSettings
+    seed: int
+    folder: Path
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A round of a job is complete; ``round`` 0: the job has begun."""
+
+    label: str
+    seed: int
+    round: int
+    rounds: int
+    personalisation: float | None = None
+
+
+Report = Callable[[Progress], None]
+
+
+def identity(scenario: Scenario, line: MethodSettings, seed: int) -> dict[str, str]:
+    """What a checkpoint must agree on to be resumed: everything that changes numbers, but not how many rounds."""
+    settings = scenario.model_dump(mode="json", exclude={"methods", "seed", "seeds", "name", "description"})
+    for name in ("rounds", "keep_models"):
+        settings["training"].pop(name)
+    settings["training"]["engine"] = resolve(scenario.training.engine)  # engines differ in the last bits
+    text = repr((sorted(settings.items()), line.model_dump(mode="json")))
+    return {
+        "method": line.title,
+        "seed": str(seed),
+        "settings": hashlib.sha256(text.encode()).hexdigest()[:16],
+    }
