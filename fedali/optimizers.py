@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fedali.schedules import adam_schedule, sgd_schedule
+
 
 class Optimizer(Protocol):
     """What the local step needs of an optimizer."""
@@ -40,9 +42,7 @@ class Optimizer(Protocol):
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam (Kingma & Ba 2015). Bias corrections are computed in double precision on the host: in single precision
-    inside the step they cost 1e-5 of every early update.
-    """
+    """Adam (Kingma & Ba 2015); bias corrections come from the host, see ``fedali.schedules``."""
 
     learning_rate: float = 1e-3
     beta1: float = 0.9
@@ -55,7 +55,7 @@ class Adam:
 
     def schedule(self, step: int) -> tuple[float, float]:
         """``lr / (1 - beta1^t)`` and ``1 / sqrt(1 - beta2^t)``."""
-        return self.learning_rate / (1 - self.beta1**step), (1 - self.beta2**step) ** -0.5
+        return adam_schedule(step, self.learning_rate, self.beta1, self.beta2)
 
     def update(
         self,
@@ -85,7 +85,7 @@ class SGD:
 
     def schedule(self, step: int) -> tuple[float, float]:
         """The constant step size."""
-        return self.learning_rate, 1.0
+        return sgd_schedule(step, self.learning_rate)
 
     def update(
         self,

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.errors import DataError
+from fedali.normalisation import channel_axis as channel_axis
 
 Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
@@ -162,12 +163,3 @@ class Dataset:
             recording=self.recording[rows],
             start=self.start[rows],
         )
-
-
-def channel_axis(sample_dimensions: int) -> int:
-    """Axis of a sample that holds its channels: first for images [c, h, w], last for windows [t, c] and features [f].
-
-    >>> channel_axis(3), channel_axis(2), channel_axis(1)
-    (0, 1, 0)
-    """
-    return 0 if sample_dimensions == 3 else sample_dimensions - 1

@@ -11,16 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.data import shift as domain_shift
-from fedali.data.dataset import Dataset, channel_axis
+from fedali.data.dataset import Dataset
 from fedali.data.partition import Partition
 from fedali.data.split import Split, check_fractions, split
 from fedali.errors import DataError, SettingsError, did_you_mean
+from fedali.normalisation import Normalisation as Normalisation
+from fedali.normalisation import channel_axis, channel_shape, channel_statistics
 
 Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
 
 NORMALISATIONS = ("global", "client", "none")
-SMALLEST_STD = 1e-6
 
 _SPLIT, _DRAW, _APPLY = 1, 2, 3  # what a random stream is for; part of its seed
 
@@ -36,22 +37,6 @@ class ClientData:
     y_validation: Indices
     x_test: Array
     y_test: Indices
-
-
-@dataclass(frozen=True, eq=False)
-class Normalisation:
-    """Subtract ``mean``, divide by ``std``: float32 arrays that broadcast against one sample (or a batch).
-
-    >>> Normalisation(np.float32([1.0]), np.float32([2.0]))(np.float16([[3.0]]))
-    array([[1.]], dtype=float32)
-    """
-
-    mean: npt.NDArray[np.float32]
-    std: npt.NDArray[np.float32]
-
-    def __call__(self, x: Array) -> npt.NDArray[np.float32]:
-        """``x`` normalised, as float32 of the same shape."""
-        return (np.asarray(x, np.float32) - self.mean) / self.std
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,28 +188,11 @@ def _normalisations(
     """One normalisation per client, from training samples alone."""
     if normalise == "global":
         seen = [client.x_train for k, client in enumerate(clients) if k not in held_out]
-        return (_statistics(seen),) * len(clients)
+        return (channel_statistics(seen),) * len(clients)
     if normalise == "client":
-        return tuple(_statistics([c.x_train]) for c in clients)
-    shape = _channel_shape(clients[0].x_train)
+        return tuple(channel_statistics([c.x_train]) for c in clients)
+    shape = channel_shape(clients[0].x_train.shape[1:])
     return (Normalisation(np.zeros(shape, np.float32), np.ones(shape, np.float32)),) * len(clients)
-
-
-def _channel_shape(x: Array) -> tuple[int, ...]:
-    """Shape of one number per channel that broadcasts against a sample of ``x`` [n, *shape]."""
-    axis = channel_axis(x.ndim - 1)
-    return (x.shape[axis + 1], *(1,) * (x.ndim - 2 - axis))
-
-
-def _statistics(arrays: Sequence[Array]) -> Normalisation:
-    """Mean and standard deviation per channel of all ``arrays`` [n, *shape] together, in float64 and two passes."""
-    axes = tuple(d for d in range(arrays[0].ndim) if d != channel_axis(arrays[0].ndim - 1) + 1)
-    count = sum(x.size for x in arrays) // arrays[0].shape[channel_axis(arrays[0].ndim - 1) + 1]
-    mean = sum(x.sum(axis=axes, keepdims=True, dtype=np.float64) for x in arrays) / count
-    variance = sum(np.square(x - mean).sum(axis=axes, keepdims=True) for x in arrays) / count
-    shape = _channel_shape(arrays[0])
-    std = np.maximum(np.sqrt(variance), SMALLEST_STD)
-    return Normalisation(mean.reshape(shape).astype(np.float32), std.reshape(shape).astype(np.float32))
 
 
 def _notes(
