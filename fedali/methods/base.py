@@ -34,9 +34,9 @@ class Layouts:
     prototypes: Layout
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SharedState:
-    """What the server owns: theta [P] and global prototypes [L].
+    """What the server owns: theta [P] and global prototypes [L]. Its arrays are not written to.
 
     The personal part of ``theta`` keeps its initial values: what a new client starts from.
     """
@@ -121,7 +121,8 @@ class Method:
         """Client side: add what the client uploads to its site's total. Personal parameters are left out here."""
         where = shared_indices(self, layouts.parameters)
         if where.size:
-            total.theta.add(client.theta[where], client.samples)
+            everything = where.size == len(client.theta)
+            total.theta.add(client.theta if everything else client.theta[where], client.samples)
 
     def aggregate(self, total: Contribution, shared: SharedState, layouts: Layouts) -> SharedState:
         """Server side: the next shared state from everything uploaded."""
@@ -139,6 +140,13 @@ def _indices(patterns: tuple[str, ...], layout: Layout) -> npt.NDArray[np.int64]
     return chosen
 
 
+@lru_cache(maxsize=64)
+def _other_indices(patterns: tuple[str, ...], layout: Layout) -> npt.NDArray[np.int64]:
+    rest = np.setdiff1d(np.arange(layout.size), _indices(patterns, layout), assume_unique=True)
+    rest.setflags(write=False)
+    return rest
+
+
 def personal_indices(method: Method, layout: Layout) -> npt.NDArray[np.int64]:
     """Where theta is personal under ``method``: sorted indices."""
     return _indices(method.personal_parameters, layout)
@@ -146,7 +154,7 @@ def personal_indices(method: Method, layout: Layout) -> npt.NDArray[np.int64]:
 
 def shared_indices(method: Method, layout: Layout) -> npt.NDArray[np.int64]:
     """Where theta is shared under ``method``: sorted indices, the rest of ``personal_indices``."""
-    return np.setdiff1d(np.arange(layout.size), personal_indices(method, layout), assume_unique=True)
+    return _other_indices(method.personal_parameters, layout)
 
 
 def check_choices(method: Method) -> None:

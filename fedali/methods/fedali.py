@@ -15,6 +15,7 @@ In the first round the prototypes are still random, and do not pull (influence 0
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -22,7 +23,7 @@ import numpy as np
 from fedali.aggregation import kmeans, ot_aggregate, ot_align
 from fedali.errors import SettingsError
 from fedali.methods.base import Contribution, Layouts, Method, SharedState, Trained, Vector, check_choices
-from fedali.transport import Solver
+from fedali.transport import Solver, separation
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,18 @@ class FedAli(Method):
         occupancy = client.occupancy if self.needs_occupancy else None
         solver = self.solver if occupancy is None or self.solver != "auto" else "unbalanced"
         reference = layouts.prototypes.unflatten(shared.prototypes)
+        apart = _separations(shared, layouts) if solver == "auto" else {}
         for name, local in layouts.prototypes.unflatten(client.local_prototypes).items():
             masses = None if occupancy is None else occupancy[first : first + len(local)]
-            aligned[name] = ot_align(local, reference[name], weights=masses, method=solver)
+            options = {"weights": masses, "method": solver, "apart": apart.get(name)}
+            aligned[name] = ot_align(local, reference[name], **options)  # type: ignore[arg-type]
             first += len(local)
         return layouts.prototypes.flatten(aligned, np.float64)
+
+
+@lru_cache(maxsize=4)
+def _separations(shared: SharedState, layouts: Layouts) -> dict[str, Vector]:
+    """Of each layer's global prototypes; computed once a round, for all clients of a site."""
+    return {
+        name: separation(rows) for name, rows in layouts.prototypes.unflatten(shared.prototypes).items()
+    }

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fedali import transport
 from fedali.errors import DataError, MissingExtraError, SettingsError
-from fedali.transport import barycentric_projection, ot_align, transport_plan
+from fedali.transport import barycentric_projection, ot_align, separation, transport_plan
 
 SEEDS = st.integers(0, 2**32 - 1)
 quick = settings(deadline=None, max_examples=30)
@@ -208,6 +208,32 @@ def test_an_assignment_changes_no_number_and_copies():
     np.testing.assert_array_equal(aligned, client)
     aligned[:] = 0
     assert client.any()
+
+
+@quick
+@given(SEEDS, st.integers(1, 30), st.floats(0.0, 2.0))
+def test_knowing_the_separation_changes_no_result(seed, size, drift):
+    client, reference = _drifted(seed, size, 8, drift)
+    found = ot_align(client, reference, apart=separation(reference))
+    np.testing.assert_array_equal(found, ot_align(client, reference))
+
+
+def test_small_drift_is_recognised_without_costs(monkeypatch):
+    client, reference = _drifted(0, drift=0.01)
+    apart = separation(reference)
+    nearest = np.sort(ot.dist(reference, reference, metric="euclidean"), axis=1)[:, 1]
+    np.testing.assert_allclose(apart, nearest)
+    monkeypatch.setattr(transport, "_costs", None)
+    found = ot_align(client, reference, apart=apart)
+    np.testing.assert_array_equal(found, client)
+    assert not np.shares_memory(found, client)
+
+
+def test_rows_that_changed_places_are_put_back_though_the_rest_stayed():
+    client, reference = _drifted(1, drift=0.01)
+    swapped = client.copy()
+    swapped[[0, 1]] = client[[1, 0]]
+    np.testing.assert_array_equal(ot_align(swapped, reference, apart=separation(reference)), client)
 
 
 def test_a_common_offset_does_not_blur_the_costs():
