@@ -31,6 +31,12 @@ class CheckpointError(FedaliError):
     """A run folder or checkpoint cannot be read or does not belong to this run."""
 
 
+class BundleError(FedaliError):
+    """A bundle or key is broken, not to be trusted, or not what it should be."""
+
+    exit_code = 2
+
+
 class MissingExtraError(FedaliError):
     """An optional dependency is not installed."""
 

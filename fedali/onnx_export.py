@@ -61,6 +61,8 @@ def export_graph(graph: Graph) -> bytes:
         _rename(model.graph, graph.inputs, output_names(graph))
     written = onnx_ir.to_proto(model)
     del written.graph.value_info[:]
+    for value in (*written.graph.input, *written.graph.output):
+        del value.metadata_props[:]
     found: bytes = written.SerializeToString(deterministic=True)
     return found
 
