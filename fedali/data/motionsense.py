@@ -25,9 +25,9 @@ from fedali.data.dataset import Dataset
 from fedali.data.download import Progress, download
 from fedali.data.extras import require
 from fedali.data.motionsense_zip import ARITHMETICS, WINDOW, decode_zip
-from fedali.data.npz import read_arrays
 from fedali.errors import DataError, SettingsError
 from fedali.files import atomic
+from fedali.npz import read_arrays
 
 URL = "https://github.com/mmalekzadeh/motion-sense/raw/master/data/A_DeviceMotion_data.zip"
 CHECKSUM = "1a742fb9ef092cfebcc63f2f3bd12140e70297f4fbf2bf1b9e5baeac367513d4"

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.data.dataset import STORED_DTYPES, Dataset, channel_axis
-from fedali.data.npz import read_arrays
 from fedali.data.own_csv import Piece, read_csv
 from fedali.data.windows import check_window
 from fedali.errors import DataError, did_you_mean
+from fedali.npz import read_arrays
 
 ENDINGS = (".npz", ".csv")
 NOTES = (".md", ".txt", ".json", ".pdf")
