@@ -12,6 +12,8 @@ parser before the checks that come first have passed, and nothing is ever unpick
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -114,6 +116,11 @@ def read_bundle(
     """
     try:
         with Path(path).open("rb") as stream:
+            facts = os.fstat(stream.fileno())
+            if not stat.S_ISREG(facts.st_mode):
+                raise BundleError(f"{path} is no file")
+            if facts.st_size > LARGEST:
+                raise BundleError(_too_large(str(path)))
             data = stream.read(LARGEST + 1)
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
@@ -129,7 +136,7 @@ def parse_bundle(
 ) -> Bundle:
     """``read_bundle`` of bytes at hand, as they come over a network."""
     if len(data) > LARGEST:
-        raise BundleError(f"{where} is refused: it is larger than {LARGEST >> 20} MiB")
+        raise BundleError(_too_large(where))
     entries = archive.unpack(data, _ENTRIES, where)
     if _MANIFEST not in entries:
         raise BundleError(f"{where} is no bundle: it has no {_MANIFEST}")
@@ -225,6 +232,10 @@ def _state(data: bytes) -> dict[str, Vector]:
         return dict(load(data))
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"state.safetensors cannot be read: {str(error).splitlines()[0][:200]}") from None
+
+
+def _too_large(where: str) -> str:
+    return f"{where} is refused: it is larger than {LARGEST >> 20} MiB"
 
 
 def _sha256(data: bytes) -> str:

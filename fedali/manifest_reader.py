@@ -140,13 +140,14 @@ def _normalisation(read: JsonReader, shape: tuple[int, ...]) -> Normalisation:
     for key in ("mean", "std"):
         value = read.take(key, list, int, float)
         try:
-            array = np.array(value, np.float32)
-            fits = array.ndim <= len(shape) and np.broadcast_shapes(array.shape, shape) == shape
+            numbers = np.array(value, np.float64)
+            fits = numbers.ndim <= len(shape) and np.broadcast_shapes(numbers.shape, shape) == shape
         except (ValueError, TypeError, OverflowError):
             raise read.wrong(key, value) from None
-        if not fits or not np.isfinite(array).all() or (key == "std" and not (array > 0).all()):
+        small = np.finfo(np.float32).tiny if key == "std" else -np.inf
+        if not fits or not (np.abs(numbers) < 1e30).all() or not (numbers >= small).all():
             raise read.wrong(key, value)
-        parts.append(array)
+        parts.append(numbers.astype(np.float32))
     read.done()
     return Normalisation(kind, *parts)
 

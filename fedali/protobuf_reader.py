@@ -48,13 +48,13 @@ class Schema:
     forbidden: Mapping[int, str] = field(default_factory=dict)
 
 
-def parse(data: memoryview, schema: Schema, *, depth: int = 8, most: int = 200_000) -> dict[str, Any]:
+def parse(data: memoryview, schema: Schema, *, most: int = 200_000) -> dict[str, Any]:
     """Values of a message by field name: repeated fields as lists, messages as dictionaries, bytes as memoryviews.
 
-    Raises ``ProtobufError`` for anything ``schema`` does not allow, messages nested deeper than ``depth``, more than
-    ``most`` values of all kinds together, a second value of a field that has one, or bytes that are cut short.
+    Raises ``ProtobufError`` for anything ``schema`` does not allow, more than ``most`` values of all kinds together, a
+    second value of a field that has one, or bytes that are cut short. No schema contains itself: nothing nests deeply.
     """
-    return _Parser(most).message(data, schema, depth)
+    return _Parser(most).message(data, schema)
 
 
 class _Parser:
@@ -63,9 +63,7 @@ class _Parser:
     def __init__(self, left: int) -> None:
         self.left = left
 
-    def message(self, data: memoryview, schema: Schema, depth: int) -> dict[str, Any]:
-        if depth < 0:
-            raise ProtobufError("messages are nested too deeply")
+    def message(self, data: memoryview, schema: Schema) -> dict[str, Any]:
         found: dict[str, Any] = {known.name: [] for known in schema.fields.values() if known.repeated}
         at = 0
         while at < len(data):
@@ -77,7 +75,7 @@ class _Parser:
             name = f"{schema.name}.{known.name}"
             if not known.repeated and known.name in found:
                 raise ProtobufError(f"{name} occurs twice")
-            values, at = self.values(data, at, tag & 7, known, name, depth)
+            values, at = self.values(data, at, tag & 7, known, name)
             if known.repeated:
                 found[known.name] += values
                 if len(found[known.name]) > known.most:
@@ -86,9 +84,7 @@ class _Parser:
                 found[known.name] = values[0]
         return found
 
-    def values(
-        self, data: memoryview, at: int, wire: int, known: Field, name: str, depth: int
-    ) -> tuple[list[Any], int]:
+    def values(self, data: memoryview, at: int, wire: int, known: Field, name: str) -> tuple[list[Any], int]:
         """The value or packed values that begin at ``at``, and where they end."""
         self.spend(1)
         packed = wire == 2 and known.repeated and known.wire != 2
@@ -107,7 +103,7 @@ class _Parser:
         if packed:
             return self.packed(piece, known, name), end
         if isinstance(known.kind, Schema):
-            return [self.message(piece, known.kind, depth - 1)], end
+            return [self.message(piece, known.kind)], end
         if known.kind == "text":
             try:
                 return [bytes(piece).decode("utf-8")], end
