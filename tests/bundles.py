@@ -1,101 +1,99 @@
-"""Small bundles for tests of what reads them: graphs with the right inputs and outputs that compute next to nothing."""
+"""Small bundles of the mode full for tests of the edge client, exported here from the captured step itself."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
-import onnx
-from onnx import TensorProto, helper
+import torch
 from safetensors.numpy import save
 
+from fedali.bundle import Bundle, write_bundle
+from fedali.capture import capture_predict, capture_step
+from fedali.decompositions_onnx import ONNX
 from fedali.layout import Layout
 from fedali.manifest import Component, Hyper, Layouts, Normalisation, Parity
+from fedali.methods import build_method, personal_indices
+from fedali.models import ALPSettings, Model, build_model
+from fedali.onnx_export import export_graph
+from fedali.optimizers import SGD, Adam
 
-BATCH, SHAPE, CLASSES, EMBEDDING = 4, (6, 2), ("walk", "sit", "run"), 5
-PARAMETERS = Layout.of({"body.weight": (5, 12), "head.weight": (3, 5), "head.bias": (3,)})
-HEAD = Layout.of({"head.weight": (3, 5), "head.bias": (3,)})
-PROTOTYPES = Layout.of({"alp.0": (2, 5)})
-
-
-def value(name, shape, dtype=TensorProto.FLOAT):
-    return helper.make_tensor_value_info(name, dtype, shape)
+SHAPE, CLASSES, BATCH = (6, 3), ("rest", "walk", "run"), 8
+ALP = ALPSettings(num_prototypes=(4,), decay=0.9)
 
 
-def model(inputs, outputs, nodes=None, initializers=()):
-    """Every output a sum of nothing and an input's shape; or the nodes given."""
-    made = list(nodes or ())
-    if nodes is None:
-        for output in outputs:
-            shape = [d.dim_value or 1 for d in output.type.tensor_type.shape.dim]
-            zeros = helper.make_tensor(f"c_{output.name}", 1, shape, [0.0] * int(np.prod(shape)))
-            made.append(helper.make_node("Constant", [], [output.name], value=zeros))
-    graph = helper.make_graph(made, "main", inputs, outputs, initializer=list(initializers))
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+def small_model(alp: ALPSettings | None = ALP, channels: tuple[int, ...] = (4, 8)) -> Model:
+    return build_model("cnn1d", SHAPE, len(CLASSES), alp=alp, seed=0, channels=channels, kernel=3, hidden=5)
 
 
-def graphs(mode="full"):
-    P, L, T = PARAMETERS.size, PROTOTYPES.size, (PARAMETERS if mode == "full" else HEAD).size
-    x = (BATCH, *SHAPE) if mode == "full" else (BATCH, EMBEDDING)
-    numbers = [value(name, ()) for name in ("step_size", "correction", "influence", "decay")]
-    state = [("theta", T), ("first_moment", T), ("second_moment", T), ("local_prototypes", L)]
-    found = {
-        "train.onnx": model(
-            [value(n, (s,)) for n, s in state]
-            + [value("x", x), value("y", (BATCH,), TensorProto.INT64), value("weights", (BATCH,))]
-            + [value("shared_theta", (T,)), value("shared_prototypes", (L,)), *numbers],
-            [value(f"new_{n}", (s,)) for n, s in state]
-            + [value(n, ()) for n in ("loss", "correct", "weight")],
-        )
+def write_full(
+    path: Path,
+    *,
+    model: Model | None = None,
+    method: str = "fedali",
+    optimizer: Adam | SGD | None = None,
+    key=None,
+    normalisation: str = "global",
+    personal: bool = False,
+    options: dict | None = None,
+) -> Bundle:
+    """A bundle of mode full; the state is drawn from a fixed seed."""
+    model = model or small_model()
+    optimizer = optimizer or Adam()
+    chosen = build_method(method, {"personal": "head"} if personal and method == "fedali" else None)
+    graphs = {
+        "train": capture_step(model, chosen.objective, optimizer, input_shape=SHAPE, batch=BATCH, table=ONNX),
+        "infer": capture_predict(model, matcher="cosine", input_shape=SHAPE, batch=BATCH, table=ONNX),
     }
-    seen = [value("theta", (P,)), value("local_prototypes", (L,)), value("x", (1, *SHAPE))]
-    seen.append(value("influence", ()))
-    found["infer.onnx"] = model(seen, [value("logits", (1, len(CLASSES)))])
-    if mode == "head":
-        found["embed.onnx"] = model(seen, [value("embedding", (1, EMBEDDING))])
-    return {name: graph.SerializeToString() for name, graph in found.items()}
-
-
-def state(seed=0, **changes):
-    rng = np.random.default_rng(seed)
-    sizes = {"theta": PARAMETERS, "local_prototypes": PROTOTYPES}
-    sizes |= {"shared_theta": PARAMETERS, "shared_prototypes": PROTOTYPES}
-    tensors = {name: rng.standard_normal(layout.size).astype(np.float32) for name, layout in sizes.items()}
-    return save({**tensors, **changes})
-
-
-def fields(mode="full", **changes):
-    """Arguments of ``write_bundle``: the manifest's fields."""
-    names = ("train", "infer") if mode == "full" else ("train", "infer", "embed")
-    found = {
-        "name": "a small one",
-        "created": "2026-01-02T03:04:05+00:00",
-        "model": Component("mlp", {"hidden": [5]}, {"num_prototypes": [2]}),
-        "method": Component("fedali", {"personal": "head"}),
-        "mode": mode,
+    random = np.random.default_rng(0)
+    parameters, prototypes = model.parameter_layout, model.prototype_layout
+    theta = model.theta().numpy()
+    shared = random.standard_normal(prototypes.size).astype(np.float32)
+    state = {
+        "theta": theta,
+        "local_prototypes": shared
+        + np.float32(0.1) * random.standard_normal(prototypes.size).astype(np.float32),
+        "shared_theta": theta + np.float32(0.01),
+        "shared_prototypes": shared,
+    }
+    parts = {f"{name}.onnx": export_graph(graph) for name, graph in graphs.items()}
+    parts["state.safetensors"] = save(state)
+    kind = {"none": ([0.0] * 3, [1.0] * 3)}.get(normalisation, ([0.1, 0.2, 0.3], [1.0, 2.0, 0.5]))
+    fields = {
+        "name": "small",
+        "created": "2030-01-01T00:00:00+00:00",
+        "model": Component("cnn1d", {"channels": [4, 8], "kernel": 3, "hidden": 5}, {"num_prototypes": [4]}),
+        "method": Component(chosen.name, options or {}),
+        "mode": "full",
         "batch": BATCH,
         "input_shape": SHAPE,
         "classes": CLASSES,
-        "normalisation": Normalisation("global", np.zeros(2, np.float32), np.ones(2, np.float32)),
-        "layouts": Layouts(PARAMETERS, PROTOTYPES, PARAMETERS if mode == "full" else HEAD),
-        "personal": ((60, 78),),
-        "optimizer": {"name": "adam", "learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8},
-        "hyper": Hyper(0.2, 0.999),
+        "normalisation": Normalisation(normalisation, *(np.array(v, np.float32) for v in kind)),
+        "layouts": Layouts(parameters, prototypes, parameters),
+        "personal": _ranges(personal_indices(chosen, parameters)),
+        "optimizer": {"name": type(optimizer).__name__.lower(), **vars(optimizer)},
+        "hyper": Hyper(0.2, 0.9),
         "keeps_local_prototypes": False,
-        "round": 7,
+        "round": 3,
         "opset": 18,
         "onnxruntime": ">=1.19",
-        "parity": {name: Parity(0.0, "nothing was computed") for name in names},
+        "parity": {name: Parity(0.0, "not measured") for name in graphs},
         "int8": None,
     }
-    return {**found, **changes}
+    return write_bundle(path, fields, parts, key)
 
 
-def parts(mode="full", **changes):
-    """Arguments of ``write_bundle``: the files."""
-    return {**graphs(mode), "state.safetensors": state(), **changes}
+def toy_data(count: int = 45, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Windows [n, 6, 3] whose class shows in their level."""
+    random = np.random.default_rng(seed)
+    y = random.integers(0, 3, count)
+    x = random.standard_normal((count, *SHAPE)) + 1.5 * (y[:, None, None] - 1)
+    return x.astype(np.float32), y.astype(np.int64)
 
 
-def changed(data: bytes, change) -> bytes:
-    """An ONNX file with ``change`` applied to its model."""
-    found = onnx.load_from_string(data)
-    change(found)
-    return found.SerializeToString()
+def _ranges(indices: np.ndarray) -> tuple[tuple[int, int], ...]:
+    pieces = np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1) if len(indices) else []
+    return tuple((int(piece[0]), int(piece[-1]) + 1) for piece in pieces)
+
+
+__all__ = ["BATCH", "CLASSES", "SHAPE", "Layout", "small_model", "torch", "toy_data", "write_full"]

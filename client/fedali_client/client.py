@@ -1,0 +1,239 @@
+"""The edge client: a personal model that trains and predicts on the device, from a bundle, with onnxruntime and numpy."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from fedali.bundle import Bundle
+from fedali.errors import DataError, FedaliError, SettingsError
+from fedali.metrics import accuracy, macro_f1
+from fedali_client import federation
+from fedali_client.data import check_labels, check_samples
+from fedali_client.inference import Inference
+from fedali_client.learning import Learning
+from fedali_client.observations import CAPACITY, UNLABELLED, Observations, StoredDtype
+from fedali_client.results import Evaluation, FitReport, Status, Update
+from fedali_client.state import PersonalState
+from fedali_client.trainer import Callback
+from fedali_client.trust import open_bundle
+
+Vector = npt.NDArray[np.float32]
+
+
+class EdgeClient:
+    """One client of a bundle; ``open`` makes it, ``close`` or the end of a ``with`` block saves it.
+
+    Samples are raw: they are normalised here, as the bundle says. Labels are names of classes, or their indices.
+
+    >>> with EdgeClient.open("model.fedali", "~/.fedali", trusted_key="site.pub") as client:  # doctest: +SKIP
+    ...     client.fit(x, y, epochs=5)
+    ...     client.predict(x[:1])
+    ['walking']
+    """
+
+    def __init__(
+        self, bundle: Bundle, state: PersonalState, *, threads: int, capacity: int, stored: StoredDtype
+    ) -> None:
+        self.bundle, self.manifest = bundle, bundle.manifest
+        self._state = state
+        self._capacity, self._stored = capacity, stored
+        self._store: Observations | None = None
+        self._inference = Inference(bundle, state, threads)
+        self._learning = Learning(bundle, state, self._inference, threads)
+        self._saved = None if state.read_only else self._version
+
+    @classmethod
+    def open(
+        cls,
+        path: Path | str,
+        state: Path | str,
+        *,
+        trusted_key: Path | str | None = None,
+        allow_unsigned: bool = False,
+        read_only: bool = False,
+        threads: int = 1,
+        capacity: int = CAPACITY,
+        stored: StoredDtype = "float32",
+    ) -> EdgeClient:
+        """Read and verify a bundle, and go on from where this device left it.
+
+        Args:
+            path: of the bundle.
+            state: folder of the states of all bundles on this device.
+            trusted_key: the ``.pub`` file of whoever signs bundles; once it verified one, ``state`` remembers it.
+            allow_unsigned: take a bundle that nobody signed.
+            read_only: predict and look, also while another process trains.
+            threads: of onnxruntime.
+            capacity: of the store of observations.
+            stored: dtype of observed windows on disk.
+
+        Raises ``BundleError`` for a bundle that is not to be trusted, ``CheckpointError`` for a damaged state, and
+        ``FedaliError`` when another process has the state open.
+        """
+        root = Path(state).expanduser()
+        key = None if trusted_key is None else Path(trusted_key).expanduser()
+        bundle = open_bundle(
+            Path(path).expanduser(), root, key, allow_unsigned=allow_unsigned, remember=not read_only
+        )
+        personal = PersonalState(root / bundle.digest[:16], bundle, read_only=read_only)
+        return cls(bundle, personal, threads=threads, capacity=capacity, stored=stored)
+
+    def fit(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        epochs: int = 5,
+        *,
+        seed: int = 0,
+        progress: Callback | None = None,
+    ) -> FitReport:
+        """Train on samples ``x`` [n, *shape] with labels ``y`` [n].
+
+        A fit that was interrupted goes on where it was when it is called again with the same data, epochs and seed, and
+        ends with the same bits as one that was not. Anything else is a new fit, which starts from what is there.
+        """
+        if epochs < 1:
+            raise SettingsError(f"epochs is {epochs}; it has to be at least 1")
+        samples = check_samples(x, self.manifest.input_shape)
+        labels = check_labels(y, self.manifest.classes, len(samples))
+        self._writable()
+        report = self._learning.fit(samples, labels, epochs, seed, progress)
+        self.save()
+        return report
+
+    def predict_proba(self, x: npt.ArrayLike) -> Vector:
+        """Probabilities [n, classes] of samples [n, *shape]; each sample's are its own, whatever it comes with."""
+        samples = check_samples(x, self.manifest.input_shape)
+        logits = self._inference.logits(samples)
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+        found: Vector = shifted / shifted.sum(axis=1, keepdims=True)
+        return found
+
+    def predict(self, x: npt.ArrayLike) -> list[str]:
+        """The name of the class of each sample."""
+        return [self.manifest.classes[k] for k in self.predict_proba(x).argmax(axis=1)]
+
+    def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike) -> Evaluation:
+        """How well the personal model does on samples [n, *shape] with labels [n]."""
+        found = self.predict_proba(x).argmax(axis=1)
+        labels = check_labels(y, self.manifest.classes, len(found))
+        return Evaluation(
+            accuracy(labels, found), macro_f1(labels, found, len(self.manifest.classes)), len(labels)
+        )
+
+    @property
+    def observations(self) -> Observations:
+        """The store that ``observe`` fills."""
+        if self._store is None:
+            path = self._writable().folder / "observations"
+            self._store = Observations(path, self.manifest.input_shape, self._capacity, self._stored)
+        return self._store
+
+    def observe(self, window: npt.ArrayLike, label: str | int | None = None) -> None:
+        """Keep one raw window [*shape], with its class where it is known; see ``fedali_client.observations``."""
+        sample = check_samples(window, self.manifest.input_shape, "window")
+        if len(sample) != 1:
+            raise DataError(f"observe takes one window at a time, not {len(sample)}")
+        index = UNLABELLED
+        if label is not None:
+            index = int(check_labels([label], self.manifest.classes, 1, "label")[0])
+        self.observations.add(sample[0], index)
+
+    def train_observed(
+        self, epochs: int = 5, *, seed: int = 0, progress: Callback | None = None
+    ) -> FitReport:
+        """``fit`` on the observed windows that have a label."""
+        windows, labels = self.observations.labelled()
+        if not len(windows):
+            raise DataError("no window with a label was observed yet; observe(window, label) keeps one")
+        return self.fit(windows, labels, epochs, seed=seed, progress=progress)
+
+    def adapt(self, x: npt.ArrayLike) -> int:
+        """Move the local prototypes by samples without labels; how many samples that took.
+
+        Raises ``FedaliError`` for a bundle whose prototypes do not move without labels: without any, or of mode head.
+        """
+        if "adapt.onnx" not in self.bundle.parts:
+            raise FedaliError(
+                f"bundle {self.manifest.name!r} cannot adapt without labels: that takes a model with prototypes, exported with "
+                "mode full"
+            )
+        samples = check_samples(x, self.manifest.input_shape)
+        self._writable()
+        self._learning.adapt(samples)
+        self.save()
+        return len(samples)
+
+    def update(self) -> Update:
+        """What a server is to have of this client: nothing personal, and aligned."""
+        return federation.update(self._state, self.bundle)
+
+    def receive(self, theta: Vector, prototypes: Vector, round_: int, influence: float) -> None:
+        """Begin a round with a server's parameters, their shared part [S] alone, and prototypes [L].
+
+        What is personal stays. A fit that was under way cannot be resumed. On disk on return.
+        """
+        self._writable()
+        federation.receive(self._state, theta, prototypes, round_, influence)
+        self._saved = self._version
+
+    def status(self) -> Status:
+        """Where this client stands."""
+        now = self._state.progress
+        return Status(
+            name=self.manifest.name,
+            bundle=self.bundle.digest,
+            mode=self.manifest.mode,
+            round=self._state.checkpoint.round,
+            fits=now.fit,
+            fit_step=now.step,
+            fit_steps=now.total,
+            steps=now.steps,
+            samples=now.samples,
+            last_loss=now.last_loss,
+            last_accuracy=now.last_accuracy,
+        )
+
+    def save(self) -> None:
+        """Put everything on the disk, against power cuts."""
+        self._writable().save()
+        self._saved = self._version
+        if self._store is not None:
+            self._store.sync()
+
+    def close(self) -> None:
+        """Save what changed and let other processes in."""
+        try:
+            if not self._state.read_only and self._saved != self._version:
+                self._state.save()
+            if self._store is not None:
+                self._store.close()
+        finally:
+            self._store = None
+            self._state.close()
+
+    def __enter__(self) -> EdgeClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(FedaliError) if error is not None else contextlib.nullcontext():
+            self.close()
+
+    def _writable(self) -> PersonalState:
+        if self._state.read_only:
+            raise FedaliError(
+                "this client was opened read_only; open it without to train, observe or receive"
+            )
+        return self._state
+
+    @property
+    def _version(self) -> tuple[int, int]:
+        """Changes with the state."""
+        return self._state.checkpoint.generation, self._state.slots.tick

@@ -1,0 +1,98 @@
+"""How a client learns: from labelled samples by training, from others by letting its prototypes follow."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedali.bundle import Bundle
+from fedali.normalisation import channel_statistics
+from fedali_client.batches import Batches, Labels, fingerprint
+from fedali_client.embedding import cached_embeddings
+from fedali_client.graphs import BoundGraph, open_session
+from fedali_client.inference import Inference
+from fedali_client.results import FitReport
+from fedali_client.state import PersonalState
+from fedali_client.trainer import Callback, Trainer
+
+Array = npt.NDArray[Any]
+
+
+class Learning:
+    """Changes ``state`` by the graphs of ``bundle``.
+
+    Args:
+        bundle: has the graphs.
+        state: is trained.
+        inference: gives embeddings, where the head alone is trained.
+        threads: of onnxruntime.
+    """
+
+    def __init__(self, bundle: Bundle, state: PersonalState, inference: Inference, threads: int) -> None:
+        self._bundle, self._state, self._inference, self._threads = bundle, state, inference, threads
+
+    def fit(self, x: Array, y: Labels, epochs: int, seed: int, progress: Callback | None) -> FitReport:
+        """Train on checked samples [n, *shape] and labels [n]; see ``EdgeClient.fit``. What comes out is not saved yet."""
+        began = time.monotonic()
+        state = self._state
+        own = self._bundle.manifest.normalisation.kind == "client"
+        if own and state.checkpoint.normalisation is None:
+            state.save(normalisation=channel_statistics([x]))
+        batches = self._batches(x, y)
+        identity = fingerprint(x, y, epochs, seed)
+        if not state.progress.under_way or state.progress.identity != identity:
+            state.begin(identity, epochs * batches.per_epoch, len(x))
+        resumed_at = state.progress.step
+        session = open_session(self._bundle, "train.onnx", self._threads)
+        Trainer(state, session, batches).run(seed, progress)
+        done = state.progress
+        seconds = time.monotonic() - began
+        return FitReport(
+            done.fit, done.total, resumed_at, len(x), epochs, done.last_loss, done.last_accuracy, seconds
+        )
+
+    def adapt(self, x: Array) -> None:
+        """Move the local prototypes by checked samples [n, *shape], in an order that depends on nothing."""
+        state, manifest = self._state, self._bundle.manifest
+        batches = Batches(manifest.batch, x, np.zeros(len(x), np.int64), self._inference.normalisation)
+        local = state.local_prototypes.copy()
+        moved = np.empty_like(local)
+        graph = BoundGraph(
+            open_session(self._bundle, "adapt.onnx", self._threads),
+            {
+                **self._inference.constants(),
+                "local_prototypes": local,
+                "x": batches.x,
+                "weights": batches.weights,
+                "shared_prototypes": state.shared_prototypes,
+                "decay": np.full((), manifest.hyper.decay, np.float32),
+            },
+            {"new_local_prototypes": moved},
+        )
+        for step in range(batches.per_epoch):
+            batches.fill(0, 0, step)
+            graph.run()
+            local[...] = moved
+        state.move_prototypes(local)
+
+    def _batches(self, x: Array, y: Labels) -> Batches:
+        """Batches for ``train.onnx``: of samples, or of their embeddings where the head alone is trained."""
+        manifest, normalisation = self._bundle.manifest, self._inference.normalisation
+        if manifest.mode == "full":
+            return Batches(manifest.batch, x, y, normalisation)
+        constants = self._inference.constants()
+        body = constants["theta"].copy()
+        body[manifest.trained] = 0.0
+        key = fingerprint(
+            x,
+            body,
+            constants["local_prototypes"],
+            constants["influence"],
+            self._inference.part("embed"),
+            *(() if normalisation is None else (normalisation.mean, normalisation.std)),
+        )
+        embeddings = cached_embeddings(self._state.folder, key, len(x), lambda: self._inference.embeddings(x))
+        return Batches(manifest.batch, embeddings, y, None)
