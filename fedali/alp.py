@@ -62,7 +62,7 @@ def sinkhorn(
         if valid is not None:
             u = u * valid
         scaled = 1.0 / ((u @ kernel) * prototypes).clamp(min=_TINY)
-        v = scaled if valid is None else torch.where(valid.sum() > 1, scaled, v)
+        v = scaled if valid is None else torch.where(valid.sum() > 1, scaled, torch.ones_like(scaled))
     return (kernel * u[:, None]) * (v * prototypes)
 
 

@@ -31,7 +31,7 @@ class SensorAttention(nn.Module):
         """Attend over tokens."""
         batch, tokens, width = x.shape
         parts = self.query_key_value(x).reshape(batch, tokens, 3, self.heads, width).permute(2, 0, 3, 1, 4)
-        query, key, value = parts[0], parts[1], parts[2]
+        query, key, value = parts.unbind(0)
         attention = torch.softmax(query @ key.transpose(-1, -2) * width**-0.5, -1)
         mixed: Tensor = self.output((attention @ value).transpose(1, 2).reshape(batch, tokens, -1))
         return mixed
@@ -85,8 +85,9 @@ class Block(nn.Module):
         z = self.norm(x)
         if self.alp is not None:
             z = self.alp(z, alignment)
-        q = self.quarter
-        branches = (self.accelerometer(z[..., :q]), self.light(z[..., q:-q]), self.gyroscope(z[..., -q:]))
+        # Split, not sliced: its gradient is one concatenation, where slices are padded with zeros and added.
+        accelerometer, both, gyroscope = z.split((self.quarter, 2 * self.quarter, self.quarter), -1)
+        branches = (self.accelerometer(accelerometer), self.light(both), self.gyroscope(gyroscope))
         x = x + torch.cat(branches, -1)
         mixed: Tensor = self.mlp_out(F.silu(self.mlp_in(self.mlp_norm(x))))
         return x + mixed
