@@ -14,9 +14,10 @@ from fedali.errors import DataError, FedaliError, SettingsError
 from fedali.metrics import accuracy, macro_f1
 from fedali_client import federation
 from fedali_client.data import check_labels, check_samples
+from fedali_client.graphs import CPU, Runtime
 from fedali_client.inference import Inference
 from fedali_client.learning import Learning
-from fedali_client.observations import CAPACITY, UNLABELLED, Observations, StoredDtype
+from fedali_client.observations import UNLABELLED, Observations, StoredDtype
 from fedali_client.results import Evaluation, FitReport, Status, Update
 from fedali_client.state import PersonalState
 from fedali_client.trainer import Callback
@@ -37,14 +38,20 @@ class EdgeClient:
     """
 
     def __init__(
-        self, bundle: Bundle, state: PersonalState, *, threads: int, capacity: int, stored: StoredDtype
+        self,
+        bundle: Bundle,
+        state: PersonalState,
+        runtime: Runtime,
+        *,
+        capacity: int | None = None,
+        stored: StoredDtype | None = None,
     ) -> None:
         self.bundle, self.manifest = bundle, bundle.manifest
         self._state = state
         self._capacity, self._stored = capacity, stored
         self._store: Observations | None = None
-        self._inference = Inference(bundle, state, threads)
-        self._learning = Learning(bundle, state, self._inference, threads)
+        self._inference = Inference(bundle, state, runtime)
+        self._learning = Learning(bundle, state, self._inference, runtime)
         self._saved = None if state.read_only else self._version
 
     @classmethod
@@ -57,8 +64,9 @@ class EdgeClient:
         allow_unsigned: bool = False,
         read_only: bool = False,
         threads: int = 1,
-        capacity: int = CAPACITY,
-        stored: StoredDtype = "float32",
+        provider: str = CPU,
+        capacity: int | None = None,
+        stored: StoredDtype | None = None,
     ) -> EdgeClient:
         """Read and verify a bundle, and go on from where this device left it.
 
@@ -69,8 +77,9 @@ class EdgeClient:
             allow_unsigned: take a bundle that nobody signed.
             read_only: predict and look, also while another process trains.
             threads: of onnxruntime.
-            capacity: of the store of observations.
-            stored: dtype of observed windows on disk.
+            provider: of onnxruntime; ``fedali-client doctor`` finds the one to choose.
+            capacity: of the store of observations; None is what it has, and 1000 for a new one.
+            stored: dtype of observed windows on disk; None is what the store has, and float32 for a new one.
 
         Raises ``BundleError`` for a bundle that is not to be trusted, ``CheckpointError`` for a damaged state, and
         ``FedaliError`` when another process has the state open.
@@ -81,7 +90,7 @@ class EdgeClient:
             Path(path).expanduser(), root, key, allow_unsigned=allow_unsigned, remember=not read_only
         )
         personal = PersonalState(root / bundle.digest[:16], bundle, read_only=read_only)
-        return cls(bundle, personal, threads=threads, capacity=capacity, stored=stored)
+        return cls(bundle, personal, Runtime(threads, provider), capacity=capacity, stored=stored)
 
     def fit(
         self,
@@ -198,6 +207,10 @@ class EdgeClient:
             last_loss=now.last_loss,
             last_accuracy=now.last_accuracy,
         )
+
+    def refresh(self) -> bool:
+        """Of a client that was opened ``read_only``: take what another process saved since; whether there was anything."""
+        return self._state.refresh()
 
     def save(self) -> None:
         """Put everything on the disk, against power cuts."""

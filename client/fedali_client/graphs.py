@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from fedali.bundle import Bundle
-from fedali.errors import BundleError, MissingExtraError
+from fedali.errors import BundleError, MissingExtraError, SettingsError, did_you_mean
 
 if TYPE_CHECKING:
     import onnxruntime
 
 Array = npt.NDArray[Any]
 
+CPU = "CPUExecutionProvider"
 LARGEST_BATCH = 32  # of a graph that takes any: larger ones need more memory and are no faster on one core
 _NOTHING = np.zeros(1, np.float32)  # memory for what has length 0: a null pointer is refused
 
 
-def open_session(
-    bundle: Bundle, name: str, threads: int = 1, providers: tuple[str, ...] = ("CPUExecutionProvider",)
-) -> onnxruntime.InferenceSession:
-    """A session for the part ``name`` of a bundle; ``BundleError`` when this onnxruntime is too old or refuses it."""
+class Runtime(NamedTuple):
+    """Where graphs run: threads of onnxruntime, and one of its execution providers, with the CPU behind it."""
+
+    threads: int = 1
+    provider: str = CPU
+
+
+def open_session(bundle: Bundle, name: str, runtime: Runtime) -> onnxruntime.InferenceSession:
+    """A session for the part ``name`` of a bundle.
+
+    Raises ``BundleError`` when this onnxruntime is too old or refuses the part, and ``SettingsError`` for a provider that
+    it does not have.
+    """
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
@@ -34,12 +44,18 @@ def open_session(
             f"this bundle needs onnxruntime {bundle.manifest.onnxruntime}, here is {installed}: "
             "pip install --upgrade onnxruntime"
         )
+    known = onnxruntime.get_available_providers()
+    if runtime.provider not in known:
+        raise SettingsError(
+            f"this onnxruntime has no provider {runtime.provider!r}; {did_you_mean(runtime.provider, known)}"
+        )
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.intra_op_num_threads, options.inter_op_num_threads = runtime.threads, 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 4
+    providers = list(dict.fromkeys((runtime.provider, CPU)))
     try:
-        return onnxruntime.InferenceSession(bundle.parts[name], options, providers=list(providers))
+        return onnxruntime.InferenceSession(bundle.parts[name], options, providers=providers)
     except Exception as error:  # onnxruntime has many kinds of errors, and Exception is what they share
         reason = str(error).strip().splitlines()[0]
         raise BundleError(

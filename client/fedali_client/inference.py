@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fedali.bundle import Bundle
 from fedali.normalisation import Normalisation
-from fedali_client.graphs import Forward, open_session
+from fedali_client.graphs import Forward, Runtime, open_session
 from fedali_client.state import PersonalState
 
 Array = npt.NDArray[Any]
@@ -22,11 +22,11 @@ class Inference:
     Args:
         bundle: has the graphs; each is opened when it is first needed.
         state: has the parameters, and this device's normalisation.
-        threads: of onnxruntime.
+        runtime: where they run.
     """
 
-    def __init__(self, bundle: Bundle, state: PersonalState, threads: int) -> None:
-        self._bundle, self._state, self._threads = bundle, state, threads
+    def __init__(self, bundle: Bundle, state: PersonalState, runtime: Runtime) -> None:
+        self._bundle, self._state, self._runtime = bundle, state, runtime
         self._forwards: dict[str, Forward] = {}
         self._theta: tuple[object, Vector] | None = None
 
@@ -79,5 +79,5 @@ class Inference:
     def _forward(self, graph: str) -> Forward:
         part = self.part(graph)
         if part not in self._forwards:
-            self._forwards[part] = Forward(open_session(self._bundle, part, self._threads))
+            self._forwards[part] = Forward(open_session(self._bundle, part, self._runtime))
         return self._forwards[part]

@@ -12,7 +12,7 @@ from fedali.bundle import Bundle
 from fedali.normalisation import channel_statistics
 from fedali_client.batches import Batches, Labels, fingerprint
 from fedali_client.embedding import cached_embeddings
-from fedali_client.graphs import BoundGraph, open_session
+from fedali_client.graphs import BoundGraph, Runtime, open_session
 from fedali_client.inference import Inference
 from fedali_client.results import FitReport
 from fedali_client.state import PersonalState
@@ -28,11 +28,11 @@ class Learning:
         bundle: has the graphs.
         state: is trained.
         inference: gives embeddings, where the head alone is trained.
-        threads: of onnxruntime.
+        runtime: where they run.
     """
 
-    def __init__(self, bundle: Bundle, state: PersonalState, inference: Inference, threads: int) -> None:
-        self._bundle, self._state, self._inference, self._threads = bundle, state, inference, threads
+    def __init__(self, bundle: Bundle, state: PersonalState, inference: Inference, runtime: Runtime) -> None:
+        self._bundle, self._state, self._inference, self._runtime = bundle, state, inference, runtime
 
     def fit(self, x: Array, y: Labels, epochs: int, seed: int, progress: Callback | None) -> FitReport:
         """Train on checked samples [n, *shape] and labels [n]; see ``EdgeClient.fit``. What comes out is not saved yet."""
@@ -46,7 +46,7 @@ class Learning:
         if not state.progress.under_way or state.progress.identity != identity:
             state.begin(identity, epochs * batches.per_epoch, len(x))
         resumed_at = state.progress.step
-        session = open_session(self._bundle, "train.onnx", self._threads)
+        session = open_session(self._bundle, "train.onnx", self._runtime)
         Trainer(state, session, batches).run(seed, progress)
         done = state.progress
         seconds = time.monotonic() - began
@@ -61,7 +61,7 @@ class Learning:
         local = state.local_prototypes.copy()
         moved = np.empty_like(local)
         graph = BoundGraph(
-            open_session(self._bundle, "adapt.onnx", self._threads),
+            open_session(self._bundle, "adapt.onnx", self._runtime),
             {
                 **self._inference.constants(),
                 "local_prototypes": local,

@@ -39,23 +39,32 @@ class Observations:
     Args:
         path: of the file.
         shape: of a window.
-        capacity: windows it holds; a store of another capacity is made anew with what fits.
-        dtype: of the windows on disk; float16 takes half the space and keeps three digits.
+        capacity: windows it holds; a store of another capacity is made anew with what fits. None is what it has, and
+            ``CAPACITY`` for a new one.
+        dtype: of the windows on disk; float16 takes half the space and keeps three digits. None is what it has, and
+            float32 for a new one.
 
     Raises ``FedaliError`` when the file cannot be made or read, or holds windows of another shape.
     """
 
     def __init__(
-        self, path: Path, shape: Sequence[int], capacity: int = CAPACITY, dtype: StoredDtype = "float32"
+        self,
+        path: Path,
+        shape: Sequence[int],
+        capacity: int | None = None,
+        dtype: StoredDtype | None = None,
     ) -> None:
-        if capacity < 2:
+        if capacity is not None and capacity < 2:
             raise SettingsError(f"a store of observations has a capacity of at least 2, not {capacity}")
-        self.path, self.capacity = path, capacity
-        self._record = np.dtype(
-            [("sequence", "<u8"), ("label", "<i4"), ("crc", "<u4"), ("window", np.dtype(dtype), tuple(shape))]
-        )
-        facts = {"shape": list(shape), "dtype": dtype, "capacity": capacity}
         found = _read(path)
+        there: dict[str, Any] = {"capacity": CAPACITY, "dtype": "float32"} if found is None else found[0]
+        facts: dict[str, Any] = {
+            "shape": list(shape),
+            "dtype": dtype or there["dtype"],
+            "capacity": capacity or there["capacity"],
+        }
+        self.path, self.capacity = path, int(facts["capacity"])
+        self._record = _record(facts)
         if found is None:
             self._create(facts, np.zeros(0, self._record))
         elif found[0] != facts:
@@ -200,19 +209,16 @@ def _read(path: Path) -> tuple[dict[str, Any], Array] | None:
         if not header.startswith(_MAGIC):
             raise ValueError
         facts: dict[str, Any] = json.loads(header[len(_MAGIC) :].partition(b"\n")[0])
-        record = np.dtype(
-            [
-                ("sequence", "<u8"),
-                ("label", "<i4"),
-                ("crc", "<u4"),
-                ("window", facts["dtype"], tuple(facts["shape"])),
-            ]
-        )
-        records = np.memmap(path, record, "r", _HEADER, (facts["capacity"] + 1,))
+        records = np.memmap(path, _record(facts), "r", _HEADER, (facts["capacity"] + 1,))
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise CheckpointError(f"{path} is damaged; move it away: observations start anew") from error
     whole = [bool(one["sequence"]) and int(one["crc"]) == _crc(one) for one in records]
     return facts, np.asarray(records[whole])
+
+
+def _record(facts: dict[str, Any]) -> np.dtype[Any]:
+    window = ("window", np.dtype(facts["dtype"]), tuple(facts["shape"]))
+    return np.dtype([("sequence", "<u8"), ("label", "<i4"), ("crc", "<u4"), window])
 
 
 def _crc(record: Any) -> int:

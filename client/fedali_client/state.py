@@ -184,6 +184,13 @@ class PersonalState:
         self.revert()
         self._tidy()
 
+    def refresh(self) -> bool:
+        """Of a state that is read alone: load what was saved since; whether there was anything."""
+        if not self.read_only or self._signature() == self._seen:
+            return False
+        self._load()
+        return True
+
     def close(self) -> None:
         """Let other processes in. What was not saved is in the mapped file, until the machine stops."""
         self._slots = None
@@ -216,7 +223,16 @@ class PersonalState:
         if not self.read_only:
             self._tidy()
 
+    def _signature(self) -> tuple[int, ...]:
+        """Changes with the checkpoint's file."""
+        try:
+            facts = (self.folder / _CHECKPOINT).stat()
+        except OSError:
+            return ()
+        return facts.st_ino, facts.st_mtime_ns, facts.st_size
+
     def _read(self) -> Checkpoint:
+        self._seen = self._signature()
         try:
             return Checkpoint.read(self.folder / _CHECKPOINT, self._purpose)
         except FileNotFoundError:
