@@ -2,28 +2,38 @@
 
 What is captured is ``fedali.step`` itself. Engines compile the graph, stack it over clients or export it; there is no
 second implementation of the maths. Shapes are fixed, among them the batch, whose samples of weight 0 are padding;
-numbers that change between steps and rounds are inputs.
+numbers that change between steps and rounds are inputs. Inference alone may leave its batch open.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functionalize, vmap
-from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.func import vmap
 
 from fedali.alp import Matcher
 from fedali.decompositions import Table
+from fedali.graph import Graph as Graph
+from fedali.graph import trace, trace_open
 from fedali.models import Model
 from fedali.optimizers import Optimizer
-from fedali.step import Batch, Hyper, Objective, Shared, State, make_predict, make_step
+from fedali.step import (
+    Batch,
+    Hyper,
+    Objective,
+    Predict,
+    Shared,
+    State,
+    Step,
+    make_adapt,
+    make_embed,
+    make_head_step,
+    make_predict,
+    make_step,
+)
 
 STEP_INPUTS = (
     *(*State._fields, *Batch._fields),
@@ -32,39 +42,8 @@ STEP_INPUTS = (
 )
 STEP_OUTPUTS = (*State._fields, "loss", "correct", "weight")
 PREDICT_INPUTS = ("theta", "local_prototypes", "x", "influence")
-
+ADAPT_INPUTS = ("theta", "local_prototypes", "x", "weights", "shared_prototypes", "influence", "decay")
 PER_CLIENT = (*State._fields, *Batch._fields)  # what differs between stacked clients; the rest they share
-
-
-@dataclass(frozen=True)
-class Graph:
-    """A captured function.
-
-    Args:
-        module: takes and gives tensors in the order of ``inputs`` and ``outputs``.
-        inputs: names.
-        outputs: names.
-        example: one tensor for each input, of the only shapes and dtypes that fit.
-    """
-
-    module: GraphModule
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    example: tuple[Tensor, ...]
-
-    def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Run the graph as it is, operation by operation."""
-        found: Any = self.module(*tensors)
-        return tuple(found)
-
-    def fingerprint(self) -> str:
-        """A hash of what the graph computes: its operations, constants, shapes and dtypes."""
-        known = hashlib.sha256(self.module.code.encode())
-        for tensor in self.example:
-            known.update(repr((tuple(tensor.shape), tensor.dtype, tensor.device.type)).encode())
-        for name, constant in sorted(_constants(self.module).items()):
-            known.update(name.encode() + repr(constant.dtype).encode() + constant.cpu().numpy().tobytes())
-        return known.hexdigest()[:32]
 
 
 def capture_step(
@@ -91,15 +70,44 @@ def capture_step(
         table: rewrites of operations, from ``fedali.decompositions``.
     """
     model = copy.deepcopy(model).to(device=device, dtype=dtype)
-    step = make_step(model, objective, optimizer)
-    theta = model.theta()
-    local = torch.randn(model.prototype_layout.size, dtype=dtype, device=device)
     x = torch.randn(batch, *input_shape, dtype=dtype, device=device)
-    y = torch.zeros(batch, dtype=torch.int64, device=device)
-    numbers = (torch.full((), 0.5, dtype=dtype, device=device) for _ in Hyper._fields)
+    return _capture_step(make_step(model, objective, optimizer), model, model.theta(), optimizer, x, table)
+
+
+def capture_head_step(
+    model: Model,
+    objective: Objective,
+    optimizer: Optimizer,
+    *,
+    input_shape: Sequence[int],
+    batch: int,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    table: Table | None = None,
+) -> Graph:
+    """One local step of the head alone, see ``fedali.step.make_head_step``; arguments as for ``capture_step``.
+
+    Inputs and outputs are those of ``capture_step``, where theta, moments and the server's theta are the head's [H], x are
+    embeddings [B, d], and what concerns prototypes is not read.
+    """
+    model = copy.deepcopy(model).to(device=device, dtype=dtype)
+    sample = torch.zeros(1, *input_shape, dtype=dtype, device=device)
+    prototypes = torch.ones(model.prototype_layout.size, dtype=dtype, device=device)
+    embedding = make_embed(model, matcher="cosine")(model.theta(), prototypes, sample, 0.0)
+    x = torch.randn(batch, embedding.shape[1], dtype=dtype, device=device)
+    theta = torch.cat([p.detach().reshape(-1) for p in model.head.parameters()])
+    return _capture_step(make_head_step(model, objective, optimizer), model, theta, optimizer, x, table)
+
+
+def _capture_step(
+    step: Step, model: Model, theta: Tensor, optimizer: Optimizer, x: Tensor, table: Table | None
+) -> Graph:
+    local = x.new_empty(model.prototype_layout.size).normal_()
+    y = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    numbers = (x.new_full((), 0.5) for _ in Hyper._fields)
     example = (
         *State(theta, *optimizer.initial(theta), local),
-        *Batch(x, y, torch.ones(batch, dtype=dtype, device=device)),
+        *Batch(x, y, x.new_ones(len(x))),
         *Shared(theta.clone(), local.clone()),
         *Hyper(*numbers),
     )
@@ -113,7 +121,7 @@ def capture_step(
         state, metrics = step(*parts)  # type: ignore[arg-type]
         return (*state, *metrics)
 
-    return Graph(_trace(flat, example, table), STEP_INPUTS, STEP_OUTPUTS, example)
+    return Graph(trace(flat, example, table), STEP_INPUTS, STEP_OUTPUTS, example)
 
 
 def capture_predict(
@@ -121,25 +129,84 @@ def capture_predict(
     *,
     matcher: Matcher | None,
     input_shape: Sequence[int],
+    batch: int | None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    table: Table | None = None,
+) -> Graph:
+    """Inference, from ``PREDICT_INPUTS`` to logits [B, classes]; ``matcher`` as in ``fedali.step.make_predict``.
+
+    ``batch`` None leaves B open; such a graph is for export alone: engines want fixed shapes.
+    """
+    model = copy.deepcopy(model).to(device=device, dtype=dtype)
+    return _capture_infer(make_predict(model, matcher=matcher), "logits", model, input_shape, batch, table)
+
+
+def capture_embed(
+    model: Model,
+    *,
+    matcher: Matcher | None,
+    input_shape: Sequence[int],
+    batch: int | None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    table: Table | None = None,
+) -> Graph:
+    """Like ``capture_predict``, to embeddings [B, d]."""
+    model = copy.deepcopy(model).to(device=device, dtype=dtype)
+    return _capture_infer(make_embed(model, matcher=matcher), "embedding", model, input_shape, batch, table)
+
+
+def _capture_infer(
+    infer: Predict,
+    output: str,
+    model: Model,
+    input_shape: Sequence[int],
+    batch: int | None,
+    table: Table | None,
+) -> Graph:
+    theta = model.theta()
+    example = (
+        theta,
+        theta.new_empty(model.prototype_layout.size).normal_(),
+        theta.new_empty(batch or 4, *input_shape).normal_(),
+        theta.new_ones(()),
+    )
+
+    def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
+        return (infer(*tensors),)
+
+    traced = trace if batch else trace_open
+    return Graph(traced(flat, example, table), PREDICT_INPUTS, (output,), example, open_batch=not batch)
+
+
+def capture_adapt(
+    model: Model,
+    *,
+    input_shape: Sequence[int],
     batch: int,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     table: Table | None = None,
 ) -> Graph:
-    """Inference, from ``PREDICT_INPUTS`` to logits [B, classes]; ``matcher`` as in ``fedali.step.make_predict``."""
+    """Local prototypes moved without labels, from ``ADAPT_INPUTS``; see ``fedali.step.make_adapt``."""
     model = copy.deepcopy(model).to(device=device, dtype=dtype)
-    predict = make_predict(model, matcher=matcher)
+    adapt = make_adapt(model)
+    theta, size = model.theta(), model.prototype_layout.size
     example = (
-        model.theta(),
-        torch.randn(model.prototype_layout.size, dtype=dtype, device=device),
-        torch.randn(batch, *input_shape, dtype=dtype, device=device),
-        torch.ones((), dtype=dtype, device=device),
+        theta,
+        theta.new_empty(size).normal_(),
+        theta.new_empty(batch, *input_shape).normal_(),
+        theta.new_ones(batch),
+        theta.new_empty(size).normal_(),
+        theta.new_full((), 0.5),
+        theta.new_full((), 0.5),
     )
 
     def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
-        return (predict(*tensors),)
+        return (adapt(*tensors),)
 
-    return Graph(_trace(flat, example, table), PREDICT_INPUTS, ("logits",), example)
+    return Graph(trace(flat, example, table), ADAPT_INPUTS, ("local_prototypes",), example)
 
 
 def stack(graph: Graph, clients: int) -> Graph:
@@ -152,7 +219,7 @@ def stack(graph: Graph, clients: int) -> Graph:
         tensor.expand(clients, *tensor.shape).contiguous() if name in PER_CLIENT else tensor
         for name, tensor in zip(graph.inputs, graph.example, strict=True)
     )
-    return Graph(_trace(over_clients(graph), example, None), graph.inputs, graph.outputs, example)
+    return Graph(trace(over_clients(graph), example, None), graph.inputs, graph.outputs, example)
 
 
 def over_clients(graph: Graph) -> Callable[..., tuple[Tensor, ...]]:
@@ -160,25 +227,3 @@ def over_clients(graph: Graph) -> Callable[..., tuple[Tensor, ...]]:
     axes = tuple(0 if name in PER_CLIENT else None for name in graph.inputs)
     stacked: Callable[..., tuple[Tensor, ...]] = vmap(graph.module, in_dims=axes)
     return stacked
-
-
-def _trace(
-    function: Callable[..., tuple[Tensor, ...]], example: Sequence[Tensor], table: Table | None
-) -> GraphModule:
-    pure = functionalize(function, remove="mutations")
-    module: GraphModule = make_fx(pure, decomposition_table=table or {})(*example)
-    module.graph.eliminate_dead_code()
-    module.recompile()
-    return module
-
-
-def _constants(module: GraphModule) -> dict[str, Tensor]:
-    found = {}
-    for node in module.graph.nodes:
-        if node.op == "get_attr":
-            value: Any = module
-            for part in str(node.target).split("."):
-                value = getattr(value, part)
-            if isinstance(value, Tensor):
-                found[str(node.target)] = value.detach()
-    return found

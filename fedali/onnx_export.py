@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fedali.capture import Graph
 from fedali.errors import MissingExtraError
+from fedali.graph import OPEN_BATCH, Graph
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -51,6 +51,7 @@ def export_graph(graph: Graph) -> bytes:
             graph.example,
             input_names=graph.inputs,
             output_names=output_names(graph),
+            dynamic_shapes=OPEN_BATCH if graph.open_batch else None,
             opset_version=OPSET,
             dynamo=True,
             optimize=False,

@@ -20,7 +20,7 @@ from fedali.protobuf_reader import Field, ProtobufError, Schema, parse
 NEWEST_IR = 10  # what onnxruntime 1.19 reads
 OPSETS = range(17, 22)
 _OPERATIONS = """
-Abs Add And ArgMax ArgMin AveragePool Cast Ceil Clip Concat Constant ConstantOfShape Conv
+Abs Add And ArgMax ArgMin AveragePool Cast CastLike Ceil Clip Concat Constant ConstantOfShape Conv
 ConvTranspose Cos CumSum DequantizeLinear Div Einsum Equal Erf Exp Expand Flatten Floor Gather
 GatherElements GatherND Gemm GlobalAveragePool Greater GreaterOrEqual HardSigmoid Identity
 InstanceNormalization LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax MatMul Max

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.func import functional_call, grad_and_value
 
 from fedali.alp import Alignment, ALPLayer, Matcher, assign, match
+from fedali.layout import Layout
 from fedali.models.base import Model, Output
 from fedali.optimizers import Optimizer
 
@@ -73,6 +74,8 @@ class Objective(Protocol):
 Step = Callable[[State, Batch, Shared, Hyper], tuple[State, StepMetrics]]
 Occupancy = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 Predict = Callable[[Tensor, Tensor, Tensor, Tensor | float], Tensor]
+Adapt = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+_Forward = Callable[[Parameters, Tensor, Batch, Shared, Hyper], tuple[Output, Tensor]]
 
 
 def cross_entropy(output: Output, batch: Batch) -> Tensor:
@@ -87,33 +90,53 @@ def make_step(model: Model, objective: Objective, optimizer: Optimizer) -> Step:
     The model gives its architecture only; its own weights and prototypes are never read, and left as they are. While
     a step runs the module holds the parameters it is called with: threads need a copy of the model each.
     """
-    parameter_layout, prototype_layout = model.parameter_layout, model.prototype_layout
+    train_forward = _make_train_forward(model)
+
+    def forward(
+        parameters: Parameters, local: Tensor, batch: Batch, shared: Shared, hyper: Hyper
+    ) -> tuple[Output, Tensor]:
+        return train_forward(
+            parameters, local, batch.x, batch.weights, shared.prototypes, hyper.influence, hyper.decay
+        )
+
+    return _make_step(model.parameter_layout, forward, objective, optimizer)
+
+
+def make_head_step(model: Model, objective: Objective, optimizer: Optimizer) -> Step:
+    """The local step of the head alone, on embeddings: the body and the prototypes stay as they are.
+
+    Like ``make_step``'s, but theta, the moments and the server's theta are the head's [H] (``Model.head_layout``), and
+    x are embeddings [B, d], as ``make_embed`` gives them: computed once, they serve every epoch.
+    """
+
+    def forward(
+        parameters: Parameters, local: Tensor, batch: Batch, shared: Shared, hyper: Hyper
+    ) -> tuple[Output, Tensor]:
+        inner = {name.removeprefix("head."): value for name, value in parameters.items()}
+        return Output(functional_call(model.head, inner, (batch.x,)), batch.x), local
+
+    return _make_step(model.head_layout, forward, objective, optimizer)
+
+
+def _make_step(layout: Layout, forward: _Forward, objective: Objective, optimizer: Optimizer) -> Step:
+    """The step that trains the parameters of ``layout`` through ``forward``."""
 
     def loss(
         parameters: Parameters, local: Tensor, batch: Batch, shared: Shared, hyper: Hyper
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        alignment = Alignment(
-            list(prototype_layout.unflatten(local).values()),
-            list(prototype_layout.unflatten(shared.prototypes).values()),
-            training=True,
-            weights=batch.weights,
-            influence=hyper.influence,
-            decay=hyper.decay,
-        )
-        output = functional_call(model, parameters, (batch.x, alignment))
-        value = objective(output, batch, parameters, parameter_layout.unflatten(shared.theta))
-        moved = torch.cat([p.reshape(-1) for p in alignment.new_local]) if alignment.new_local else local
+        output, moved = forward(parameters, local, batch, shared, hyper)
+        value = objective(output, batch, parameters, layout.unflatten(shared.theta))
         correct = ((output.logits.argmax(-1) == batch.y).to(batch.weights.dtype) * batch.weights).sum()
         return value, (moved, correct)
 
     differentiate = grad_and_value(loss, has_aux=True)
 
     def step(state: State, batch: Batch, shared: Shared, hyper: Hyper) -> tuple[State, StepMetrics]:
-        parameters = parameter_layout.unflatten(state.theta)
+        parameters = layout.unflatten(state.theta)
         gradients, (value, (local, correct)) = differentiate(
             parameters, state.local_prototypes, batch, shared, hyper
         )
-        gradient = torch.cat([gradients[name].reshape(-1) for name in parameter_layout.names])
+        gradient = torch.cat([gradients[name].reshape(-1) for name in layout.names])
         theta, first, second = optimizer.update(
             state.theta, gradient, state.first_moment, state.second_moment, hyper.step_size, hyper.correction
         )
@@ -129,16 +152,70 @@ def make_predict(model: Model, *, matcher: Matcher | None = None) -> Predict:
     ``matcher`` replaces the training matcher at inference: ``cosine`` makes a prediction independent of the batch it
     came in (deployment); ``ot`` is the published, transductive one.
     """
+    infer = _make_infer(model, matcher)
+    return lambda *given: infer(*given).logits
+
+
+def make_embed(model: Model, *, matcher: Matcher | None = None) -> Predict:
+    """A function like ``make_predict``'s that gives the embeddings [B, d] that logits are computed from."""
+    infer = _make_infer(model, matcher)
+    return lambda *given: infer(*given).embedding
+
+
+def _make_infer(model: Model, matcher: Matcher | None) -> Callable[..., Output]:
     parameter_layout, prototype_layout = model.parameter_layout, model.prototype_layout
 
-    def predict(theta: Tensor, prototypes: Tensor, x: Tensor, influence: Tensor | float) -> Tensor:
+    def infer(theta: Tensor, prototypes: Tensor, x: Tensor, influence: Tensor | float) -> Output:
         local = list(prototype_layout.unflatten(prototypes).values())
         alignment = Alignment(local, local, training=False, influence=influence, matcher=matcher)
         with torch.no_grad():
             output: Output = functional_call(model, parameter_layout.unflatten(theta), (x, alignment))
-        return output.logits
+        return output
 
-    return predict
+    return infer
+
+
+def make_adapt(model: Model) -> Adapt:
+    """A function that moves local prototypes [L] as a training step does, without labels and without training.
+
+    It takes theta [P], local prototypes [L], samples x [B, *shape], weights [B], the server's prototypes [L],
+    influence and decay.
+    """
+    parameter_layout, train_forward = model.parameter_layout, _make_train_forward(model)
+
+    def adapt(theta: Tensor, local: Tensor, *given: Tensor) -> Tensor:
+        with torch.no_grad():
+            return train_forward(parameter_layout.unflatten(theta), local, *given)[1]
+
+    return adapt
+
+
+def _make_train_forward(model: Model) -> Callable[..., tuple[Output, Tensor]]:
+    """The forward pass of training: the output, and the moved local prototypes [L]."""
+    prototype_layout = model.prototype_layout
+
+    def train_forward(
+        parameters: Parameters,
+        local: Tensor,
+        x: Tensor,
+        weights: Tensor,
+        shared_prototypes: Tensor,
+        influence: Tensor,
+        decay: Tensor,
+    ) -> tuple[Output, Tensor]:
+        alignment = Alignment(
+            list(prototype_layout.unflatten(local).values()),
+            list(prototype_layout.unflatten(shared_prototypes).values()),
+            training=True,
+            weights=weights,
+            influence=influence,
+            decay=decay,
+        )
+        output = functional_call(model, parameters, (x, alignment))
+        moved = torch.cat([p.reshape(-1) for p in alignment.new_local]) if alignment.new_local else local
+        return output, moved
+
+    return train_forward
 
 
 class _Counting(Alignment):

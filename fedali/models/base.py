@@ -90,6 +90,11 @@ class Model(nn.Module):
         return Layout.of({name: p.shape for name, p in self.named_parameters()})
 
     @property
+    def head_layout(self) -> Layout:
+        """Layout of the head's stretch of theta; the names are those of ``parameter_layout``."""
+        return Layout.of({n: p.shape for n, p in self.named_parameters() if n.startswith("head.")})
+
+    @property
     def prototype_layout(self) -> Layout:
         """Layout of one set of prototypes, ``alp.0`` [K, d] and on; empty without ALP layers."""
         return Layout.of(

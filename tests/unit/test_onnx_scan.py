@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fedali.errors import BundleError
 from fedali.onnx_scan import OPERATIONS, Value, scan
-from tests.bundles import changed, value
+from tests.small_bundles import changed, value
 
 
 def _good():
