@@ -52,6 +52,7 @@ class PersonalisedStrategy(Strategy):
         self._last_round = 0
         self._arrays = ArrayRecord()
         self._train: ClientMetrics = {}
+        self._sites: list[int] = []
 
     def start(
         self,
@@ -77,7 +78,7 @@ class PersonalisedStrategy(Strategy):
             arrays, _ = self.aggregate_train(round_, grid.send_and_receive(messages, timeout=timeout))
             result.arrays = arrays
             messages = self.configure_evaluate(round_, arrays, ConfigRecord(), grid)
-            evaluated = _collect(grid.send_and_receive(messages, timeout=timeout), round_)
+            evaluated = self._collect(grid.send_and_receive(messages, timeout=timeout), round_)
             if self.on_round is not None:
                 self.on_round(RoundResult(round_, arrays, self._train, _join(r for _, r in evaluated)))
         return result
@@ -102,7 +103,7 @@ class PersonalisedStrategy(Strategy):
         Raises ``FedaliError`` when no site is left.
         """
         total, metrics, refused = Contribution(), [], []
-        for message, clients in _collect(replies, server_round):
+        for message, clients in self._collect(replies, server_round):
             try:
                 total.merge(records.to_contribution(message.content))
                 metrics.append(clients)
@@ -130,7 +131,7 @@ class PersonalisedStrategy(Strategy):
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Per-client metrics of all sites, as one record."""
-        return MetricRecord(dict(_join(clients for _, clients in _collect(replies, server_round))))
+        return MetricRecord(dict(_join(clients for _, clients in self._collect(replies, server_round))))
 
     def summary(self) -> None:
         """Log what will run."""
@@ -138,25 +139,28 @@ class PersonalisedStrategy(Strategy):
 
     def _messages(self, round_: int, arrays: ArrayRecord, grid: Grid, kind: str) -> list[Message]:
         content = records.instructions(self.settings(round_), arrays)
-        return [Message(content, node, kind, group_id=str(round_)) for node in sorted(grid.get_node_ids())]
+        self._sites = list(grid.get_node_ids())
+        return [Message(content, node, kind, group_id=str(round_)) for node in self._sites]
 
-
-def _collect(replies: Iterable[Message], round_: int) -> list[tuple[Message, ClientMetrics]]:
-    """Good replies in the order of their sites, so that sums do not depend on who answered first."""
-    good = []
-    for message in replies:
-        if message.has_error():
-            log.warning(
-                "site failed",
-                round=round_,
-                reply_to=message.metadata.reply_to_message_id,
-                why=message.error.reason,
-            )
-            continue
-        columns = message.content.metric_records["clients"].items()
-        clients = {name: [float(v) for v in values] for name, values in columns if isinstance(values, list)}
-        good.append((message, clients))
-    return sorted(good, key=lambda pair: pair[0].metadata.src_node_id)
+    def _collect(self, replies: Iterable[Message], round_: int) -> list[tuple[Message, ClientMetrics]]:
+        """Good replies in the grid's order of sites, so that sums do not depend on who answered first."""
+        good = []
+        for message in replies:
+            if message.has_error():
+                log.warning(
+                    "site failed",
+                    round=round_,
+                    reply_to=message.metadata.reply_to_message_id,
+                    why=message.error.reason,
+                )
+                continue
+            columns = message.content.metric_records["clients"].items()
+            clients = {
+                name: [float(v) for v in values] for name, values in columns if isinstance(values, list)
+            }
+            good.append((message, clients))
+        places = {site: place for place, site in enumerate(self._sites)}
+        return sorted(good, key=lambda pair: places.get(pair[0].metadata.src_node_id, len(places)))
 
 
 def _join(parts: Iterable[ClientMetrics]) -> ClientMetrics:

@@ -43,6 +43,22 @@ def simulate(
         int | None,
         typer.Option(min=1, help="Processes or threads; changes no result.", show_default="all cores"),
     ] = None,
+    sites: Annotated[
+        int | None,
+        typer.Option(min=1, help="Sites the clients are spread over.", show_default="the scenario's"),
+    ] = None,
+    superlink: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Run over the sites that have joined this Flower SuperLink, see `fedali site -h`.",
+            show_default="in this process",
+        ),
+    ] = None,
+    root_certificates: Annotated[
+        Path | None,
+        typer.Option(help="PEM file: who signs for the SuperLink on another machine.", show_default=False),
+    ] = None,
     profile: Annotated[
         bool,
         typer.Option(
@@ -63,6 +79,7 @@ def simulate(
       fedali simulate motionsense --rounds 5 --set training.learning_rate=5e-4
       fedali simulate my_study.toml --out runs/mine
       fedali simulate --resume runs/mine
+      fedali simulate digits --sites 2 --superlink 127.0.0.1:9092
       fedali simulate digits --json | jq '.table[0]'
     """
     if resume is not None and out is not None:
@@ -75,9 +92,14 @@ def simulate(
         raise SettingsError(
             "--profile measures a run of its own in one worker: leave --resume and --workers away"
         )
+    if superlink is not None and (profile or workers is not None):
+        raise SettingsError("with --superlink the sites do the work: leave --profile and --workers away")
+    if root_certificates is not None and superlink is None:
+        raise SettingsError("--root-certificates is about a SuperLink: give --superlink HOST:PORT too")
     import structlog
     from rich.console import Console
 
+    from fedali_server.link import Link
     from fedali_simulations import study
     from fedali_simulations.console import Display, print_results
     from fedali_simulations.scenario import load_scenario
@@ -87,6 +109,8 @@ def simulate(
     changes = [*(settings or []), *([f"training.rounds={rounds}"] if rounds else [])]
     changes += [f"seed={seed}"] if seed is not None else []
     changes += [f"training.engine={engine}"] if engine is not None else []
+    changes += [f"sites={sites}"] if sites is not None else []
+    link = Link(superlink, root_certificates) if superlink is not None else None
     if resume is not None:
         folder = study.existing(resume)
         study.check_settings(folder, scenario, changes)
@@ -97,12 +121,12 @@ def simulate(
 
             profiling.make_profiler()
             asked = profiling.first_job(asked)
-        folder = study.prepare(asked, out)
+        folder = study.prepare(asked, out, link)
     with Display(study.scenario_of(folder), folder, messages) as display:
         if profile:
             results, spent = profiling.run(folder, display.report)
         else:
-            results = study.run(folder, workers=workers, report=display.report)
+            results = study.run(folder, workers=workers, link=link, report=display.report)
     if as_json:
         typer.echo(json.dumps(results.to_dict()))
     else:

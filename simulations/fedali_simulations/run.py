@@ -3,68 +3,130 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import pandas as pd
 from flwr.app import Context
+from flwr.serverapp import Grid
 
-from fedali.methods import SharedState
+from fedali.methods import SharedState, personal_indices
 from fedali.methods.base import Vector
 from fedali_server import records
 from fedali_server.client_app import make_client_app
-from fedali_server.contract import Site
+from fedali_server.contract import ClientMetrics, Site
 from fedali_server.strategy import PersonalisedStrategy, RoundResult
 from fedali_simulations.folder import Checkpoint, RunFolder
 from fedali_simulations.grid import LocalGrid
 from fedali_simulations.jobs import Job, Progress, Report, identity
 from fedali_simulations.scenario import TrainingSettings
-from fedali_simulations.setup import Setup, build_setup
+from fedali_simulations.setup import Plan, Setup, build_setup
+from fedali_simulations.store import Table
 from fedali_simulations.tensorfile import Piece
+
+_TIMEOUT = 43_200.0  # seconds for a round; a Flower message lives no longer
+
+
+class Clients(Protocol):
+    """The clients of a run as its server sees them, wherever they are."""
+
+    def pieces(self) -> Iterator[tuple[int, Piece]]:
+        """See ``CohortSite.pieces``; of all clients."""
+        ...
+
+    def models(self, shared: SharedState) -> Iterator[tuple[int, Vector, Vector]]:
+        """See ``CohortSite.models``; of all clients."""
+        ...
+
+    def adapt(self, clients: Sequence[int], round_: int, shared: SharedState) -> ClientMetrics:
+        """See ``CohortSite.adapt``."""
+        ...
+
+    def checkpoint(self) -> Table:
+        """See ``ClientStore.checkpoint``; empty where clients' records are not here."""
+        ...
+
+
+class _Here:
+    """Clients of sites in this process."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._sites = setup.sites
+        self.adapt = setup.sites[0].adapt
+        self.checkpoint = setup.store.checkpoint
+
+    def pieces(self) -> Iterator[tuple[int, Piece]]:
+        for site in self._sites:
+            yield from site.pieces()
+
+    def models(self, shared: SharedState) -> Iterator[tuple[int, Vector, Vector]]:
+        for site in self._sites:
+            yield from site.models(shared)
 
 
 def run_job(job: Job, report: Report = lambda _: None) -> None:
     """Run or resume a job; everything it finds is in its folder afterwards."""
-    scenario, line = job.scenario, job.line
-    folder = RunFolder(job.folder, identity(scenario, line, job.seed))
-    rounds = scenario.training.rounds
+    folder = folder_of(job)
     if folder.done:
-        report(Progress(line.title, job.seed, rounds, rounds))
+        report_done(job, report)
         return
-    setup = build_setup(scenario, line, job.seed, workers=job.workers, clients=folder.clients)
+    setup = build_setup(job.scenario, job.line, job.seed, workers=job.workers, clients=folder.clients)
     folder.sweep()
     checkpoint = folder.read_checkpoint() or Checkpoint(0, setup.initial)
     setup.store.restore(checkpoint.kept)
-    report(Progress(line.title, job.seed, checkpoint.round, rounds))
-
-    def done(round_: int, accuracy: float) -> None:
-        report(Progress(line.title, job.seed, round_, rounds, accuracy))
-
-    writer = RoundWriter(folder, setup, checkpoint, scenario.training, done)
-    strategy = PersonalisedStrategy(
-        setup.method,
-        setup.layouts,
-        on_round=writer,
-        generalisation_every=scenario.evaluation.generalisation_every,
-    )
 
     def find_site(context: Context) -> Site:
         return setup.sites[int(context.node_config["partition-id"])]
 
+    grid = LocalGrid(make_client_app(find_site), len(setup.sites))
+    run_rounds(job, folder, setup, checkpoint, grid, _Here(setup), report)
+
+
+def folder_of(job: Job) -> RunFolder:
+    """Where a job's results go."""
+    return RunFolder(job.folder, identity(job.scenario, job.line, job.seed))
+
+
+def report_done(job: Job, report: Report) -> None:
+    """Say that a job is complete."""
+    rounds = job.scenario.training.rounds
+    report(Progress(job.line.title, job.seed, rounds, rounds))
+
+
+def run_rounds(
+    job: Job,
+    folder: RunFolder,
+    plan: Plan,
+    checkpoint: Checkpoint,
+    grid: Grid,
+    clients: Clients,
+    report: Report,
+) -> None:
+    """The rounds after ``checkpoint``, over ``grid``; the job is complete when this returns."""
+    scenario = job.scenario
+    rounds = scenario.training.rounds
+    report(Progress(job.line.title, job.seed, checkpoint.round, rounds))
+
+    def done(round_: int, accuracy: float) -> None:
+        report(Progress(job.line.title, job.seed, round_, rounds, accuracy))
+
+    writer = RoundWriter(folder, plan, clients, checkpoint, scenario.training, done)
+    strategy = PersonalisedStrategy(
+        plan.method,
+        plan.layouts,
+        on_round=writer,
+        generalisation_every=scenario.evaluation.generalisation_every,
+    )
     started, processor = time.perf_counter(), time.process_time()
     first = checkpoint.round + 1
-    strategy.start(
-        LocalGrid(make_client_app(find_site), len(setup.sites)),
-        records.from_shared(checkpoint.shared),
-        rounds,
-        first_round=first,
-    )
+    strategy.start(grid, records.from_shared(checkpoint.shared), rounds, timeout=_TIMEOUT, first_round=first)
     folder.finish(
         {
             "rounds": rounds,
             "best_round": writer.best_round,
-            "parameters": setup.layouts.parameters.size,
-            "prototype_values": setup.layouts.prototypes.size,
-            "notes": list(setup.federation.notes),
+            "parameters": plan.layouts.parameters.size,
+            "prototype_values": plan.layouts.prototypes.size,
+            "notes": list(plan.federation.notes),
             "timing": {
                 "first_round": first,
                 "seconds": time.perf_counter() - started,
@@ -80,15 +142,16 @@ class RoundWriter:
     def __init__(
         self,
         folder: RunFolder,
-        setup: Setup,
+        plan: Plan,
+        clients: Clients,
         checkpoint: Checkpoint,
         training: TrainingSettings,
         report: Callable[[int, float], None],
     ) -> None:
-        self.folder, self.setup, self.report = folder, setup, report
+        self.folder, self.plan, self.clients, self.report = folder, plan, clients, report
         self.rounds, self.keep_models = training.rounds, training.keep_models
         self.best_round, self.best_score = checkpoint.best_round, checkpoint.best_score
-        self.names = [client.name for client in setup.federation.clients]
+        self.names = [client.name for client in plan.federation.clients]
 
     def __call__(self, result: RoundResult) -> None:
         """Write what ``result`` and the sites hold."""
@@ -100,13 +163,19 @@ class RoundWriter:
         if score > self.best_score or (last and not self.best_round):
             self.best_round, self.best_score = result.round, score
             if self.keep_models == "all":
-                self.folder.write_best(shared, self._pieces(), result.round, self.setup.store.where)
+                where = personal_indices(self.plan.method, self.plan.layouts.parameters)
+                pieces = ((self.names[client], piece) for client, piece in self.clients.pieces())
+                self.folder.write_best(shared, pieces, result.round, where)
         if last and self.keep_models != "none":
-            self.folder.write_personal(self.setup.layouts, self._models(shared))
-        if last and self.setup.unseen:
-            adapted = self.setup.sites[0].adapt(self.setup.unseen, result.round, shared)
+            models = (
+                (self.names[client], theta, prototypes)
+                for client, theta, prototypes in self.clients.models(shared)
+            )
+            self.folder.write_personal(self.plan.layouts, models)
+        if last and self.plan.unseen:
+            adapted = self.clients.adapt(self.plan.unseen, result.round, shared)
             self.folder.write_unseen(self._named(adapted))
-        kept = self.setup.store.checkpoint()
+        kept = self.clients.checkpoint()
         self.folder.write_checkpoint(Checkpoint(result.round, shared, kept, self.best_round, self.best_score))
         self.report(result.round, float(rows["personalisation"].mean()))
 
@@ -120,13 +189,3 @@ class RoundWriter:
         rows = pd.DataFrame(columns)
         rows["client"] = [self.names[int(client)] for client in rows["client"]]
         return rows
-
-    def _pieces(self) -> Iterator[tuple[str, Piece]]:
-        for site in self.setup.sites:
-            for client, piece in site.pieces():
-                yield self.names[client], piece
-
-    def _models(self, shared: SharedState) -> Iterator[tuple[str, Vector, Vector]]:
-        for site in self.setup.sites:
-            for client, theta, prototypes in site.models(shared):
-                yield self.names[client], theta, prototypes

@@ -23,58 +23,81 @@ _MODEL = 12  # what a random stream is for
 
 
 @dataclass(frozen=True)
-class Setup:
-    """Everything one method and one seed run with."""
+class Plan:
+    """What the server and the sites of one method and one seed agree on; it follows from the scenario alone.
+
+    ``seen`` are the clients that train, ``unseen`` those held out.
+    """
 
     federation: data.Federation
     model: Model
     method: Method
     layouts: Layouts
     initial: SharedState
-    store: ClientStore
-    sites: tuple[CohortSite, ...]
+    seen: tuple[int, ...]
     unseen: tuple[int, ...]
 
 
-def build_setup(
-    scenario: Scenario, line: MethodSettings, seed: int, *, workers: int = 1, clients: Path | None = None
-) -> Setup:
-    """Model, method, engine and sites for one line of the table and one seed.
+@dataclass(frozen=True)
+class Setup(Plan):
+    """A plan with its sites, in this process."""
 
-    What clients keep goes to the file ``clients``, or to a temporary one.
-    """
+    store: ClientStore
+    sites: tuple[CohortSite, ...]
+
+
+def build_plan(scenario: Scenario, line: MethodSettings, seed: int) -> Plan:
+    """Data, model and method for one line of the table."""
     federation = load_federation(scenario, seed)
     method = build_method(line.name, line.options)
-    alp = scenario.alp_for(line)
     model = build_model(
         scenario.model.name,
         federation.input_shape,
         len(federation.class_names),
-        alp=ALPSettings(**alp.model_dump()) if method.uses_prototypes else None,
+        alp=ALPSettings(**scenario.alp_for(line).model_dump()) if method.uses_prototypes else None,
         seed=int(random_stream(seed, _MODEL).integers(2**31)),
         **scenario.model.options,
     )
     layouts = Layouts(model.parameter_layout, model.prototype_layout)
-    training = scenario.training
-    engine = build_engine(
-        training.engine,
-        model,
-        method,
-        _optimizer(scenario),
-        TrainingSettings(training.epochs, training.batch_size),
-        input_shape=federation.input_shape,
-        decay=alp.decay,
-        workers=workers,
-        precision=training.precision,
-    )
     unseen = unseen_clients(scenario, len(federation.clients), seed)
-    seen = [client for client in range(len(federation.clients)) if client not in unseen]
+    seen = tuple(client for client in range(len(federation.clients)) if client not in unseen)
     if scenario.sites > len(seen):
         raise SettingsError(
             f"{scenario.sites} sites for {len(seen)} clients: give each site at least one client"
         )
-    cohort = Cohort(federation)
-    evaluation = scenario.evaluation
+    prototypes = {f"alp.{i}": layer.global_prototypes.numpy() for i, layer in enumerate(model.alp_layers)}
+    initial = SharedState(model.theta().numpy(), layouts.prototypes.flatten(prototypes))
+    return Plan(federation, model, method, layouts, initial, seen, unseen)
+
+
+def build_setup(
+    scenario: Scenario,
+    line: MethodSettings,
+    seed: int,
+    *,
+    workers: int = 1,
+    clients: Path | None = None,
+    only: int | None = None,
+) -> Setup:
+    """Model, method, engine and sites for one line of the table and one seed.
+
+    What clients keep goes to the file ``clients``, or to a temporary one. ``only``: just this site of ``scenario.sites``,
+    counted from 0; others are elsewhere.
+    """
+    plan = build_plan(scenario, line, seed)
+    alp, training, evaluation = scenario.alp_for(line), scenario.training, scenario.evaluation
+    engine = build_engine(
+        training.engine,
+        plan.model,
+        plan.method,
+        _optimizer(scenario),
+        TrainingSettings(training.epochs, training.batch_size),
+        input_shape=plan.federation.input_shape,
+        decay=alp.decay,
+        workers=workers,
+        precision=training.precision,
+    )
+    cohort = Cohort(plan.federation)
     settings = CohortSettings(
         seed,
         training.participation,
@@ -82,14 +105,13 @@ def build_setup(
         generalisation_clients=evaluation.generalisation_clients,
         keep_trained=training.keep_models != "none",
     )
-    store = ClientStore(method, layouts, clients)
+    store = ClientStore(plan.method, plan.layouts, clients)
+    parts = np.array_split(np.array(plan.seen), scenario.sites)
     sites = tuple(
-        CohortSite(cohort, part.tolist(), seen, engine, method, layouts, settings, store)
-        for part in np.array_split(np.array(seen), scenario.sites)
+        CohortSite(cohort, part.tolist(), plan.seen, engine, plan.method, plan.layouts, settings, store)
+        for part in (parts if only is None else parts[only : only + 1])
     )
-    prototypes = {f"alp.{i}": layer.global_prototypes.numpy() for i, layer in enumerate(model.alp_layers)}
-    initial = SharedState(model.theta().numpy(), layouts.prototypes.flatten(prototypes))
-    return Setup(federation, model, method, layouts, initial, store, sites, unseen)
+    return Setup(**vars(plan), store=store, sites=sites)
 
 
 def _optimizer(scenario: Scenario) -> Optimizer:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,7 +14,9 @@ import pandas as pd
 
 from fedali.errors import CheckpointError, MissingExtraError, SettingsError
 from fedali.files import write_text
-from fedali.version import __version__
+from fedali_server.link import Link
+from fedali_simulations.elsewhere import Elsewhere, find_elsewhere
+from fedali_simulations.environment import cores, environment, quiet_flower
 from fedali_simulations.federation import SOURCES, load_federation
 from fedali_simulations.folder import RunFolder, safe_name
 from fedali_simulations.jobs import Job, Report, identity
@@ -28,7 +26,6 @@ from fedali_simulations.template import to_toml
 from fedali_simulations.workers import run_side_by_side
 
 _NEEDED = ("torch", "flwr")  # by the runs, each in a process of its own: better missed before they start
-_PACKAGES = ("numpy", "torch", "flwr", "pot", "scipy", "scikit-learn", "safetensors", "pandas")
 
 
 def simulate(
@@ -39,6 +36,7 @@ def simulate(
     seed: int | None = None,
     out: Path | str | None = None,
     workers: int | None = None,
+    link: Link | None = None,
     report: Report | None = None,
 ) -> Results:
     """Run a scenario and return what it found.
@@ -51,6 +49,7 @@ def simulate(
         out: folder for everything the run leaves; ``runs/<scenario>-<time>`` without. A folder that holds a run
             already is refused: see ``resume``.
         workers: processes or threads; the number of cores without. It changes no result.
+        link: to a SuperLink whose sites hold the clients, see docs/engines.md; all are in this process without.
         report: called after each round.
 
     Raises ``FedaliError`` with one line that says what to do.
@@ -64,7 +63,7 @@ def simulate(
         extra = [f"training.rounds={rounds}"] if rounds is not None else []
         extra += [f"seed={seed}"] if seed is not None else []
         scenario = load_scenario(scenario, [*overrides, *extra])
-    return run(prepare(scenario, out), workers=workers, report=report)
+    return run(prepare(scenario, out, link), workers=workers, report=report)
 
 
 def resume(folder: Path | str, *, workers: int | None = None, report: Report | None = None) -> Results:
@@ -75,8 +74,11 @@ def resume(folder: Path | str, *, workers: int | None = None, report: Report | N
     return run(existing(folder), workers=workers, report=report)
 
 
-def prepare(scenario: Scenario, out: Path | str | None = None) -> Path:
-    """Make the folder of a new run, with its resolved settings; faults in the data are found before that."""
+def prepare(scenario: Scenario, out: Path | str | None = None, link: Link | None = None) -> Path:
+    """Make the folder of a new run, with its resolved settings; faults in the data are found before that.
+
+    With a ``link`` the clients are on other machines, and the folder says so.
+    """
     folder = (
         Path(out) if out else Path("runs") / f"{safe_name(scenario.name)}-{time.strftime('%Y%m%d-%H%M%S')}"
     )
@@ -89,6 +91,8 @@ def prepare(scenario: Scenario, out: Path | str | None = None) -> Path:
             raise MissingExtraError(module, "sim")
     scenario = _at_home(scenario)
     load_federation(scenario, scenario.seed)
+    if link is not None:
+        Elsewhere(link).write(folder)
     write_text(folder / "scenario.toml", to_toml(scenario))
     write_text(folder / "environment.json", json.dumps(environment(), indent=1))
     return folder
@@ -135,10 +139,15 @@ def scenario_of(folder: Path) -> Scenario:
     return load_scenario(str(folder / "scenario.toml"))
 
 
-def run(folder: Path, *, workers: int | None = None, report: Report | None = None) -> Results:
-    """Do what is left to do in ``folder``, and write tables and pictures."""
-    scenario = scenario_of(folder)
-    _run_jobs(jobs_of(scenario, folder), workers or cores(), report or (lambda _: None))
+def run(
+    folder: Path, *, workers: int | None = None, link: Link | None = None, report: Report | None = None
+) -> Results:
+    """Do what is left to do in ``folder``, and write tables and pictures.
+
+    ``link`` replaces the SuperLink that the folder names, where the clients are on other machines.
+    """
+    scenario, elsewhere = scenario_of(folder), find_elsewhere(folder, link)
+    _run_jobs(jobs_of(scenario, folder), workers or cores(), elsewhere, report or (lambda _: None))
     results = collect(scenario, folder)
     write_text(folder / "results.json", json.dumps(results.to_dict(), indent=1))
     write_text(folder / "table.csv", results.table.to_csv(index=False))
@@ -206,8 +215,18 @@ def collect(scenario: Scenario, folder: Path) -> Results:
     )
 
 
-def _run_jobs(jobs: Sequence[Job], workers: int, report: Report) -> None:
-    """Jobs side by side in processes; where there are more workers than jobs, each job gets threads."""
+def _run_jobs(jobs: Sequence[Job], workers: int, elsewhere: Elsewhere | None, report: Report) -> None:
+    """Jobs side by side in processes; where there are more workers than jobs, each job gets threads.
+
+    Over sites on other machines one job after another: each has the machines to itself.
+    """
+    if elsewhere is not None:
+        quiet_flower()
+        from fedali_simulations.machines import run_job_elsewhere
+
+        for job in jobs:
+            run_job_elsewhere(job, elsewhere, report)
+        return
     jobs = [replace(job, workers=max(1, workers // len(jobs))) for job in jobs]
     if len(jobs) == 1 or workers == 1:
         from fedali_simulations.run import run_job
@@ -216,36 +235,3 @@ def _run_jobs(jobs: Sequence[Job], workers: int, report: Report) -> None:
             run_job(job, report)
     else:
         run_side_by_side(jobs, workers, report)
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def environment() -> dict[str, Any]:
-    """Versions and machine, enough to redo a run."""
-    versions: dict[str, str | None] = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
-    return {
-        "fedali": __version__,
-        "packages": versions,
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": cores(),
-        "command": sys.argv,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from fedali_simulations import load_scenario
 from fedali_simulations.console import print_results
+from fedali_simulations.environment import environment
 from fedali_simulations.results import Results, to_markdown
-from fedali_simulations.study import environment
 
 
 @pytest.fixture

@@ -1,0 +1,105 @@
+"""The command ``fedali site``."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, cast, get_args
+
+import typer
+
+from fedali.errors import SettingsError, did_you_mean
+from fedali_simulations.engines.choose import EngineName
+
+
+def site(
+    superlink: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="The Flower SuperLink to join.", show_default=False)
+    ],
+    part: Annotated[
+        str,
+        typer.Option(metavar="K/N", help="Which part of the clients this site holds.", show_default=False),
+    ],
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="For what clients keep between rounds.", show_default="sites/K-of-N"),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the data of a scenario with a path of its own are, on this machine.",
+            show_default=False,
+        ),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="auto, loop, compiled, onnx, stacked or ray.", show_default="the scenario's"),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads or processes.", show_default="all cores")
+    ] = None,
+    root_certificates: Annotated[
+        Path | None,
+        typer.Option(help="PEM file: who signs for a SuperLink on another machine.", show_default=False),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            help="Private key, where the SuperLink knows its nodes by their keys.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    r"""Hold a part of a simulated federation on this machine, for runs of `fedali simulate --superlink`.
+
+    It joins the SuperLink, trains its clients in every run that comes, and stays until Ctrl-C or SIGTERM. It runs no
+    code that comes over the network.
+
+    \b
+    Examples:
+      flower-superlink --insecure --host 127.0.0.1 --port 9092 --isolation process
+      fedali site --superlink 127.0.0.1:9092 --part 1/2
+      fedali site --superlink 127.0.0.1:9092 --part 2/2 --engine compiled
+      fedali simulate digits --superlink 127.0.0.1:9092 --sites 2
+    """
+    number, parts = _part(part)
+    if engine is not None and engine not in get_args(EngineName):
+        raise SettingsError(f"unknown engine {engine!r}; {did_you_mean(engine, get_args(EngineName))}")
+    if data is not None and not data.exists():
+        raise SettingsError(f"--data {data}: there is no such file or folder")
+    import structlog
+
+    from fedali_server.link import Link
+    from fedali_simulations.environment import cores, quiet_flower
+
+    link = Link(superlink, root_certificates)
+    quiet_flower()
+    from fedali_server.node import serve
+    from fedali_simulations.site import Part
+
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    place = Part(
+        number,
+        parts,
+        folder or Path("sites") / f"{number}-of-{parts}",
+        engine=cast(EngineName | None, engine),
+        source=None if data is None else str(data.absolute()),
+        workers=workers or cores(),
+    )
+
+    def joined() -> None:
+        typer.echo(f"part {number}/{parts} has joined {superlink}")
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves as Ctrl-C does
+    try:
+        serve(link, place.app(), joined=joined, key=key)
+    except KeyboardInterrupt:
+        typer.echo(f"part {number}/{parts} has left {superlink}")
+
+
+def _part(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise SettingsError(f"--part {text}: which part of how many, for example 1/2")
+    return int(match[1]), int(match[2])
