@@ -12,11 +12,15 @@ import torch
 from torch import Tensor
 from torch.func import functionalize
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from fedali.decompositions import Table
 
-OPEN_BATCH = (None, None, {0: torch.export.Dim("batch", min=1, max=1 << 16)}, None)  # of PREDICT_INPUTS
+# Torch's tracer and exporter are imported where they are used: a run whose graphs are cached starts sooner without.
+
+
+def open_batch() -> tuple[Any, ...]:
+    """Which axes of PREDICT_INPUTS are left open, as ``torch.export`` wants to be told."""
+    return (None, None, {0: torch.export.Dim("batch", min=1, max=1 << 16)}, None)
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ def trace(
     function: Callable[..., tuple[Tensor, ...]], example: Sequence[Tensor], table: Table | None
 ) -> GraphModule:
     """The operations of ``function``, for the shapes of ``example``, with those in ``table`` rewritten."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
     pure = functionalize(function, remove="mutations")
     module: GraphModule = make_fx(pure, decomposition_table=table or {})(*example)
     module.graph.eliminate_dead_code()
@@ -74,7 +80,7 @@ def trace_open(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own calls of what it has deprecated
-        program = torch.export.export(Function(), tuple(example), dynamic_shapes=OPEN_BATCH)
+        program = torch.export.export(Function(), tuple(example), dynamic_shapes=open_batch())
         module: Any = program.run_decompositions(dict(table or {})).module(check_guards=False)
     return module  # type: ignore[no-any-return]
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fedali.errors import MissingExtraError
-from fedali.graph import OPEN_BATCH, Graph
+from fedali.graph import Graph, open_batch
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -51,7 +51,7 @@ def export_graph(graph: Graph) -> bytes:
             graph.example,
             input_names=graph.inputs,
             output_names=output_names(graph),
-            dynamic_shapes=OPEN_BATCH if graph.open_batch else None,
+            dynamic_shapes=open_batch() if graph.open_batch else None,
             opset_version=OPSET,
             dynamo=True,
             optimize=False,

@@ -222,11 +222,23 @@ def test_small_drift_is_recognised_without_costs(monkeypatch):
     client, reference = _drifted(0, drift=0.01)
     apart = separation(reference)
     nearest = np.sort(ot.dist(reference, reference, metric="euclidean"), axis=1)[:, 1]
-    np.testing.assert_allclose(apart, nearest)
+    np.testing.assert_allclose(apart, nearest, rtol=1e-3)
+    assert (apart <= nearest).all()
     monkeypatch.setattr(transport, "_costs", None)
     found = ot_align(client, reference, apart=apart)
     np.testing.assert_array_equal(found, client)
     assert not np.shares_memory(found, client)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_a_separation_is_never_overstated(scale):
+    reference = np.random.default_rng(2).normal(size=(50, 7)) * scale
+    reference[1] = reference[0]  # the same twice, and almost the same
+    reference[3] = reference[2] * (1 + 1e-7)
+    nearest = np.sort(ot.dist(reference, reference, metric="euclidean"), axis=1)[:, 1]
+    apart = separation(reference)
+    assert (apart <= nearest + 1e-12 * scale).all()
+    np.testing.assert_allclose(apart[4:], nearest[4:], rtol=1e-3)
 
 
 def test_rows_that_changed_places_are_put_back_though_the_rest_stayed():
