@@ -52,7 +52,7 @@ def run_job_elsewhere(job: Job, elsewhere: Elsewhere, report: Report = lambda _:
     folder.sweep()
     with running(elsewhere.link, run_config(job, elsewhere.study)) as grid:
         while not folder.done:
-            clients = _Elsewhere(grid, plan)
+            clients = _Elsewhere(grid, plan, elsewhere.link.address)
             clients.gather(job.scenario.sites)
             checkpoint = folder.read_checkpoint() or Checkpoint(0, plan.initial)
             try:
@@ -74,8 +74,8 @@ def run_config(job: Job, study: str) -> UserConfig:
 class _Elsewhere:
     """Clients of sites behind a SuperLink; what they keep between rounds stays with their sites."""
 
-    def __init__(self, grid: SuperlinkGrid, plan: Plan) -> None:
-        self._grid, self._plan = grid, plan
+    def __init__(self, grid: SuperlinkGrid, plan: Plan, address: str) -> None:
+        self._grid, self._plan, self._address = grid, plan, address
         self._kept = ClientStore(plan.method, plan.layouts)  # for its sizes: this one stays empty
         self._names: dict[int, str] = {}
 
@@ -100,8 +100,8 @@ class _Elsewhere:
                 told = True
             if waited > WAIT and not online - set(found.values()):  # else one is there and still busy
                 raise FedaliError(
-                    f"no site came for part {missing[0]}: start it with "
-                    f"fedali site --superlink HOST:PORT --part {missing[0]}"
+                    f"no site came for part {missing[0]}: start it with fedali site --superlink "
+                    f"{self._address} --part {missing[0]}; fedali simulate --resume then goes on"
                 )
             time.sleep(0.1)
         self._names = {node: f"{part}/{parts}" for part, node in found.items()}

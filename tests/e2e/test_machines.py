@@ -5,6 +5,8 @@ Also the tripwire for what ``fedali_server.node`` and ``fedali_server.superlink`
 
 from __future__ import annotations
 
+import datetime
+import ipaddress
 import json
 import os
 import socket
@@ -14,6 +16,10 @@ import time
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from safetensors.numpy import load_file
 
 BIN = Path(sys.executable).parent
@@ -22,6 +28,41 @@ SETTINGS = [
     *("--set", "model.options.channels=[4, 8]", "--set", "evaluation.transductive=false", "--set", "sites=2"),
 ]
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+
+
+def certificates(folder):
+    """Of an authority, in ``ca.pem``, and of a server at 127.0.0.1 that it signed: ``server.pem``, ``server.key``."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("our CA", "server")]
+    use = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    for i, (file, extensions) in enumerate([("ca.pem", [use]), ("server.pem", [address])]):
+        made = x509.CertificateBuilder(
+            names[0],
+            names[i],
+            keys[i].public_key(),
+            x509.random_serial_number(),
+            now,
+            now + datetime.timedelta(1),
+        ).add_extension(x509.BasicConstraints(ca=i == 0, path_length=None), critical=True)
+        for extension in extensions:
+            made = made.add_extension(extension, critical=False)
+        signer = x509.SubjectKeyIdentifier.from_public_key(keys[0].public_key())
+        made = made.add_extension(
+            x509.SubjectKeyIdentifier.from_public_key(keys[i].public_key()), critical=False
+        ).add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(signer), critical=False
+        )
+        signed = made.sign(keys[0], hashes.SHA256())
+        (folder / file).write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    (folder / "server.key").write_bytes(
+        keys[1].private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
 
 
 class Place:
@@ -48,8 +89,9 @@ class Place:
         self.processes.append(process)
         return process
 
-    def superlink(self):
-        words = ["--insecure", "--host", "127.0.0.1", "--port", self.port, "--isolation", "process"]
+    def superlink(self, *trust):
+        words = [*(trust or ["--insecure"]), "--host", "127.0.0.1", "--port", self.port]
+        words += ["--isolation", "process"]
         process = self.start("flower-superlink", *words)
         while not self.answers():
             assert process.poll() is None
@@ -118,16 +160,27 @@ def same_results(one, other):
 def test_over_two_sites_every_number_is_that_of_one_process(place):
     settings = ["digits", *SETTINGS, "--set", "methods=fedali-head,fedavg", "--rounds", "3"]
     settings += ["--set", "training.participation=0.5", "--set", "evaluation.unseen_clients=1"]
-    place.superlink()
-    sites = [place.site(part) for part in ("1/2", "2/2")]
+    certificates(place.folder)
+    place.superlink(
+        "--ssl-ca-certfile", "ca.pem", "--ssl-certfile", "server.pem", "--ssl-keyfile", "server.key"
+    )
+    trust = ["--root-certificates", "ca.pem"]
+    sites = [place.site(part, *trust) for part in ("1/2", "2/2")]
     place.simulate(*settings, "--out", "whole")
-    place.simulate(*settings, "--out", "spread", "--superlink", place.address)
+    place.simulate(*settings, "--out", "spread", "--superlink", place.address, *trust)
     same_results(place.folder / "whole", place.folder / "spread")
     assert results(place.folder / "whole")
     for site in sites:
         site.terminate()
         assert site.wait(timeout=60) == 0
         assert "has left" in site.said.read_text()
+    (place.folder / "others").mkdir()
+    certificates(place.folder / "others")
+    stranger = place.site("1/2", "--root-certificates", "others/ca.pem")
+    assert stranger.wait(timeout=60) == 1
+    (line,) = stranger.said.read_text().splitlines()
+    assert line.startswith(f"fedali: no SuperLink answers at {place.address}")
+    assert "certificate verify failed" in line
 
 
 def test_a_site_that_leaves_and_a_server_that_is_killed_change_no_number(place):
@@ -164,6 +217,7 @@ def test_what_cannot_work_is_said_in_one_line(place):
     assert "the run has 2 sites, this is part 1 of 3: give --sites 3" in line
     second = place.site("1/3")
     assert second.wait(timeout=60) == 1
+    assert "another site uses sites/1-of-3" in second.said.read_text()
     place.simulate(*brief, "--out", "c")
     line = place.simulate("--resume", "c", *over, code=2).stderr
     assert "continue it without --superlink" in line
