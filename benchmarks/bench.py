@@ -24,6 +24,7 @@ from benchmarks.processes import ROOT, Launcher, leave_nothing
 from benchmarks.workloads import BATCH_SIZE, EPOCHS, WORKLOADS, Workload, flops_per_sample
 
 RIVALS = ("flower-ray", "pfl")
+_IDLE_ROUNDS = 5  # steady ones without training
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Plan:
     def runs(self, workload: Workload) -> list[tuple[str, int]]:
         """Contenders with their epochs; 0 epochs measure what is not training."""
         runs = [(contender, self.epochs) for contender in self.contenders]
-        if workload.overhead:
+        if workload.idle_clients:
             others = [contender for contender in self.contenders if not contender.startswith("fedali-")]
             ours = ["fedali-echo"] if len(others) < len(self.contenders) else []
             runs += [(contender, 0) for contender in (*ours, *others)]
@@ -60,6 +61,10 @@ class Plan:
     def clients_of(self, workload: Workload) -> int:
         """Clients of a round."""
         return self.clients or workload.clients
+
+    def idle_clients_of(self, workload: Workload) -> int:
+        """Clients of a round without training."""
+        return min(workload.idle_clients, self.clients or workload.idle_clients)
 
     def steady_rounds_of(self, workload: Workload) -> int:
         """Measured rounds after the first."""
@@ -71,7 +76,9 @@ def run(plan: Plan, launcher: Launcher, path: Path) -> dict[str, Any]:
     results = _header(plan)
     for name in plan.workloads:
         workload = WORKLOADS[name]
-        write_clients(workload, plan.clients_of(workload), launcher.scratch / "data" / name)
+        write_clients(workload, plan.clients_of(workload), _data(launcher, name, plan.epochs))
+        if workload.idle_clients:
+            write_clients(workload, plan.idle_clients_of(workload), _data(launcher, name, 0))
     for repetition in range(plan.repetitions):
         for name in plan.workloads:
             peak = launcher.module("peak")
@@ -86,13 +93,17 @@ def run(plan: Plan, launcher: Launcher, path: Path) -> dict[str, Any]:
     return results
 
 
+def _data(launcher: Launcher, workload: str, epochs: int) -> Path:
+    return launcher.scratch / "data" / (workload if epochs else f"{workload}-idle")
+
+
 def _order(plan: Plan, contender: str, workload: str, epochs: int, launcher: Launcher, scratch: str) -> Order:
     return Order(
         contender=contender,
         workload=workload,
-        rounds=1 + plan.steady_rounds_of(WORKLOADS[workload]),
+        rounds=1 + (plan.steady_rounds_of(WORKLOADS[workload]) if epochs else _IDLE_ROUNDS),
         epochs=epochs,
-        data=str(launcher.scratch / "data" / workload),
+        data=str(_data(launcher, workload, epochs)),
         scratch=scratch,
         workers=plan.workers,
         started=0.0,
@@ -134,6 +145,7 @@ def _header(plan: Plan) -> dict[str, Any]:
             "parameters": model.parameter_layout.size,
             "prototype_values": model.prototype_layout.size,
             "clients": len(sizes),
+            "idle_clients": plan.idle_clients_of(workload),
             "steady_rounds": plan.steady_rounds_of(workload),
             "samples": int(sizes.sum()),
             "steps": int((-(-sizes // BATCH_SIZE)).sum()) * plan.epochs,

@@ -214,14 +214,17 @@ def _overhead(results: Results) -> str:
         for line in found:
             cost = Spread.of(1e3 / n for n in (line.updates.high, line.updates.median, line.updates.low))
             title = "fedali" if line.contender == "fedali-echo" else line.contender
-            rows.append((name, title, cost, short(1e3 * line.cpu.median), f"{line.memory.median / 1e6:.0f}"))
+            facts = results["workloads"][name]
+            clients = facts.get("idle_clients", facts["clients"])
+            spent = short(1e3 * line.cpu.median)
+            rows.append((name, clients, title, cost, spent, f"{line.memory.median / 1e6:.0f}"))
     if not rows:
         return ""
     text = (
         "## Without training\n\nClients give back what they got: what is left is messages, actors, aggregation; "
         "for `fedali` also alignment and checkpoints.\n"
     )
-    header = ("workload", "simulator", "ms a client", "CPU ms a client", "memory, MB")
+    header = ("workload", "clients", "simulator", "ms a client", "CPU ms a client", "memory, MB")
     return "\n".join([text, _table(header, rows)]) + "\n"
 
 

@@ -93,7 +93,7 @@ def _line(results: Results, workload: str, runs: list[dict[str, Any]]) -> Line:
     facts = results["workloads"][workload]
     peaks = {(p["repetition"], p["workload"]): p["alone"] for p in results["peaks"]}
     rounds = [(run, round_) for run in runs for round_ in run["rounds"][1:]]
-    clients = facts["clients"]
+    clients = facts["clients"] if runs[0]["epochs"] else facts.get("idle_clients", facts["clients"])
     work = {run["epochs"]: facts["samples"] * run["epochs"] for run in runs}
 
     def gflops(run: dict[str, Any], round_: dict[str, float]) -> float:

@@ -71,7 +71,7 @@ class Workload:
         clients: that train in each round.
         steady_rounds: rounds that are measured, after the first.
         build: the model, freshly initialised.
-        overhead: whether rounds without training are measured too.
+        idle_clients: in rounds without training, which show what else a client costs; 0 for none.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Workload:
     clients: int
     steady_rounds: int
     build: Callable[[], Model]
-    overhead: bool = False
+    idle_clients: int = 0
 
     def model(self) -> Model:
         """The model; always the same weights, without touching the global random state."""
@@ -113,7 +113,7 @@ WORKLOADS = {
             24,
             3,
             lambda: WindowCNN((16, 32, 32), 6, _ONE_LAYER),
-            overhead=True,
+            idle_clients=100,
         ),
         Workload(
             "B",
@@ -123,7 +123,7 @@ WORKLOADS = {
             12,
             1,
             lambda: build_model("hart", (128, 6), 6, alp=_SIX_LAYERS),
-            overhead=True,
+            idle_clients=10,
         ),
         Workload(
             "C",
