@@ -139,6 +139,4 @@ class FedAli(Method):
 @lru_cache(maxsize=4)
 def _separations(shared: SharedState, layouts: Layouts) -> dict[str, Vector]:
     """Of each layer's global prototypes; computed once a round, for all clients of a site."""
-    return {
-        name: separation(rows) for name, rows in layouts.prototypes.unflatten(shared.prototypes).items()
-    }
+    return {name: separation(rows) for name, rows in layouts.prototypes.unflatten(shared.prototypes).items()}
