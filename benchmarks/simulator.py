@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from flwr.app import Context
 
 from benchmarks.engines import TimedEngine
@@ -47,7 +46,7 @@ class Simulation:
         def write(result: RoundResult) -> None:
             shared = records.to_shared(result.arrays)
             with self.watch("checkpoint"):
-                self.folder.write_metrics(result.round, pd.DataFrame(result.train))
+                self.folder.write_metrics(result.round, result.train)
                 self.folder.write_checkpoint(Checkpoint(result.round, shared, self.site.store.checkpoint()))
             on_round(shared)
 

@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -33,6 +34,10 @@ from fedali.files import atomic, flush_folder, write_bytes, write_text
 from fedali.methods import Layouts, SharedState
 from fedali_simulations.tensorfile import Piece, write_tensors
 
+if TYPE_CHECKING:  # needed when a run has ended: importing it takes as long as a short round
+    import pandas as pd
+
+Columns = Mapping[str, Sequence[Any]]
 Vector = npt.NDArray[np.floating[Any]]
 _FORMAT = "2"
 _METADATA = "fedali"
@@ -144,25 +149,27 @@ class RunFolder:
             tensors = {**layouts.parameters.unflatten(theta), **layouts.prototypes.unflatten(prototypes)}
             self._write(f"personal/{safe_name(name)}", tensors, {"client": name})
 
-    def write_metrics(self, round_: int, rows: pd.DataFrame) -> None:
-        """Write a round's per-client metrics."""
+    def write_metrics(self, round_: int, columns: Columns) -> None:
+        """Write a round's per-client metrics: columns by name, of one length."""
         path = self.path / "metrics" / f"{round_:05d}.parquet"
-        with atomic(path) as temporary:
-            rows.to_parquet(temporary, index=False)
+        _write_table(path, columns)
         flush_folder(path.parent)
 
-    def write_unseen(self, rows: pd.DataFrame) -> None:
+    def write_unseen(self, columns: Columns) -> None:
         """Write how clients that never took part fare before and after adapting."""
-        with atomic(self.path / "unseen.parquet") as temporary:
-            rows.to_parquet(temporary, index=False)
+        _write_table(self.path / "unseen.parquet", columns)
 
     def read_unseen(self) -> pd.DataFrame | None:
         """What ``write_unseen`` wrote, None when no client was held out."""
+        import pandas as pd
+
         path = self.path / "unseen.parquet"
         return pd.read_parquet(path) if path.exists() else None
 
     def read_metrics(self, rounds: int) -> pd.DataFrame:
         """Per-client metrics of rounds 1 to ``rounds``."""
+        import pandas as pd
+
         paths = [self.path / "metrics" / f"{round_:05d}.parquet" for round_ in range(1, rounds + 1)]
         try:
             return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
@@ -174,6 +181,11 @@ class RunFolder:
         # One entry: safetensors writes several in an order that changes from process to process.
         facts = json.dumps({**self.identity, **metadata}, sort_keys=True)
         write_bytes(self.path / f"{name}.safetensors", save(arrays, {_METADATA: facts}))
+
+
+def _write_table(path: Path, columns: Columns) -> None:
+    with atomic(path) as temporary:
+        pq.write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), temporary)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Vector], dict[str, str]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-import pandas as pd
 from flwr.app import Context
 from flwr.serverapp import Grid
 
@@ -159,7 +160,7 @@ class RoundWriter:
         rows = self._rows(result)
         self.folder.write_metrics(result.round, rows)
         last = result.round == self.rounds
-        score = float(rows["validation"].mean()) if "generalisation" in rows else -1.0
+        score = _mean(rows["validation"]) if "generalisation" in rows else -1.0
         if score > self.best_score or (last and not self.best_round):
             self.best_round, self.best_score = result.round, score
             if self.keep_models == "all":
@@ -177,15 +178,30 @@ class RoundWriter:
             self.folder.write_unseen(self._named(adapted))
         kept = self.clients.checkpoint()
         self.folder.write_checkpoint(Checkpoint(result.round, shared, kept, self.best_round, self.best_score))
-        self.report(result.round, float(rows["personalisation"].mean()))
+        self.report(result.round, _mean(rows["personalisation"]))
 
-    def _rows(self, result: RoundResult) -> pd.DataFrame:
-        rows = pd.DataFrame(result.train)
-        if result.evaluate:
-            rows = rows.merge(pd.DataFrame(result.evaluate), on="client", how="outer")
-        return self._named({str(name): list(rows[name]) for name in rows}).assign(round=result.round)
+    def _rows(self, result: RoundResult) -> dict[str, list[Any]]:
+        columns = _side_by_side(result.train, result.evaluate) if result.evaluate else result.train
+        named = self._named(columns)
+        return {**named, "round": [result.round] * len(named["client"])}
 
-    def _named(self, columns: dict[str, list[float]]) -> pd.DataFrame:
-        rows = pd.DataFrame(columns)
-        rows["client"] = [self.names[int(client)] for client in rows["client"]]
-        return rows
+    def _named(self, columns: ClientMetrics) -> dict[str, list[Any]]:
+        return {**columns, "client": [self.names[int(client)] for client in columns["client"]]}
+
+
+def _side_by_side(one: ClientMetrics, other: ClientMetrics) -> ClientMetrics:
+    """The columns of both, a row for each client that either has, by client; NaN where one knows nothing."""
+    clients = sorted({*one["client"], *other["client"]})
+    joined: ClientMetrics = {"client": clients}
+    for columns in (one, other):
+        row = {client: place for place, client in enumerate(columns["client"])}
+        for name, values in columns.items():
+            if name != "client":
+                joined[name] = [values[row[client]] if client in row else math.nan for client in clients]
+    return joined
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Of the clients that have a value; NaN when none has."""
+    known = [value for value in values if not math.isnan(value)]
+    return statistics.fmean(known) if known else math.nan
