@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,20 +24,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fedali.errors import CheckpointError
-from fedali.files import atomic, flush_folder, write_bytes, write_text
+from fedali.files import flush_folder, write_bytes, write_text
 from fedali.methods import Layouts, SharedState
+from fedali_simulations.tablefile import Columns, write_table
 from fedali_simulations.tensorfile import Piece, write_tensors
 
 if TYPE_CHECKING:  # needed when a run has ended: importing it takes as long as a short round
     import pandas as pd
-
-Columns = Mapping[str, Sequence[Any]]
 Vector = npt.NDArray[np.floating[Any]]
 _FORMAT = "2"
 _METADATA = "fedali"
@@ -152,12 +149,12 @@ class RunFolder:
     def write_metrics(self, round_: int, columns: Columns) -> None:
         """Write a round's per-client metrics: columns by name, of one length."""
         path = self.path / "metrics" / f"{round_:05d}.parquet"
-        _write_table(path, columns)
+        write_table(path, columns)
         flush_folder(path.parent)
 
     def write_unseen(self, columns: Columns) -> None:
         """Write how clients that never took part fare before and after adapting."""
-        _write_table(self.path / "unseen.parquet", columns)
+        write_table(self.path / "unseen.parquet", columns)
 
     def read_unseen(self) -> pd.DataFrame | None:
         """What ``write_unseen`` wrote, None when no client was held out."""
@@ -181,11 +178,6 @@ class RunFolder:
         # One entry: safetensors writes several in an order that changes from process to process.
         facts = json.dumps({**self.identity, **metadata}, sort_keys=True)
         write_bytes(self.path / f"{name}.safetensors", save(arrays, {_METADATA: facts}))
-
-
-def _write_table(path: Path, columns: Columns) -> None:
-    with atomic(path) as temporary:
-        pq.write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), temporary)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Vector], dict[str, str]]:
