@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors.numpy import save
 
 from fedali.bundle import Bundle, write_bundle
 from fedali.capture import capture_predict, capture_step
 from fedali.decompositions_onnx import ONNX
-from fedali.layout import Layout
 from fedali.manifest import Component, Hyper, Layouts, Normalisation, Parity
 from fedali.methods import build_method, personal_indices
 from fedali.models import ALPSettings, Model, build_model
 from fedali.onnx_export import export_graph
 from fedali.optimizers import SGD, Adam
 
-SHAPE, CLASSES, BATCH = (6, 3), ("rest", "walk", "run"), 8
+SHAPE, CLASSES, BATCH = (24, 3), ("rest", "walk", "run"), 8
 ALP = ALPSettings(num_prototypes=(4,), decay=0.9)
 
 
@@ -26,10 +25,20 @@ def small_model(alp: ALPSettings | None = ALP, channels: tuple[int, ...] = (4, 8
     return build_model("cnn1d", SHAPE, len(CLASSES), alp=alp, seed=0, channels=channels, kernel=3, hidden=5)
 
 
+@cache
+def _exported(alp: ALPSettings | None, method: str, optimizer: Adam | SGD) -> dict[str, bytes]:
+    model, objective = small_model(alp), build_method(method).objective
+    graphs = {
+        "train": capture_step(model, objective, optimizer, input_shape=SHAPE, batch=BATCH, table=ONNX),
+        "infer": capture_predict(model, matcher="cosine", input_shape=SHAPE, batch=BATCH, table=ONNX),
+    }
+    return {f"{name}.onnx": export_graph(graph) for name, graph in graphs.items()}
+
+
 def write_full(
     path: Path,
     *,
-    model: Model | None = None,
+    alp: ALPSettings | None = ALP,
     method: str = "fedali",
     optimizer: Adam | SGD | None = None,
     key=None,
@@ -38,13 +47,9 @@ def write_full(
     options: dict | None = None,
 ) -> Bundle:
     """A bundle of mode full; the state is drawn from a fixed seed."""
-    model = model or small_model()
+    model = small_model(alp)
     optimizer = optimizer or Adam()
     chosen = build_method(method, {"personal": "head"} if personal and method == "fedali" else None)
-    graphs = {
-        "train": capture_step(model, chosen.objective, optimizer, input_shape=SHAPE, batch=BATCH, table=ONNX),
-        "infer": capture_predict(model, matcher="cosine", input_shape=SHAPE, batch=BATCH, table=ONNX),
-    }
     random = np.random.default_rng(0)
     parameters, prototypes = model.parameter_layout, model.prototype_layout
     theta = model.theta().numpy()
@@ -56,8 +61,8 @@ def write_full(
         "shared_theta": theta + np.float32(0.01),
         "shared_prototypes": shared,
     }
-    parts = {f"{name}.onnx": export_graph(graph) for name, graph in graphs.items()}
-    parts["state.safetensors"] = save(state)
+    graphs = _exported(alp, method, optimizer)
+    parts = {**graphs, "state.safetensors": save(state)}
     kind = {"none": ([0.0] * 3, [1.0] * 3)}.get(normalisation, ([0.1, 0.2, 0.3], [1.0, 2.0, 0.5]))
     fields = {
         "name": "small",
@@ -77,14 +82,14 @@ def write_full(
         "round": 3,
         "opset": 18,
         "onnxruntime": ">=1.19",
-        "parity": {name: Parity(0.0, "not measured") for name in graphs},
+        "parity": {name.removesuffix(".onnx"): Parity(0.0, "not measured") for name in graphs},
         "int8": None,
     }
     return write_bundle(path, fields, parts, key)
 
 
 def toy_data(count: int = 45, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Windows [n, 6, 3] whose class shows in their level."""
+    """Windows [n, 24, 3] whose class shows in their level."""
     random = np.random.default_rng(seed)
     y = random.integers(0, 3, count)
     x = random.standard_normal((count, *SHAPE)) + 1.5 * (y[:, None, None] - 1)
@@ -94,6 +99,3 @@ def toy_data(count: int = 45, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def _ranges(indices: np.ndarray) -> tuple[tuple[int, int], ...]:
     pieces = np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1) if len(indices) else []
     return tuple((int(piece[0]), int(piece[-1]) + 1) for piece in pieces)
-
-
-__all__ = ["BATCH", "CLASSES", "SHAPE", "Layout", "small_model", "torch", "toy_data", "write_full"]

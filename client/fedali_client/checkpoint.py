@@ -90,7 +90,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Vector], facts: Mapping[str, A
     from safetensors.numpy import save
 
     kept = {name: np.ascontiguousarray(array) for name, array in arrays.items() if array.size}
-    facts = {**facts, "crc32": _crc(kept)}
+    facts = {**facts, "crc32": _crc(kept, facts)}
     write_bytes(path, save(kept, metadata={_KEY: json.dumps(facts, sort_keys=True)}))
     flush_folder(path.parent)
 
@@ -107,13 +107,13 @@ def read_arrays(path: Path) -> tuple[dict[str, Vector], dict[str, Any]]:
             arrays = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise _damaged(path) from error
-    if facts.pop("crc32", None) != _crc(arrays):
+    if facts.pop("crc32", None) != _crc(arrays, facts):
         raise _damaged(path)
     return arrays, facts
 
 
-def _crc(arrays: Mapping[str, Vector]) -> int:
-    found = 0
+def _crc(arrays: Mapping[str, Vector], facts: Mapping[str, Any]) -> int:
+    found = zlib.crc32(json.dumps(facts, sort_keys=True).encode())
     for name in sorted(arrays):
         found = zlib.crc32(arrays[name].reshape(-1).view(np.uint8).data, zlib.crc32(name.encode(), found))
     return found

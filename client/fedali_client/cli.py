@@ -15,7 +15,7 @@ from fedali.version import __version__
 _EXAMPLES = """examples:
   fedali-client verify model.fedali --key site.pub          is this bundle what the site made?
   fedali-client fit model.fedali --data mine.npz --key site.pub
-  fedali-client predict model.fedali new.npz                one line of JSON for each sample
+  fedali-client predict model.fedali --data new.npz         one line of JSON for each sample
   sensor | fedali-client predict model.fedali               samples as JSON, one a line: {"x": [[...], ...]}
   fedali-client evaluate model.fedali --data test.npz
   fedali-client doctor model.fedali                         what can this machine do, what should I choose?
@@ -132,11 +132,9 @@ def _parser() -> argparse.ArgumentParser:
         "predict",
         "classify a file, or samples from stdin as JSON lines",
         runs,
-        example="predict model.fedali new.npz",
+        example="predict model.fedali --data new.npz",
     )
-    predict.add_argument(
-        "file", type=Path, nargs="?", metavar="FILE", help=".npz (array x) or .npy; without one: stdin"
-    )
+    predict.add_argument("--data", type=Path, metavar="FILE", help=".npz (array x) or .npy; without: stdin")
     add(
         "evaluate",
         "accuracy and macro-F1 of the personal model",

@@ -64,8 +64,8 @@ def fit(options: argparse.Namespace) -> None:
 def predict(options: argparse.Namespace) -> None:
     """Classify a file, or lines of stdin."""
     with _open(options, read_only=True) as client:
-        if options.file is not None:
-            _predictions(client, read_samples(options.file, client.manifest)[0])
+        if options.data is not None:
+            _predictions(client, read_samples(options.data, client.manifest)[0])
             return
         refused = 0
         for number, line in _lines():

@@ -36,7 +36,7 @@ def doctor(bundle: Bundle, state: Path, *, as_json: bool = False) -> None:
     for row in facts["threads"]:
         step, one = row["step_ms"], row["predict_ms"]
         lines.append(
-            f"{row['threads']} threads: {step:.2f} ms a step of {bundle.manifest.batch}, {one:.2f} ms a prediction"
+            f"{row['threads']} thread{'s' * (row['threads'] > 1)}: {step:.2f} ms a step of {bundle.manifest.batch}, {one:.2f} ms a prediction"
         )
     lines += [*facts["warnings"], f"choose: {facts['choose']}"]
     print("\n".join(lines), flush=True)  # noqa: T201

@@ -29,8 +29,8 @@ def open_bundle(
     keys = [load_public(trusted_key)] if trusted_key is not None else known_keys(root)
     if not keys and not allow_unsigned:
         raise BundleError(
-            f"{path}: no key to verify it with; give the .pub file of whoever made it (once, then it is remembered), or allow "
-            "an unsigned bundle if you made it yourself"
+            f"{path}: no key to verify it with; give the .pub file of whoever made it (once, then it is remembered), or, if you "
+            "made it yourself, allow unsigned ones (--allow-unsigned)"
         )
     bundle = read_bundle(path, keys or None, allow_unsigned=allow_unsigned)
     if trusted_key is not None and remember and root is not None and bundle.signed_by is not None:

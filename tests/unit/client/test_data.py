@@ -1,0 +1,105 @@
+"""What samples and labels from outside are refused for, and that the line says what to mend."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fedali.errors import DataError
+from fedali_client.data import check_labels, check_samples, read_line, read_samples
+
+CLASSES = ("rest", "walk", "run")
+SHAPE = (6, 3)
+
+
+def test_one_sample_is_a_batch_of_one():
+    assert check_samples(np.zeros(SHAPE), SHAPE).shape == (1, 6, 3)
+    assert check_samples(np.zeros((4, *SHAPE), np.uint8), SHAPE).shape == (4, 6, 3)
+
+
+def _with(value, at):
+    x = np.zeros((300, *SHAPE))
+    x[at] = value
+    return x
+
+
+@pytest.mark.parametrize(
+    ("x", "line"),
+    [
+        (np.zeros((5, 3, 6)), r"x has shape \[5, 3, 6\]; this model takes \[n, 6, 3\]"),
+        (np.zeros((0, 6, 3)), "x holds no samples"),
+        (_with(np.nan, (290, 2, 1)), r"x\[290, 2, 1\] is nan; repair or leave out sample 290"),
+        (_with(-np.inf, (7, 0, 0)), r"x\[7, 0, 0\] is -inf"),
+        (_with(1e300, (1, 0, 0)), r"x\[1, 0, 0\] is 1e\+300"),
+        ([["a"]], "x is <U1; make it numbers"),
+        ([[1.0], [1.0, 2.0]], "x is no array"),
+    ],
+)
+def test_samples_are_refused(x, line):
+    with pytest.raises(DataError, match=line):
+        check_samples(x, SHAPE)
+
+
+def test_labels_are_indices_or_names():
+    assert check_labels([2, 0], CLASSES, 2).tolist() == [2, 0]
+    assert check_labels(np.array(["run", "rest"]), CLASSES, 2).tolist() == [2, 0]
+    assert check_labels(["walk"], CLASSES, 1).tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("y", "line"),
+    [
+        ([0, 3], r"y\[1\] is 3; this model has the classes 0..2: rest, walk, run"),
+        ([0, -1], r"y\[1\] is -1"),
+        (["rest", "wlak"], r"y\[1\] is 'wlak', no class of this model; did you mean 'walk'\?"),
+        ([0], r"y has shape \[1\]; 2 samples need one label each: \[2\]"),
+        ([0.5, 1.0], "y is float64; make it integers or the names of classes"),
+    ],
+)
+def test_labels_are_refused(y, line):
+    with pytest.raises(DataError, match=line):
+        check_labels(y, CLASSES, 2)
+
+
+def test_files(tmp_path, bundle):
+    manifest = bundle.manifest
+    x = np.arange(144, dtype=np.float32).reshape(2, *bundle.manifest.input_shape)
+    np.savez(tmp_path / "a.npz", x=x, y=np.array(["run", "walk"]))
+    np.savez(tmp_path / "own.npz", x=x, y=[0, 1], class_names=["walk", "run"])
+    np.savez(tmp_path / "odd.npz", x=x, y=[0, 1], class_names=["walk", "swim"])
+    np.savez(tmp_path / "z.npz", z=x)
+    np.savez(tmp_path / "object.npz", x=np.array([x, None], object))
+    np.save(tmp_path / "b.npy", x)
+    np.save(tmp_path / "object.npy", np.array([x, None], object))
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 and so on")
+    (tmp_path / "c.csv").write_text("1,2")
+    found, labels = read_samples(tmp_path / "a.npz", manifest)
+    assert (found == x).all()
+    assert labels.tolist() == [2, 1]
+    assert read_samples(tmp_path / "own.npz", manifest)[1].tolist() == [1, 2]
+    assert read_samples(tmp_path / "b.npy", manifest)[1] is None
+    for name, line in {
+        "missing.npz": "does not exist",
+        "z.npz": "has no array x; it has z",
+        "object.npz": "Python objects",
+        "object.npy": "Python objects",
+        "broken.npz": "is broken",
+        "c.csv": "neither .npz nor .npy",
+        "odd.npz": r"y\[1\] is 'swim', no class",
+    }.items():
+        with pytest.raises(DataError, match=line):
+            read_samples(tmp_path / name, manifest)
+
+
+def test_lines():
+    assert read_line('{"x": [[1, 2]], "label": "run"}', (1, 2), 1).tolist() == [[[1, 2]]]
+    assert read_line("[[[1, 2]], [[3, 4]]]", (1, 2), 1).shape == (2, 1, 2)
+    for line, complaint in {
+        "{": "line 7 is no JSON",
+        '{"y": 1}': 'line 7 has no "x"; it has y',
+        "[[1, 2, 3]]": r"line 7 has shape \[1, 3\]",
+        "[[1, NaN]]": r"line 7\[0, 0, 1\] is nan",
+        '"walk"': "line 7 is <U4",
+    }.items():
+        with pytest.raises(DataError, match=complaint):
+            read_line(line, (1, 2), 7)
