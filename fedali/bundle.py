@@ -229,9 +229,14 @@ def _state(data: bytes) -> dict[str, Vector]:
     except ModuleNotFoundError as error:
         raise MissingExtraError("safetensors", "client") from error
     try:
-        return dict(load(data))
+        found = dict(load(data))
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"state.safetensors cannot be read: {str(error).splitlines()[0][:200]}") from None
+    for name in ("theta", "local_prototypes"):  # what the server sent, where a client has just that
+        shared = f"shared_{name.removeprefix('local_')}"
+        if name in found and shared not in found:
+            found[shared] = found[name].copy()
+    return found
 
 
 def _too_large(where: str) -> str:

@@ -133,13 +133,16 @@ def capture_predict(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     table: Table | None = None,
+    frozen: Tensor | None = None,
 ) -> Graph:
-    """Inference, from ``PREDICT_INPUTS`` to logits [B, classes]; ``matcher`` as in ``fedali.step.make_predict``.
+    """Inference, from ``PREDICT_INPUTS`` to logits [B, classes]; ``matcher`` and ``frozen`` as in ``fedali.step.make_predict``.
 
     ``batch`` None leaves B open; such a graph is for export alone: engines want fixed shapes.
     """
     model = copy.deepcopy(model).to(device=device, dtype=dtype)
-    return _capture_infer(make_predict(model, matcher=matcher), "logits", model, input_shape, batch, table)
+    return _capture_infer(
+        make_predict(model, matcher=matcher, frozen=frozen), "logits", model, input_shape, batch, table
+    )
 
 
 def capture_embed(
@@ -151,10 +154,13 @@ def capture_embed(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     table: Table | None = None,
+    frozen: Tensor | None = None,
 ) -> Graph:
     """Like ``capture_predict``, to embeddings [B, d]."""
     model = copy.deepcopy(model).to(device=device, dtype=dtype)
-    return _capture_infer(make_embed(model, matcher=matcher), "embedding", model, input_shape, batch, table)
+    return _capture_infer(
+        make_embed(model, matcher=matcher, frozen=frozen), "embedding", model, input_shape, batch, table
+    )
 
 
 def _capture_infer(

@@ -146,30 +146,34 @@ def _make_step(layout: Layout, forward: _Forward, objective: Objective, optimize
     return step
 
 
-def make_predict(model: Model, *, matcher: Matcher | None = None) -> Predict:
+def make_predict(model: Model, *, matcher: Matcher | None = None, frozen: Tensor | None = None) -> Predict:
     """A function of theta [P], prototypes [L], samples x [B, *shape] and influence that gives logits [B, classes].
 
     ``matcher`` replaces the training matcher at inference: ``cosine`` makes a prediction independent of the batch it
-    came in (deployment); ``ot`` is the published, transductive one.
+    came in (deployment); ``ot`` is the published, transductive one. With ``frozen``, another theta [P], the body has the
+    parameters there, as constants; theta gives the head its own.
     """
-    infer = _make_infer(model, matcher)
+    infer = _make_infer(model, matcher, frozen)
     return lambda *given: infer(*given).logits
 
 
-def make_embed(model: Model, *, matcher: Matcher | None = None) -> Predict:
+def make_embed(model: Model, *, matcher: Matcher | None = None, frozen: Tensor | None = None) -> Predict:
     """A function like ``make_predict``'s that gives the embeddings [B, d] that logits are computed from."""
-    infer = _make_infer(model, matcher)
+    infer = _make_infer(model, matcher, frozen)
     return lambda *given: infer(*given).embedding
 
 
-def _make_infer(model: Model, matcher: Matcher | None) -> Callable[..., Output]:
+def _make_infer(model: Model, matcher: Matcher | None, frozen: Tensor | None) -> Callable[..., Output]:
     parameter_layout, prototype_layout = model.parameter_layout, model.prototype_layout
+    constants = {} if frozen is None else parameter_layout.unflatten(frozen)
+    body = {name: value.clone() for name, value in constants.items() if not name.startswith("head.")}
 
     def infer(theta: Tensor, prototypes: Tensor, x: Tensor, influence: Tensor | float) -> Output:
         local = list(prototype_layout.unflatten(prototypes).values())
         alignment = Alignment(local, local, training=False, influence=influence, matcher=matcher)
         with torch.no_grad():
-            output: Output = functional_call(model, parameter_layout.unflatten(theta), (x, alignment))
+            parameters = {**parameter_layout.unflatten(theta), **body}
+            output: Output = functional_call(model, parameters, (x, alignment))
         return output
 
     return infer

@@ -148,6 +148,16 @@ def test_only_what_can_be_read_is_written(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["model.fedali"]
 
 
+def test_a_state_says_once_what_is_the_same_twice(good):
+    theta, local = np.arange(78, dtype=np.float32), np.ones(10, np.float32)
+    short = save({"theta": theta, "local_prototypes": local})
+    found = parse_bundle(altered(good["full"], lambda _: None, ("state.safetensors", short)), TRUSTED).state()
+    assert (found["shared_theta"] == theta).all()
+    assert (found["shared_prototypes"] == local).all()
+    found["theta"][0] = 7
+    assert found["shared_theta"][0] == 0
+
+
 @given(data=st.data())
 def test_any_byte_changed_is_refused(good, data):
     mode = data.draw(st.sampled_from(["full", "head"]))
@@ -407,7 +417,7 @@ def test_a_head_is_one_stretch_and_trained_alone(good):
         (b"\xff" * 8 + b"{}", "cannot be read"),
         (bundles.state()[:-1], "cannot be read"),
         (bundles.state(more=np.zeros(3, np.float32)), "holds .*more"),
-        (save({"theta": np.zeros(78, np.float32)}), "state.safetensors holds theta, not"),
+        (save({"theta": np.zeros(78, np.float32)}), "state.safetensors holds shared_theta, theta, not"),
         (bundles.state(theta=np.zeros(77, np.float32)), r"theta is float32 \[77\], not float32 \[78\]"),
         (bundles.state(theta=np.zeros((78, 1), np.float32)), r"theta is float32 \[78, 1\]"),
         (bundles.state(theta=np.zeros(78, np.float64)), "theta is float64"),
