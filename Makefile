@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: simulate study leads bench bench-scale test check format clean help
+.PHONY: simulate study leads bench bench-scale test parity check format clean help
 .DEFAULT_GOAL := help
 
 help: ## what can be made here
@@ -50,6 +50,9 @@ bench-scale: $(BENCH)/.ready ## 10,000 clients in one process: memory and overhe
 
 test: $(READY) ## run every test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+parity: $(READY) ## the compiled engine against the loop, in double precision, for every model and method (a quarter of an hour)
+	FEDALI_PARITY=all $(BIN)/python -m pytest -n 0 tests/integration/test_engines.py -k compiled_step
 
 check: $(READY) ## lint, format, types, import contracts
 	$(BIN)/ruff check .

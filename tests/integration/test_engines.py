@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -164,8 +166,13 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("compiled")
 
 
+COMPILED = [("cnn1d", "fedali"), ("cnn2d", "fedavg")]  # compiling takes a while: `make parity` compiles them all
+if os.environ.get("FEDALI_PARITY") == "all":
+    COMPILED = [(name, method) for name in MODELS for method in METHODS]
+
+
 @needs_compiler
-@pytest.mark.parametrize(("name", "method"), [("cnn1d", "fedali"), ("cnn2d", "fedavg")])
+@pytest.mark.parametrize(("name", "method"), COMPILED)
 def test_the_compiled_step_equals_the_loop_after_twenty_steps(name, method, cache):
     method = build_method(method, {})
     shape, model = _model(name, ALP if method.uses_prototypes else None)
