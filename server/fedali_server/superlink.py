@@ -161,6 +161,13 @@ def running(link: Link, config: UserConfig) -> Iterator[SuperlinkGrid]:
         finally:
             grid.close()
     except httpx.HTTPError as error:
+        if (
+            isinstance(error, httpx.HTTPStatusError)
+            and error.response.status_code == httpx.codes.UNAUTHORIZED
+        ):
+            raise FedaliError(
+                f"the SuperLink at {link.address} does not know this run: was it restarted? Resuming the run goes on"
+            ) from error
         raise refusal(error, link) from error
     except RunNotRunningException:
         raise FedaliError(f"the run was stopped at the SuperLink {link.address}") from None

@@ -19,6 +19,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ class Part:
     ) -> None:
         self.number, self.parts, self.folder = number, parts, folder
         self.engine, self.source, self.workers = engine, source, workers
-        self._lock = _lock(folder)
+        weakref.finalize(self, os.close, _lock(folder))
         self._run: tuple[Mapping[str, Any], _PartOfRun] | None = None
 
     def app(self) -> ClientApp:
@@ -97,10 +98,11 @@ class Part:
     def _begin(self, config: Mapping[str, Any]) -> _PartOfRun:
         try:
             study, line, seed = str(config["study"]), int(config["line"]), int(config["seed"])
-            scenario = load_scenario(json.loads(config["scenario"]))
+            settings = json.loads(config["scenario"])
+            if not (is_name(study) and line >= 0 and seed >= 0 and isinstance(settings, dict)):
+                raise ValueError  # a string would name a file of this machine
+            scenario = load_scenario(settings)
             method = scenario.methods[line]
-            if not is_name(study) or line < 0 or seed < 0:
-                raise ValueError
         except (KeyError, IndexError, TypeError, ValueError):
             raise FedaliError("this run is no simulation of FedAli's") from None
         if scenario.sites != self.parts:
@@ -193,12 +195,13 @@ class _PartOfRun:
 
 
 def _lock(folder: Path) -> int:
-    """A file that stays locked until this process ends."""
+    """A file that stays locked while it is open."""
     with reporting(folder):
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
+        os.close(descriptor)
         raise FedaliError(f"another site uses {folder}: end it, or give this one another --folder") from None
     return descriptor
