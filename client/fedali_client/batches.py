@@ -67,9 +67,8 @@ def fingerprint(*parts: Array | str | int) -> bytes:
     for part in parts:
         if isinstance(part, np.ndarray):
             known.update(f"{part.dtype.str}{part.shape}".encode())
-            for piece in np.array_split(
-                part, max(1, part.nbytes >> 20)
-            ):  # also of a mapped file, a megabyte at a time
+            pieces = max(1, part.nbytes >> 20)  # also of a mapped file, a megabyte at a time
+            for piece in np.array_split(np.atleast_1d(part), pieces):
                 known.update(np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data)
         else:
             known.update(f"{type(part).__name__}{part!r}".encode())

@@ -60,6 +60,7 @@ def test_fingerprints_tell_values_shapes_dtypes_and_numbers_apart(tmp_path):
         fingerprint(x.astype(np.float64), 1),
         fingerprint(x[::-1], 1),
         fingerprint(x, "1"),
+        fingerprint(x, np.float32(1.0) * np.ones(())),
     ]
     assert len(set(seen)) == len(seen)
     assert fingerprint(np.load(tmp_path / "x.npy", mmap_mode="r"), 1) == seen[0]
