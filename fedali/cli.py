@@ -16,6 +16,7 @@ Examples:
   fedali simulate digits            compare methods on 20 clients, nothing to download
   fedali scenarios                  what can be simulated
   fedali simulate -h                every option, with examples
+  fedali export RUN --key site.key  a bundle for devices
 """
 
 
@@ -62,7 +63,11 @@ def _app() -> Any:
             raise typer.Exit
 
     for command in sorted(entry_points(group="fedali.commands"), key=lambda entry: entry.name):
-        app.command(command.name)(command.load())
+        loaded = command.load()
+        if isinstance(loaded, typer.Typer):  # a command with commands of its own
+            app.add_typer(loaded, name=command.name)
+        else:
+            app.command(command.name)(loaded)
     return app
 
 

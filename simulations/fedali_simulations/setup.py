@@ -11,7 +11,7 @@ from fedali import data
 from fedali.errors import SettingsError
 from fedali.methods import Layouts, Method, SharedState, build_method
 from fedali.models import ALPSettings, Model, build_model
-from fedali.optimizers import SGD, Adam, Optimizer
+from fedali.optimizers import SGD, Adam
 from fedali_simulations.cohort import Cohort, CohortSettings, CohortSite
 from fedali_simulations.engines.base import TrainingSettings
 from fedali_simulations.engines.choose import build_engine
@@ -90,7 +90,7 @@ def build_setup(
         training.engine,
         plan.model,
         plan.method,
-        _optimizer(scenario),
+        build_optimizer(scenario),
         TrainingSettings(training.epochs, training.batch_size),
         input_shape=plan.federation.input_shape,
         decay=alp.decay,
@@ -114,7 +114,8 @@ def build_setup(
     return Setup(**vars(plan), store=store, sites=sites)
 
 
-def _optimizer(scenario: Scenario) -> Optimizer:
+def build_optimizer(scenario: Scenario) -> Adam | SGD:
+    """The optimizer of local training."""
     training = scenario.training
     if training.optimizer == "sgd":
         return SGD(training.learning_rate, training.momentum)
