@@ -166,7 +166,10 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("compiled")
 
 
-COMPILED = [("cnn1d", "fedali"), ("cnn2d", "fedavg")]  # compiling takes a while: `make parity` compiles them all
+COMPILED = [
+    ("cnn1d", "fedali"),
+    ("cnn2d", "fedavg"),
+]  # compiling takes a while: `make parity` compiles them all
 if os.environ.get("FEDALI_PARITY") == "all":
     COMPILED = [(name, method) for name in MODELS for method in METHODS]
 
@@ -205,11 +208,14 @@ def test_the_compiled_step_equals_the_loop_after_twenty_steps(name, method, cach
             np.testing.assert_array_equal(a, b)
 
 
-def test_half_batches_only_where_they_change_nothing():
+def test_smaller_batches_only_where_they_change_nothing():
     layers = _model("cnn1d")[1].alp_layers
-    assert batch_sizes(layers, 7) == (7, 4)  # k is 1 for both with 4 prototypes
+    assert batch_sizes(layers, 7) == (7, 6, 4, 2)  # k is 1 for all with 4 prototypes
     assert batch_sizes(layers, 8) == (8,)  # 2 tokens a prototype, or 1
-    assert batch_sizes([], 64) == (64, 32)
+    assert batch_sizes(layers, 11) == (11, 9)
+    assert batch_sizes([], 64) == (64, 48, 32, 16)
+    assert batch_sizes([], 64, parts=2) == (64, 32)
+    assert batch_sizes([], 3) == (3, 2, 1)
     assert batch_sizes([], 1) == (1,)
 
 

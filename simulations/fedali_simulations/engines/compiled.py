@@ -32,7 +32,7 @@ from fedali_simulations.engines.native import NativeGraph, keep_freed_memory
 class CompiledEngine(LoopEngine):
     """``LoopEngine`` with its step and its prediction compiled from the captured graphs.
 
-    The last batch of an epoch is filled up to half a batch where that holds it: two graphs. Predictions that depend on
+    The last batch of an epoch is filled up to a quarter, half or three quarters of a batch where that holds it: four graphs. Predictions that depend on
     the batch (matched by transport) and the counting of occupancies, which are rare, stay eager.
 
     Args:
@@ -121,15 +121,22 @@ class CompiledEngine(LoopEngine):
         return Functions(step, predict, eager.occupancy)
 
 
-def batch_sizes(layers: Sequence[ALPLayer], size: int) -> tuple[int, ...]:
-    """Sizes a batch may be filled up to: ``size``, and half of it unless a prototype would then follow fewer tokens."""
-    half = -(-size // 2)
-    same = all(
-        layer.update == "single"
-        or (
-            layer.topk_from == "batch"
-            and max(1, half // layer.num_prototypes) == max(1, size // layer.num_prototypes)
+def batch_sizes(layers: Sequence[ALPLayer], size: int, parts: int = 4) -> tuple[int, ...]:
+    """Sizes a batch may be filled up to, descending: ``size``, and the multiples of a ``parts``-th of it that change nothing.
+
+    Prototypes that follow several tokens of a batch would follow fewer of a smaller one. Of clients with 40 to 640
+    samples, quarters of 64 fill up batches with 4 % more than there is, halves with 8 %, whole ones alone with 16 %.
+    """
+
+    def same(smaller: int) -> bool:
+        return all(
+            layer.update == "single"
+            or (
+                layer.topk_from == "batch"
+                and max(1, smaller // layer.num_prototypes) == max(1, size // layer.num_prototypes)
+            )
+            for layer in layers
         )
-        for layer in layers
-    )
-    return (size, half) if same and half < size else (size,)
+
+    smaller = {-(-size * part // parts) for part in range(1, parts)}
+    return (size, *sorted((one for one in smaller if one < size and same(one)), reverse=True))

@@ -66,7 +66,7 @@ class OnnxEngine(LoopEngine):
         cache: Path | None = None,
     ) -> None:
         super().__init__(model, method, optimizer, settings, decay=decay, workers=workers)
-        self._sizes = batch_sizes(model.alp_layers, settings.batch_size)
+        self._sizes = batch_sizes(model.alp_layers, settings.batch_size, parts=2)
         shape = tuple(input_shape)
 
         def capture() -> list[Graph]:
