@@ -263,7 +263,17 @@ def test_the_other_rewrites():
         lambda x: aten.silu.default(x),
         lambda x: aten.silu_backward.default(x + 1, x),
         lambda x: aten.masked_fill.Scalar(x, x > 0, 0),
+        lambda x: aten.index.Tensor(x, [torch.tensor([3, 0, 3, 1])]),
+        lambda x: aten.index.Tensor(x, [torch.tensor([[2], [1]])]),
+        lambda x: aten.index.Tensor(x, [None, torch.tensor([5, 0])]),
+        lambda x: aten.index.Tensor(x, [x[:, 0, 0] > 0]),
         lambda x: aten.select_backward.default(x[0], [4, 6, 5], 0, -2),
+        lambda x: torch.cat(
+            [p.flatten() for p in aten.native_layer_norm.default(x + 9, [5], None, None, 1e-5)]
+        ),
+        lambda x: torch.cat(
+            [p.flatten() for p in aten.native_layer_norm.default(x, [6, 5], x[0], x[1], 1e-6)]
+        ),
         lambda x: torch.cat(
             [p.flatten() for p in aten.native_group_norm.default(x, scale, scale + 1, 4, 6, 5, 3, 1e-5)]
         ),
