@@ -46,8 +46,10 @@ def main() -> None:
 def _app() -> Any:
     try:
         import typer
+        import typer.core
     except ImportError:
         raise MissingExtraError("typer", "sim") from None
+    typer.core.HAS_RICH = False  # else brackets are escaped for rich, which does not print them here
     app = typer.Typer(
         help=_HELP,
         no_args_is_help=True,
@@ -68,7 +70,15 @@ def _app() -> Any:
             app.add_typer(loaded, name=command.name)
         else:
             app.command(command.name)(loaded)
-    return app
+    return _readable(typer.main.get_command(app))
+
+
+def _readable(command: Any) -> Any:
+    """The command with its examples as they were written: docstrings spell click's mark for that with two characters."""
+    command.help = (command.help or "").replace("\\b", "\b")
+    for inner in getattr(command, "commands", {}).values():
+        _readable(inner)
+    return command
 
 
 def _usage(error: Exception) -> None:
