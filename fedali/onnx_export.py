@@ -78,6 +78,7 @@ def _clean(model: onnx_ir.Model) -> onnx_ir.Model:
     for _ in range(2):
         fold_constants(model, input_size_limit=_FOLDED, output_size_limit=_FOLDED)
         common.RemoveUnusedNodesPass()(model)
+    _drop_transposes_of_nothing(model.graph)
     passes = onnx_ir.passes.Sequential(
         common.RemoveUnusedOpsetsPass(),
         common.IdentityEliminationPass(),
@@ -89,6 +90,19 @@ def _clean(model: onnx_ir.Model) -> onnx_ir.Model:
         common.ClearMetadataAndDocStringPass(),
     )
     return passes(model).model
+
+
+def _drop_transposes_of_nothing(graph: onnx_ir.Graph) -> None:
+    """Remove transposes that leave every axis in its place: onnxruntime 1.19 takes one before a ``Gemm`` for a real one."""
+    from onnx_ir import convenience
+
+    for node in list(graph):
+        order = node.attributes.get("perm")
+        if node.op_type != "Transpose" or order is None or node.outputs[0] in graph.outputs:
+            continue
+        if list(order.as_ints()) == list(range(len(order.as_ints()))):
+            convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
+            graph.remove(node, safe=True)
 
 
 def _rename(graph: onnx_ir.Graph, inputs: Sequence[str], outputs: Sequence[str]) -> None:

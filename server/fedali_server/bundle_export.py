@@ -110,9 +110,9 @@ def export_bundle(
         raise SettingsError("int8 goes with mode 'head': in mode 'full' training changes what was quantised")
     graphs: dict[str, bytes] = {}
     for name, capture in _captures(source, mode, batch).items():
-        report(f"exporting {name}.onnx")
+        report(f"exporting {name}.onnx ...")
         graphs[name] = export_graph(capture())
-    report("comparing every graph with torch")
+    report("comparing every graph with torch ...")
     theta = torch.from_numpy(np.array(source.start.theta, np.float32))
     subject = Subject(
         model=source.model,
@@ -129,7 +129,7 @@ def export_bundle(
     if int8 is not None:
         from fedali_server.int8 import describe
 
-        report("quantising, and comparing with float")
+        report("quantising, and comparing with float ...")
         found = int8.quantise(source, graphs)
         report(describe(found.facts, found.kept))
         if found.kept:

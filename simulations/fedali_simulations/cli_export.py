@@ -72,7 +72,7 @@ def export(
 
     def report(line: str) -> None:
         if not as_json:
-            typer.echo(f"{line} ...", err=True)
+            typer.echo(line, err=True)
 
     bundle = exporting.export(
         run,
@@ -120,11 +120,10 @@ def describe(bundle: Bundle, path: Path, key: Path | None) -> list[str]:
     width = max(map(len, manifest.parts))
     for name, part in manifest.parts.items():
         parity = manifest.parity.get(name.removesuffix(".onnx"))
-        told = (
-            f"  {parity.error:.1e} from {'float' if 'int8' in name else 'torch'}: {parity.what}"
-            if parity
-            else ""
-        )
+        told = ""
+        if parity is not None:
+            reference = "float" if "int8" in name else "torch"
+            told = f"  {parity.error:.1e} from {reference}: {parity.what.partition(',')[0]}"
         lines.append(f"  {name:<{width}}  {_size(part.bytes):>8}{told}")
     lines.append(f"digest {bundle.digest[:16]}")
     if bundle.signed_by:
