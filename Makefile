@@ -7,11 +7,11 @@ READY := $(VENV)/.ready
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: simulate study leads bench bench-scale test parity check format clean help
+.PHONY: simulate study leads bench bench-scale bench-edge test test-edge-matrix edge-arm64 parity check format clean help
 .DEFAULT_GOAL := help
 
 help: ## what can be made here
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "FedAli is developed on Python 3.11 or newer; this is " + sys.version)'
@@ -48,8 +48,33 @@ bench: $(BENCH)/.ready $(PFL)/.ready ## speed of our engines, of Flower with Ray
 bench-scale: $(BENCH)/.ready ## 10,000 clients in one process: memory and overhead
 	$(BENCH)/bin/python -m benchmarks.scale $(BENCH_ARGS)
 
+bench-edge: $(READY) ## the edge client against torch: docs/edge-performance.md (ten minutes; MotionSense from FEDALI_DATA)
+	$(BIN)/python -m benchmarks.edge $(BENCH_ARGS)
+
 test: $(READY) ## run every test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+CASES := .edge/cases
+ON_DEVICE := -p tests.device.recorded -p no:cacheprovider tests/device/test_device.py tests/unit/client tests/unit/test_keys.py \
+	tests/e2e/test_edge_client.py --ignore=tests/unit/client/test_assignment.py
+EDGE := 1.19 newest
+
+$(CASES)/.ready: $(READY) $(wildcard fedali/*.py fedali/models/*.py) server/fedali_server/bundle_export.py tests/bundles.py tests/device/prepare.py
+	$(BIN)/python -m tests.device.prepare $(CASES)
+	@touch $@
+
+$(EDGE:%=.venv-edge-%/.ready): .venv-edge-%/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-edge-$*
+	.venv-edge-$*/bin/python -m pip install --quiet --disable-pip-version-check --upgrade -e '.[client]' pytest hypothesis \
+		$(if $(filter newest,$*),onnxruntime,'onnxruntime==$*.*')
+	@touch $@
+
+test-edge-matrix: $(CASES)/.ready $(EDGE:%=.venv-edge-%/.ready) ## the edge client without torch, with the oldest and the newest onnxruntime
+	@for version in $(EDGE); do \
+		FEDALI_DEVICE_CASES=$(CASES) .venv-edge-$$version/bin/python -m pytest $(ON_DEVICE) $(PYTEST_ARGS) || exit 1; done
+
+edge-arm64: $(CASES)/.ready ## the edge client on an emulated 64-bit ARM Debian (root on Debian or Ubuntu: installs qemu-user-static)
+	sh tests/device/arm64.sh $(BIN)/python .edge/arm64 $(CASES) $(ON_DEVICE) $(PYTEST_ARGS)
 
 parity: $(READY) ## the compiled engine against the loop, in double precision, for every model and method (a quarter of an hour)
 	FEDALI_PARITY=all $(BIN)/python -m pytest -n 0 tests/integration/test_engines.py -k compiled_step

@@ -1,0 +1,133 @@
+"""Bundles and what torch makes of them, for tests on machines without torch: ``python -m tests.device.prepare FOLDER``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fedali.data import Normalisation as Statistics
+from fedali.manifest import Component, Normalisation
+from fedali.methods import build_method
+from fedali.models import ALPSettings, build_model
+from fedali.normalisation import channel_shape
+from fedali.optimizers import SGD, Adam
+from fedali.step import (
+    Batch,
+    Hyper,
+    Shared,
+    State,
+    make_adapt,
+    make_embed,
+    make_head_step,
+    make_predict,
+    make_step,
+)
+from fedali_client.batches import Batches
+from fedali_server.bundle_export import Source, Start, export_bundle
+from fedali_server.draws import Draw, Subject
+from tests import bundles
+from tests.device.recorded import CASES, COPY, FACTS
+
+CLASSES, BATCH, ROUND, DECAY = ("rest", "walk", "run"), 8, 2, 0.7
+SMALL = {
+    "mlp": ((12,), {"hidden": (8, 6)}),
+    "cnn1d": ((33, 6), {"channels": (8, 16), "hidden": 5}),
+    "cnn2d": ((2, 9, 8), {"kernel": 3, "channels": (4, 8), "embedding": 6}),
+    "hart": ((32, 6), {"dim": 32, "kernels": (3,), "hidden": 16}),
+}
+VARIANTS = {  # method, ALP layers, optimizer, mode
+    "fedali": ("fedali", ALPSettings(num_prototypes=(4,), decay=DECAY, scale=2.0), Adam(), "full"),
+    "fedali-head": ("fedali-head", ALPSettings(num_prototypes=(4,), decay=DECAY), Adam(), "head"),
+    "fedper": ("fedper", None, SGD(0.05), "full"),
+}
+
+
+def write_case(folder: Path, name: str, model_name: str, variant: str) -> None:
+    """Write ``NAME.fedali``, and ``NAME.npz`` with samples and what torch makes of them."""
+    shape, options = SMALL[model_name]
+    method_name, alp, optimizer, mode = VARIANTS[variant]
+    method = build_method(method_name)
+    model = build_model(model_name, shape, len(CLASSES), alp=alp, seed=0, **options)
+    head, theta = mode == "head", model.theta()
+    subject = Subject(model, method, optimizer, theta, shape, len(CLASSES), mode, BATCH)
+    draw = _clear_draw(subject, method.influence(ROUND))
+    local, shared = draw.local.numpy(), draw.global_.numpy()
+    mean = np.linspace(-0.5, 0.5, channel_shape(shape)[0], dtype=np.float32).reshape(channel_shape(shape))
+    statistics = Normalisation("global", mean, np.full_like(mean, 2.0))
+    count = BATCH - 2  # the rest of the batch is padding
+    raw = draw.x[:count].numpy() * statistics.std + statistics.mean
+    source = Source(
+        name=name,
+        model=model,
+        component=Component(model_name, dict(options), None if alp is None else dataclasses.asdict(alp)),
+        method=method,
+        optimizer=optimizer,
+        start=Start(theta.numpy(), local, theta.numpy(), shared),
+        round=ROUND,
+        decay=DECAY,
+        normalisation=statistics,
+        input_shape=shape,
+        classes=CLASSES,
+    )
+    export_bundle(
+        folder / f"{name}.fedali", source, mode=mode, batch=BATCH, created="2030-01-01T00:00:00+00:00"
+    )
+
+    influence, decay = torch.tensor(draw.influence), torch.tensor(DECAY)
+    x = torch.from_numpy(Statistics(statistics.mean, statistics.std)(raw))
+    y = draw.y[:count].numpy()
+    seen = make_embed(model, matcher="cosine")(theta, draw.local, x, influence) if head else x
+    batches = Batches(BATCH, seen.numpy(), y, None)
+    batches.fill(0, 1, 0)
+    trained = theta[-model.head_layout.size :] if head else theta
+    step = (make_head_step if head else make_step)(model, method.objective, optimizer)
+    state, metrics = step(
+        State(trained, *optimizer.initial(trained), draw.local),
+        Batch(*map(torch.from_numpy, (batches.x, batches.y, batches.weights))),
+        Shared(trained, draw.global_),
+        Hyper(*map(torch.tensor, optimizer.schedule(1)), influence, decay),
+    )
+    expected = {
+        **{name: value.numpy() for name, value in state._asdict().items()},
+        "loss": np.float32(metrics.loss / metrics.weight),
+        "logits": make_predict(model, matcher="cosine")(theta, draw.local, x, influence).numpy(),
+    }
+    if alp is not None and not head:
+        given = (batches.x, batches.weights)
+        moved = make_adapt(model)(
+            theta, draw.local, *map(torch.from_numpy, given), draw.global_, influence, decay
+        )
+        expected["adapted"] = moved.numpy()
+    start = {"start_theta": trained.numpy(), "start_prototypes": local}
+    np.savez(folder / f"{name}.npz", x=raw, y=y, **start, **expected)
+
+
+def _clear_draw(subject: Subject, influence: float) -> Draw:
+    """The clearest of some random batches: no choice in it is left to the last bits."""
+    found: list[tuple[float, int]] = []
+    draws = [Draw(subject, number, BATCH) for number in range(20)]
+    for number, draw in enumerate(draws):
+        draw.influence, draw.decay = influence, DECAY
+        gaps = [float(draw.gaps(subject, training=training)[: BATCH - 2].min()) for training in (True, False)]
+        found.append((min(gaps), number))
+    return draws[max(found)[1]]
+
+
+def main() -> None:
+    """Write all cases, and the bundle that the client's own tests open."""
+    folder = Path(sys.argv[1])
+    (folder / CASES).mkdir(parents=True, exist_ok=True)
+    for model in SMALL:
+        for variant in VARIANTS:
+            write_case(folder / CASES, f"{model}-{variant}", model, variant)
+    bundles.write_full(folder / COPY)
+    (folder / FACTS).write_text(json.dumps({"shape": bundles.SHAPE, "classes": bundles.CLASSES}))
+
+
+if __name__ == "__main__":
+    main()
