@@ -194,19 +194,8 @@ class EdgeClient:
     def status(self) -> Status:
         """Where this client stands."""
         now = self._state.progress
-        return Status(
-            name=self.manifest.name,
-            bundle=self.bundle.digest,
-            mode=self.manifest.mode,
-            round=self._state.checkpoint.round,
-            fits=now.fit,
-            fit_step=now.step,
-            fit_steps=now.total,
-            steps=now.steps,
-            samples=now.samples,
-            last_loss=now.last_loss,
-            last_accuracy=now.last_accuracy,
-        )
+        where = (self.manifest.name, self.bundle.digest, self.manifest.mode, self._state.checkpoint.round)
+        return Status(*where, now.fit, now.step, now.total, *now[3:5], now.last_loss, now.last_accuracy)
 
     def refresh(self) -> bool:
         """Of a client that was opened ``read_only``: take what another process saved since; whether there was anything."""

@@ -53,6 +53,7 @@ def open_session(bundle: Bundle, name: str, runtime: Runtime) -> onnxruntime.Inf
     options.intra_op_num_threads, options.inter_op_num_threads = runtime.threads, 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 4
+    options.enable_mem_pattern = False  # 7 MB less for a training step of cnn1d, and no slower
     providers = list(dict.fromkeys((runtime.provider, CPU)))
     try:
         return onnxruntime.InferenceSession(bundle.parts[name], options, providers=providers)

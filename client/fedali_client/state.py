@@ -11,11 +11,11 @@ import numpy as np
 from fedali.bundle import Bundle
 from fedali.errors import CheckpointError, FedaliError
 from fedali.normalisation import Normalisation
-from fedali_client.checkpoint import Checkpoint, read_arrays, write_arrays
+from fedali_client.checkpoint import Checkpoint
 from fedali_client.lock import Lock
 from fedali_client.slots import ARRAYS, Progress, Sizes, Slots, Vector
+from fedali_client.statefiles import StateFiles
 
-_CHECKPOINT, _SLOTS, _LOCK = "checkpoint.safetensors", "training.map", "lock"
 _BASE = ("theta", "shared_theta", "shared_prototypes")
 
 
@@ -34,7 +34,7 @@ class PersonalState:
 
     def __init__(self, folder: Path, bundle: Bundle, *, read_only: bool = False) -> None:
         self.folder, self.manifest, self.read_only = folder, bundle.manifest, read_only
-        self._purpose = bytes.fromhex(bundle.digest)
+        self._files = StateFiles(folder, bytes.fromhex(bundle.digest))
         layouts = bundle.manifest.layouts
         moments = {"adam": 2, "sgd": 1}[bundle.manifest.optimizer["name"]]
         trained = layouts.trained.size
@@ -44,13 +44,7 @@ class PersonalState:
         self._lock: Lock | None = None
         self._slots: Slots | None = None
         if not read_only:
-            try:
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            except OSError as error:
-                raise FedaliError(
-                    f"cannot make the folder {folder}: {error.strerror}; give another for the state"
-                ) from error
-            self._lock = Lock(folder / _LOCK)
+            self._lock = self._files.lock()
         try:
             self._load()
         except BaseException:
@@ -154,7 +148,7 @@ class PersonalState:
     def revert(self) -> None:
         """Go back to the latest checkpoint."""
         self._slots = None
-        (self.folder / _SLOTS).unlink(missing_ok=True)
+        self._files.slots.unlink(missing_ok=True)
         self._enter(self._read())
 
     def receive(
@@ -167,9 +161,8 @@ class PersonalState:
         influence: float,
     ) -> None:
         """Begin a round: theta [P], the server's theta [P] and prototypes [L], local prototypes [L]. On disk on return."""
-        base = f"base-{self.checkpoint.generation + 1}.safetensors"
         arrays = {"theta": theta, "shared_theta": shared_theta, "shared_prototypes": prototypes}
-        write_arrays(self.folder / base, arrays, {"purpose": self._purpose.hex()})
+        base = self._files.write_base(self.checkpoint.generation + 1, arrays)
         before = self.progress
         self._write(
             dataclasses.replace(
@@ -182,11 +175,11 @@ class PersonalState:
             )
         )
         self.revert()
-        self._tidy()
+        self._files.tidy(self.checkpoint.base)
 
     def refresh(self) -> bool:
         """Of a state that is read alone: load what was saved since; whether there was anything."""
-        if not self.read_only or self._signature() == self._seen:
+        if not self.read_only or self._files.signature() == self._seen:
             return False
         self._load()
         return True
@@ -208,49 +201,30 @@ class PersonalState:
         return spare
 
     def _load(self) -> None:
-        for _ in range(100):
+        for _ in range(100 if self.read_only else 1):
             try:
                 self._enter(self._read())
-            except FileNotFoundError:  # a new base replaced the one that the checkpoint just read names
-                if not self.read_only:
-                    raise CheckpointError(
-                        f"{self.folder} lacks files; move it away to start again from the bundle"
-                    ) from None
-            else:
                 break
+            except FileNotFoundError:  # a writer replaced the base that the checkpoint just read names
+                continue
         else:
-            raise CheckpointError(f"{self.folder} changes all the time; try again")
+            raise CheckpointError(f"{self.folder} lacks files; move it away to start again from the bundle")
         if not self.read_only:
-            self._tidy()
-
-    def _signature(self) -> tuple[int, ...]:
-        """Changes with the checkpoint's file."""
-        try:
-            facts = (self.folder / _CHECKPOINT).stat()
-        except OSError:
-            return ()
-        return facts.st_ino, facts.st_mtime_ns, facts.st_size
+            self._files.tidy(self.checkpoint.base)
 
     def _read(self) -> Checkpoint:
-        self._seen = self._signature()
-        try:
-            return Checkpoint.read(self.folder / _CHECKPOINT, self._purpose)
-        except FileNotFoundError:
-            return Checkpoint(1, "", self.manifest.round, self.manifest.hyper.influence)
+        self._seen = self._files.signature()
+        found = self._files.read_checkpoint()
+        return found or Checkpoint(1, "", self.manifest.round, self.manifest.hyper.influence)
 
     def _enter(self, checkpoint: Checkpoint) -> None:
         """Go on from the mapped file if it goes on from ``checkpoint``, else from ``checkpoint``."""
         initial = self._bundle.state() if not (checkpoint.base and checkpoint.arrays) else {}
-        if checkpoint.base:
-            base, facts = read_arrays(self.folder / checkpoint.base)
-            if facts.get("purpose") != self._purpose.hex():
-                raise CheckpointError(f"{self.folder / checkpoint.base} belongs to another bundle")
-        else:
-            base = initial
+        base = self._files.read_base(checkpoint.base) if checkpoint.base else initial
         self._base = {name: base.get(name, np.zeros(0, np.float32)) for name in _BASE}
         self.checkpoint = dataclasses.replace(checkpoint, arrays={})
-        path, generation = self.folder / _SLOTS, checkpoint.generation
-        found = Slots.open(path, self._purpose, generation, self.sizes, read_only=self.read_only)
+        path, generation = self._files.slots, checkpoint.generation
+        found = Slots.open(path, self._files.purpose, generation, self.sizes, read_only=self.read_only)
         if found is not None and self.read_only:
             self._arrays, self._progress = found.snapshot()
             return
@@ -267,16 +241,10 @@ class PersonalState:
             if self.read_only:
                 self._arrays, self._progress = arrays, checkpoint.progress
                 return
-            found = Slots.create(path, self._purpose, generation, arrays, checkpoint.progress)
+            found = Slots.create(path, self._files.purpose, generation, arrays, checkpoint.progress)
         self._slots = found
 
     def _write(self, checkpoint: Checkpoint) -> None:
         after = dataclasses.replace(checkpoint, generation=checkpoint.generation + 1)
-        after.write(self.folder / _CHECKPOINT, self._purpose)
+        self._files.write_checkpoint(after)
         self.checkpoint = dataclasses.replace(after, arrays={})
-
-    def _tidy(self) -> None:
-        """Remove bases that no checkpoint names any more, and what a killed process was writing."""
-        for path in [*self.folder.glob("base-*"), *self.folder.glob(".*.*")]:
-            if path.name != self.checkpoint.base:
-                path.unlink(missing_ok=True)

@@ -193,6 +193,20 @@ main()
         assert done.returncode == 0, done.stderr
 
 
+def test_nothing_is_kept_or_told_elsewhere(home, tmp_path):
+    """onnxruntime's telemetry makes a folder in the user's cache before it sends anything."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("CI", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    }
+    environment["HOME"] = str(tmp_path)
+    words = ["m.fedali", "--allow-unsigned", "--data", "data.npz"]
+    for command in ("fit", "predict"):
+        client(command, *words, cwd=home, env=environment)
+    assert [path.name for path in tmp_path.iterdir()] == [".fedali"]
+
+
 def test_commands_and_their_json(home, tmp_path):
     base = ["m.fedali", "--state", tmp_path, "--allow-unsigned"]
     report = json.loads(client("fit", *base, "--data", "named.npz", "--epochs", 3, "--json", cwd=home).stdout)
@@ -387,3 +401,32 @@ def test_the_state_is_for_its_owner_alone(home, tmp_path):
     client("fit", "m.fedali", "--state", tmp_path / "s", "--allow-unsigned", "--data", "data.npz", cwd=home)
     (folder,) = (tmp_path / "s").iterdir()
     assert Path(folder).stat().st_mode & 0o777 == 0o700
+
+
+def test_the_sensor_loop_predicts_observes_and_learns(home, tmp_path):
+    """The example that people start from: numbers in, answers out, a label file in between."""
+    loop = Path(__file__).parents[2] / "client/examples/sensor_loop.py"
+    (tmp_path / "label").write_text("walk\n")
+    length, channels = SHAPE
+    samples = np.random.default_rng(0).standard_normal((length * 12, channels))
+    lines = [",".join(f"{value:.5f}" for value in row) for row in samples]
+    lines.insert(5, "no numbers")
+    words = ["--bundle", home / "m.fedali", "--allow-unsigned", "--state", tmp_path / "s"]
+    words += ["--label-file", tmp_path / "label", "--train-every", "10", "--overlap", "0.5"]
+    done = subprocess.run(
+        [sys.executable, loop, *map(str, words)],
+        input="\n".join(lines),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(answers) == 23  # windows that overlap by half
+    assert all(answer["given"] == "walk" and answer["label"] in CLASSES for answer in answers)
+    assert "skipped, not numbers: 'no numbers'" in done.stderr
+    assert done.stderr.count("trained on") == 2
+    assert answers[-1]["label"] == "walk"
+    (path,) = (tmp_path / "s").glob("*/observations")
+    assert Observations(path, SHAPE).counts() == {1: 23}
+    assert look(home, tmp_path / "s").progress.fit == 2
