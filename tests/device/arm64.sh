@@ -34,6 +34,13 @@ if [ ! -e "$ROOT/.ready" ]; then
     # shellcheck disable=SC2086
     mmdebstrap --quiet --arch=arm64 --variant=minbase --include=python3-minimal,libpython3-stdlib "$SUITE" "$ROOT" $mirror
     mkdir -p "$ROOT/fedali" "$ROOT/site" "$ROOT/cases"
+    # The processors of a Raspberry Pi 4, for onnxruntime, which complains on stderr about those of another architecture.
+    mkdir -p "$ROOT/sys/devices/system/cpu"
+    echo 0-1 | tee "$ROOT/sys/devices/system/cpu/possible" >"$ROOT/sys/devices/system/cpu/present"
+    for processor in 0 1; do
+        printf 'processor\t: %s\nBogoMIPS\t: 108.00\nFeatures\t: fp asimd evtstrm crc32 cpuid\n' $processor
+        printf 'CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: 0xd08\nCPU revision\t: 3\n\n'
+    done >"$ROOT/cpuinfo"
     touch "$ROOT/.ready"
 fi
 
@@ -56,6 +63,7 @@ ROOT=$ROOT SITE=$SITE TREE=$TREE CASES=$CASES exec unshare --mount --pid --fork 
     mount --bind "$CASES" "$ROOT/cases"
     mount -t proc proc "$ROOT/proc"
     mount --rbind /dev "$ROOT/dev"
+    mount --bind "$ROOT/cpuinfo" "$ROOT/proc/cpuinfo"
     exec chroot "$ROOT" /usr/bin/env -i PATH=/usr/bin:/bin HOME=/root PYTHONDONTWRITEBYTECODE=1 \
         PYTHONPATH=/site:/fedali/client:/fedali FEDALI_DEVICE_CASES=/cases \
         sh -c "cd /fedali && exec python3 -m pytest \"\$@\"" sh "$@"
