@@ -182,7 +182,6 @@ def _size(results: Results) -> str:
     ]
     listed = ", ".join(f"{name} {version}" for name, version in here["packages"].items())
     largest = ", ".join(f"{name} {size / 1e6:.0f}" for name, size in here["largest"].items())
-    signatures = sum(there["packages"].get(name, 0) for name in ("cryptography", "cffi", "pycparser")) / 1e6
     wheels = sorted(there["packages"].items(), key=lambda item: -item[1])[:6]
     return "\n".join(
         [
@@ -194,9 +193,7 @@ def _size(results: Results) -> str:
             f"Largest on x86-64, MB: {largest}; on aarch64: {', '.join(f'{n} {s / 1e6:.0f}' for n, s in wheels)}.",
             f"{count} packages (bar 12{'' if count <= 12 else ', **missed**'}): {listed}.",
             "",
-            f"What is over the bars: onnxruntime, numpy and grpcio are what they are. cryptography, with cffi and pycparser, takes "
-            f"{signatures:.0f} MB on aarch64, and of it the client uses Ed25519 alone: a verifier of its own would leave "
-            f"{there['bytes'] / 1e6 - signatures:.0f} MB there.",
+            "A device that joins a federation needs the extra `join`, which brings grpcio.",
         ]
     )
 

@@ -40,6 +40,6 @@ def toy_data(count: int = 45, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def pytest_report_header() -> str:
     """What this machine is, and what is installed: the point of running here."""
-    packages = ("onnxruntime", "numpy", "grpcio", "protobuf", "cryptography", "safetensors")
+    packages = ("onnxruntime", "numpy", "protobuf", "cryptography", "safetensors")
     installed = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
     return f"device: {platform.machine()}, Python {platform.python_version()}, {installed}"
