@@ -82,19 +82,28 @@ class RoundClock:
     """Wall and processor time at the ends of rounds."""
 
     def __init__(self) -> None:
-        self._marks: list[tuple[float, float]] = []
+        self._marks: list[
+            tuple[float, float, float]
+        ] = []  # a round's end, the next one's beginning, processor time
         self.first_round_done = 0.0
 
     def mark(self) -> None:
         """Call once before the first round and after each round."""
-        self._marks.append((time.perf_counter(), cpu_seconds()))
+        ended = time.perf_counter()
+        self._marks.append((ended, ended, 0.0))
         if len(self._marks) == 2:
             self.first_round_done = time.monotonic()
+        self.resume()
+
+    def resume(self) -> None:
+        """Call when something was measured after a mark: the next round begins here."""
+        spent = cpu_seconds()
+        self._marks[-1] = (self._marks[-1][0], time.perf_counter(), spent)
 
     def rounds(self) -> list[dict[str, float]]:
         """Seconds and processor seconds of each round."""
         pairs = zip(self._marks, self._marks[1:], strict=False)
-        return [{"seconds": b[0] - a[0], "cpu_seconds": b[1] - a[1]} for a, b in pairs]
+        return [{"seconds": b[0] - a[1], "cpu_seconds": b[2] - a[2]} for a, b in pairs]
 
 
 class Stopwatch:

@@ -91,6 +91,7 @@ def run_case(case: Case) -> dict[str, Any]:
         seen = memory(os.getpid())
         parts = simulation.watch.take()
         rounds.append({**parts, "rss": seen["Rss"], "anonymous": seen["Anonymous"]})
+        clock.resume()
 
     clock.mark()
     simulation.run(case.rounds, on_round)

@@ -68,6 +68,14 @@ class Layout:
             offset += entries[-1].size
         return cls(tuple(entries))
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Layouts are keys of caches, and a transformer's has a hundred entries."""
+        return hash(self.entries)
+
     @cached_property
     def size(self) -> int:
         """Length of the flat vector."""
