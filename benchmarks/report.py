@@ -36,7 +36,8 @@ are medians with smallest and largest in brackets, over all rounds after the fir
 - GFLOP/s a core: matrix and convolution operations of the plain training step (`FlopCounterMode`), for the samples that were really
   trained, over processor seconds of the whole process tree. Padding and recomputation count for nothing.
 - Of peak: that over a product of two 2048 x 2048 float32 matrices on one thread, measured before each repetition of a workload:
-  {peak} GFLOP/s; {together} a core when all cores do it at once.
+  {peak} GFLOP/s; {together} a core when all cores do it at once. Convolutions may run
+  faster than that product: over 100 % is no error.
 - Memory: peak proportional set size of the process tree, once caches are filled.
 - First round done: from the start of the process. Cold: caches are empty and a compiling engine compiles.
 """
