@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -32,13 +33,14 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
         from fedali_client import commands
 
         commands.COMMANDS[options.command](options)
+        sys.stdout.flush()
     except FedaliError as error:
         print(f"fedali-client: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has gone, as `head` does
-        sys.stderr.close()
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does: nor can what is left be flushed at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     sys.exit(0)
 
