@@ -97,11 +97,13 @@ def _drop_transposes_of_nothing(graph: onnx_ir.Graph) -> None:
     from onnx_ir import convenience
 
     for node in list(graph):
-        order = node.attributes.get("perm")
-        if node.op_type != "Transpose" or order is None or node.outputs[0] in graph.outputs:
+        if node.op_type != "Transpose" or node.outputs[0] in graph.outputs:
+            continue
+        order, source = node.attributes.get("perm"), node.inputs[0]
+        if order is None or source is None:
             continue
         if list(order.as_ints()) == list(range(len(order.as_ints()))):
-            convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
+            convenience.replace_all_uses_with(node.outputs[0], source)
             graph.remove(node, safe=True)
 
 

@@ -39,7 +39,9 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has gone, as `head` does: nor can what is left be flushed at exit
+    except (
+        BrokenPipeError
+    ):  # the reader of our output has gone, as `head` does: nor can what is left be flushed at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     sys.exit(0)
