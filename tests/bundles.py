@@ -45,8 +45,9 @@ def write_full(
     normalisation: str = "global",
     personal: bool = False,
     options: dict | None = None,
+    infer: bytes | None = None,
 ) -> Bundle:
-    """A bundle of mode full; the state is drawn from a fixed seed."""
+    """A bundle of mode full; the state is drawn from a fixed seed. ``infer`` replaces the graph of that name."""
     model = small_model(alp)
     optimizer = optimizer or Adam()
     chosen = build_method(method, {"personal": "head"} if personal and method == "fedali" else None)
@@ -62,7 +63,7 @@ def write_full(
         "shared_prototypes": shared,
     }
     graphs = _exported(alp, method, optimizer)
-    parts = {**graphs, "state.safetensors": save(state)}
+    parts = {**graphs, **({"infer.onnx": infer} if infer else {}), "state.safetensors": save(state)}
     kind = {"none": ([0.0] * 3, [1.0] * 3)}.get(normalisation, ([0.1, 0.2, 0.3], [1.0, 2.0, 0.5]))
     fields = {
         "name": "small",

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.bundle import Bundle
-from fedali.errors import BundleError, MissingExtraError, SettingsError, did_you_mean
+from fedali.errors import BundleError, FedaliError, MissingExtraError, SettingsError, did_you_mean
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -87,8 +87,11 @@ class BoundGraph:
             self._binding.bind_output(value.name, *_place(outputs[value.name]))
 
     def run(self) -> None:
-        """Compute the outputs."""
-        self._session.run_with_iobinding(self._binding)
+        """Compute the outputs; ``FedaliError`` when onnxruntime cannot."""
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:  # see open_session
+            raise _failed(error) from error
 
 
 def _place(array: Array) -> tuple[str, int, Any, list[int], int]:
@@ -118,5 +121,18 @@ class Forward:
         if self.fixed and count < self.size:
             x = np.concatenate([x, np.broadcast_to(x[:1], (self.size - count, *x.shape[1:]))])
         feed = {name: value for name, value in others.items() if name in self._inputs}
-        found: npt.NDArray[np.float32] = self._session.run([self._output], {**feed, "x": x})[0]
+        try:
+            found: npt.NDArray[np.float32] = self._session.run([self._output], {**feed, "x": x})[0]
+        except Exception as error:  # see open_session
+            raise _failed(error) from error
         return found[:count]
+
+
+def _failed(error: Exception) -> FedaliError:
+    import onnxruntime
+
+    reason = " ".join(str(error).split())[:300]
+    return FedaliError(
+        f"onnxruntime {onnxruntime.__version__} fails at a graph of this bundle; another version may run it, or a bundle "
+        f"that is exported anew: {reason}"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -14,7 +15,7 @@ from fedali.optimizers import SGD, Adam
 from fedali.step import Batch, Hyper, Shared, State, make_predict, make_step
 from fedali.transport import ot_align
 from fedali_client import EdgeClient
-from tests.bundles import ALP, BATCH, CLASSES, small_model, toy_data, write_full
+from tests.bundles import ALP, BATCH, CLASSES, SHAPE, small_model, toy_data, write_full
 
 SCALE = Normalisation(np.float32([0.1, 0.2, 0.3]), np.float32([1.0, 2.0, 0.5]))  # of the test bundles
 
@@ -289,6 +290,28 @@ def test_keys_are_asked_for_once(tmp_path):
     write_full(tmp_path / "unsigned.fedali")
     with pytest.raises(BundleError, match="not signed"):
         EdgeClient.open(tmp_path / "unsigned.fedali", tmp_path / "s")
+
+
+def test_a_graph_that_fails_is_one_line(tmp_path):
+    """What an old onnxruntime may do with a new graph; here with one that no version can run."""
+    model = small_model()
+    sizes = {"theta": [model.parameter_layout.size], "local_prototypes": [model.prototype_layout.size]}
+    shapes = {**sizes, "x": ["batch", *SHAPE], "influence": []}
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Reshape", ["x", "shape"], ["logits"])],
+        "infer",
+        [onnx.helper.make_tensor_value_info(name, 1, shape) for name, shape in shapes.items()],
+        [onnx.helper.make_tensor_value_info("logits", 1, ["batch", len(CLASSES)])],
+        [onnx.helper.make_tensor("shape", 7, [2], [5, len(CLASSES)])],
+    )
+    opset = [onnx.helper.make_opsetid("", 18)]
+    made = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
+    write_full(tmp_path / "m.fedali", infer=made.SerializeToString())
+    with opened(tmp_path / "m.fedali", tmp_path) as client:
+        with pytest.raises(FedaliError, match=r"onnxruntime .* fails at a graph of this bundle") as caught:
+            client.predict(toy_data()[0])
+        assert "\n" not in str(caught.value)
+        client.fit(*toy_data(), epochs=1)
 
 
 def test_what_cannot_be_done_is_said(tmp_path, path):
