@@ -106,7 +106,7 @@ def scale_section(scale: dict[str, Any]) -> str:
             )
         )
         notes.append(
-            f"- {case['clients']:,} clients: {case['bytes_per_idle_client']:.0f} bytes of memory for one that does not train, "
+            f"- {case['clients']:,} clients: {_idle(case['bytes_per_idle_client'])} of memory for one that does not train, "
             f"{case['bytes_kept_per_trained_client']:,} bytes on disk for one that has trained; {case['workers']} worker."
         )
     text = (
@@ -116,6 +116,11 @@ def scale_section(scale: dict[str, Any]) -> str:
         "RSS after each round holds pages of the samples' file; anonymous memory does not.\n"
     )
     return "\n".join([text, _table(header, rows), "", *notes]) + "\n"
+
+
+def _idle(size: float) -> str:
+    """Growth of anonymous memory; none where what had been freed before was enough."""
+    return f"{size:.0f} bytes" if size > 0 else "no growth"
 
 
 def _machine(results: Results) -> str:
