@@ -217,6 +217,12 @@ def _int8(plan: Plan, client: str | None) -> Int8:
     parts = [(federation.clients[k], federation.normalisation[k]) for k in chosen]
     return Int8(
         np.concatenate([normalise(c.x_train) for c, normalise in parts]),
-        np.concatenate([normalise(c.x_test) for c, normalise in parts]),
-        np.concatenate([c.y_test for c, _ in parts]),
+        (
+            np.concatenate([normalise(c.x_validation) for c, normalise in parts]),
+            np.concatenate([c.y_validation for c, _ in parts]),
+        ),
+        (
+            np.concatenate([normalise(c.x_test) for c, normalise in parts]),
+            np.concatenate([c.y_test for c, _ in parts]),
+        ),
     )

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from safetensors.numpy import load_file
 
 from fedali.bundle import read_bundle
-from fedali.errors import BundleError, CheckpointError, SettingsError
+from fedali.errors import BundleError, CheckpointError, DataError, SettingsError
 from fedali.keys import create, load_private
 from fedali.manifest import Component, Normalisation
 from fedali.methods import FedAvg, build_method
@@ -316,7 +316,8 @@ def test_int8_has_the_body_as_constants_and_the_head_as_input(tmp_path):
     made = source("cnn1d")
     rng = np.random.default_rng(3)
     x = rng.standard_normal((200, *made.input_shape)).astype(np.float32)
-    int8 = Int8(x[:100], x[100:], rng.integers(0, 3, 100))
+    y = rng.integers(0, 3, 200)
+    int8 = Int8(x[:100], (x[100:160], y[100:160]), (x[160:], y[160:]))
     told: list[str] = []
     bundle = export_bundle(tmp_path / "model", made, mode="head", batch=8, int8=int8, report=told.append)
     assert "int8 " in told[-1]
@@ -326,7 +327,13 @@ def test_int8_has_the_body_as_constants_and_the_head_as_input(tmp_path):
     floats = {name: bundle.parts[f"{name}.onnx"] for name in ("infer", "embed")}
     found = int8.quantise(made, floats)
     assert set(found.graphs) == {"infer_int8", "embed_int8"}
-    assert found.facts["samples"] == found.facts["calibrated_with"] == 100
+    sizes = [found.facts[name] for name in ("calibrated_with", "validated_with", "tested_with")]
+    assert sizes == [100, 60, 40]
+    wrong = dataclasses.replace(int8, test=(x[160:], y[160:] + 3)).quantise(made, floats)
+    assert wrong.facts["test_accuracy"] == {"float": 0.0, "int8": 0.0}  # and it decides nothing
+    assert wrong.facts["validation_accuracy"] == found.facts["validation_accuracy"]
+    with pytest.raises(DataError, match="validation"):
+        dataclasses.replace(int8, validation=(x[:0], y[:0])).quantise(made, floats)
     with_int8 = dataclasses.replace(
         bundle, parts={f"{k}.onnx": v for k, v in {**floats, **found.graphs}.items()}
     )
