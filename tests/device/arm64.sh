@@ -24,15 +24,15 @@ if ! arch-test arm64 >/dev/null 2>&1; then
     arch-test arm64 >/dev/null || { echo "edge-arm64: this kernel does not run ARM programs by qemu (binfmt_misc)" >&2; exit 1; }
 fi
 
-if [ ! -e "$ROOT/.ready" ]; then
+if [ ! -e "$ROOT/.ready" ] || [ "$0" -nt "$ROOT/.ready" ]; then
     echo "edge-arm64: making an ARM Debian $SUITE in $ROOT"
     rm -rf "$ROOT"
     mkdir -p "$FOLDER"
-    # The archive that this machine's own apt uses, where it has the suite.
+    # The archive that this machine's own apt uses, where it has the suite. openssl is for a test of the keys.
     mirror=$(apt-get indextargets --format '$(CREATED_BY) $(RELEASE) $(REPO_URI)' |
         awk -v suite="$SUITE" '$1 == "Packages" && $2 == suite { print $3; exit }')
     # shellcheck disable=SC2086
-    mmdebstrap --quiet --arch=arm64 --variant=minbase --include=python3-minimal,libpython3-stdlib "$SUITE" "$ROOT" $mirror
+    mmdebstrap --quiet --arch=arm64 --variant=minbase --include=python3-minimal,libpython3-stdlib,openssl "$SUITE" "$ROOT" $mirror
     mkdir -p "$ROOT/fedali" "$ROOT/site" "$ROOT/cases"
     # The processors of a Raspberry Pi 4, for onnxruntime, which complains on stderr about those of another architecture.
     mkdir -p "$ROOT/sys/devices/system/cpu"
@@ -44,7 +44,7 @@ if [ ! -e "$ROOT/.ready" ]; then
     touch "$ROOT/.ready"
 fi
 
-if [ ! -e "$SITE/.ready" ] || [ pyproject.toml -nt "$SITE/.ready" ]; then
+if [ ! -e "$SITE/.ready" ] || [ pyproject.toml -nt "$SITE/.ready" ] || [ constraints.txt -nt "$SITE/.ready" ]; then
     version=$(chroot "$ROOT" python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     echo "edge-arm64: wheels of the extra client for aarch64 and Python $version"
     rm -rf "$SITE"

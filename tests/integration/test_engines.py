@@ -208,6 +208,23 @@ def test_the_compiled_step_equals_the_loop_after_twenty_steps(name, method, cach
             np.testing.assert_array_equal(a, b)
 
 
+@needs_compiler
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
+def test_large_products_are_onednns_and_one_float32_step_equals_the_loops(tmp_path):
+    model = build_model("mlp", (128,), 3, alp=ALP, seed=1, hidden=(256, 256))
+    jobs = _jobs(model, (128,), (64, 60), dtype=np.float32)
+    method, sgd, training = build_method("fedali", {}), SGD(1.0), TrainingSettings(1, 64)
+    loop = LoopEngine(model, method, sgd, training, decay=0.7)
+    compiled = CompiledEngine(model, method, sgd, training, input_shape=(128,), decay=0.7, cache=tmp_path)
+    assert any(b"aoti_torch_cpu__linear_pointwise" in path.read_bytes() for path in tmp_path.glob("*.so"))
+    for job, expected, found in zip(jobs, loop.train(jobs), compiled.train(jobs), strict=True):
+        gradient = expected.theta - job.theta
+        error = np.linalg.norm(found.theta - expected.theta) / np.linalg.norm(gradient)
+        assert np.linalg.norm(gradient) > 0
+        assert error < 1e-5
+        np.testing.assert_allclose(found.local_prototypes, expected.local_prototypes, rtol=1e-5, atol=1e-6)
+
+
 def test_smaller_batches_only_where_they_change_nothing():
     layers = _model("cnn1d")[1].alp_layers
     assert batch_sizes(layers, 7) == (7, 6, 4, 2)  # k is 1 for all with 4 prototypes

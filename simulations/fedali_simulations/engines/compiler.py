@@ -30,7 +30,7 @@ from fedali.capture import Graph
 from fedali.errors import FedaliError
 from fedali.files import atomic, write_text
 
-_FORMAT = "1"  # change with the options below
+_FORMAT = "2"  # change with the options below
 
 
 def compiler() -> str | None:
@@ -139,7 +139,10 @@ def _start(graph: Graph, path: Path, scratch: Path) -> tuple[subprocess.Popen[by
 
 def _main(exported: Path, library: Path) -> None:
     """The compiling process: an exported program in, a library out."""
+    from fedali_simulations.engines.products import use_onednn
+
     torch.set_num_threads(1)  # compiled for one thread: clients run side by side
+    use_onednn()
     program = torch.export.load(exported)
     package = torch._inductor.aoti_compile_and_package(
         program, package_path=str(exported.with_name(f"{exported.stem}-package.pt2"))
