@@ -1,0 +1,168 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class HasBundleRequest(_message.Message):
+    __slots__ = ("sha256",)
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    sha256: bytes
+    def __init__(self, sha256: _Optional[bytes] = ...) -> None: ...
+
+class HasBundleReply(_message.Message):
+    __slots__ = ("held",)
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    held: bool
+    def __init__(self, held: _Optional[bool] = ...) -> None: ...
+
+class PutBundleRequest(_message.Message):
+    __slots__ = ("bundle",)
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    bundle: bytes
+    def __init__(self, bundle: _Optional[bytes] = ...) -> None: ...
+
+class PutBundleReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RoundOrder(_message.Message):
+    __slots__ = ("run", "round", "kind", "bundle", "theta", "prototypes", "epochs", "influence", "seed", "encoding", "seconds", "quorum", "grace_seconds", "largest_norm", "devices")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    THETA_FIELD_NUMBER: _ClassVar[int]
+    PROTOTYPES_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    INFLUENCE_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    QUORUM_FIELD_NUMBER: _ClassVar[int]
+    GRACE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    LARGEST_NORM_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    round: int
+    kind: int
+    bundle: bytes
+    theta: bytes
+    prototypes: bytes
+    epochs: int
+    influence: float
+    seed: int
+    encoding: int
+    seconds: float
+    quorum: float
+    grace_seconds: float
+    largest_norm: float
+    devices: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, run: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[int] = ..., bundle: _Optional[bytes] = ..., theta: _Optional[bytes] = ..., prototypes: _Optional[bytes] = ..., epochs: _Optional[int] = ..., influence: _Optional[float] = ..., seed: _Optional[int] = ..., encoding: _Optional[int] = ..., seconds: _Optional[float] = ..., quorum: _Optional[float] = ..., grace_seconds: _Optional[float] = ..., largest_norm: _Optional[float] = ..., devices: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class DeviceReport(_message.Message):
+    __slots__ = ("device", "number", "state", "reason", "seconds", "sent", "received", "metrics", "samples")
+    class MetricsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SENT_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    number: int
+    state: str
+    reason: str
+    seconds: float
+    sent: int
+    received: int
+    metrics: _containers.ScalarMap[str, float]
+    samples: int
+    def __init__(self, device: _Optional[str] = ..., number: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., seconds: _Optional[float] = ..., sent: _Optional[int] = ..., received: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., samples: _Optional[int] = ...) -> None: ...
+
+class WeightedSum(_message.Message):
+    __slots__ = ("total", "weight")
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    total: bytes
+    weight: float
+    def __init__(self, total: _Optional[bytes] = ..., weight: _Optional[float] = ...) -> None: ...
+
+class RoundOutcome(_message.Message):
+    __slots__ = ("theta", "prototypes", "prototype_sets", "set_weights", "devices")
+    THETA_FIELD_NUMBER: _ClassVar[int]
+    PROTOTYPES_FIELD_NUMBER: _ClassVar[int]
+    PROTOTYPE_SETS_FIELD_NUMBER: _ClassVar[int]
+    SET_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    theta: WeightedSum
+    prototypes: WeightedSum
+    prototype_sets: _containers.RepeatedScalarFieldContainer[bytes]
+    set_weights: _containers.RepeatedScalarFieldContainer[float]
+    devices: _containers.RepeatedCompositeFieldContainer[DeviceReport]
+    def __init__(self, theta: _Optional[_Union[WeightedSum, _Mapping]] = ..., prototypes: _Optional[_Union[WeightedSum, _Mapping]] = ..., prototype_sets: _Optional[_Iterable[bytes]] = ..., set_weights: _Optional[_Iterable[float]] = ..., devices: _Optional[_Iterable[_Union[DeviceReport, _Mapping]]] = ...) -> None: ...
+
+class StatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DeviceStatus(_message.Message):
+    __slots__ = ("device", "number", "online", "seen_seconds", "doing", "software", "revoked")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ONLINE_FIELD_NUMBER: _ClassVar[int]
+    SEEN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DOING_FIELD_NUMBER: _ClassVar[int]
+    SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    REVOKED_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    number: int
+    online: bool
+    seen_seconds: float
+    doing: str
+    software: str
+    revoked: bool
+    def __init__(self, device: _Optional[str] = ..., number: _Optional[int] = ..., online: _Optional[bool] = ..., seen_seconds: _Optional[float] = ..., doing: _Optional[str] = ..., software: _Optional[str] = ..., revoked: _Optional[bool] = ...) -> None: ...
+
+class SiteStatus(_message.Message):
+    __slots__ = ("federation", "site", "run", "round", "kind", "seconds_left", "devices")
+    FEDERATION_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_LEFT_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    federation: str
+    site: str
+    run: str
+    round: int
+    kind: int
+    seconds_left: float
+    devices: _containers.RepeatedCompositeFieldContainer[DeviceStatus]
+    def __init__(self, federation: _Optional[str] = ..., site: _Optional[str] = ..., run: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[int] = ..., seconds_left: _Optional[float] = ..., devices: _Optional[_Iterable[_Union[DeviceStatus, _Mapping]]] = ...) -> None: ...
+
+class RevokeRequest(_message.Message):
+    __slots__ = ("list", "signature")
+    LIST_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    list: bytes
+    signature: bytes
+    def __init__(self, list: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class RevokeReply(_message.Message):
+    __slots__ = ("number",)
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    def __init__(self, number: _Optional[int] = ...) -> None: ...
