@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,6 +75,21 @@ def to_contribution(content: RecordDict) -> Contribution:
         if not np.isfinite(contribution.prototype_sets).all():
             raise FedaliError("a set of prototypes is not finite")
     return contribution
+
+
+def from_reports(reports: Sequence[Mapping[str, Any]]) -> RecordDict:
+    """What a site says of its devices in a round: a flat mapping each."""
+    return RecordDict({"reports": ConfigRecord({"json": json.dumps(list(reports))})})
+
+
+def read_reports(content: RecordDict) -> list[dict[str, Any]]:
+    """What ``from_reports`` wrote; nothing where it was not there or is none."""
+    found = content.config_records.get("reports", {}).get("json", "[]")
+    try:
+        reports = json.loads(str(found))
+    except ValueError:
+        return []
+    return [report for report in reports if isinstance(report, dict)] if isinstance(reports, list) else []
 
 
 def _vector(arrays: ArrayRecord, name: str) -> npt.NDArray[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
@@ -12,6 +13,7 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from fedali.errors import FedaliError
 from fedali.methods import Contribution, Layouts, Method
+from fedali.methods.base import shared_indices
 from fedali_server import records
 from fedali_server.contract import ClientMetrics, RoundSettings
 
@@ -20,12 +22,16 @@ log = structlog.get_logger("fedali.server")
 
 @dataclass(frozen=True)
 class RoundResult:
-    """A finished round: the new shared state, and per-client metrics of training and of the server's model."""
+    """A finished round: the new shared state, and per-client metrics of training and of the server's model.
+
+    ``reports`` are what sites say of their devices, of training and evaluation; see ``fedali_server.relay_records``.
+    """
 
     round: int
     arrays: ArrayRecord
     train: ClientMetrics = field(default_factory=dict)
     evaluate: ClientMetrics = field(default_factory=dict)
+    reports: tuple[dict[str, Any], ...] = ()
 
 
 class PersonalisedStrategy(Strategy):
@@ -36,6 +42,8 @@ class PersonalisedStrategy(Strategy):
         layouts: of the model.
         on_round: called after each round; writes checkpoints and metrics. The round counts as done when it returns.
         generalisation_every: rounds between evaluations of generalisation; the last round always has one.
+        empty_rounds: how many rounds in a row may pass without any upload, and so without a change; in a deployment all
+            devices may be away for a while.
     """
 
     def __init__(
@@ -45,14 +53,16 @@ class PersonalisedStrategy(Strategy):
         *,
         on_round: Callable[[RoundResult], None] | None = None,
         generalisation_every: int = 1,
+        empty_rounds: int = 0,
     ) -> None:
         self.method, self.layouts = method, layouts
         self.on_round = on_round
-        self.generalisation_every = generalisation_every
-        self._last_round = 0
+        self.generalisation_every, self.empty_rounds = generalisation_every, empty_rounds
+        self._last_round, self._empty = 0, 0
         self._arrays = ArrayRecord()
         self._train: ClientMetrics = {}
         self._sites: list[int] = []
+        self._reports: list[dict[str, Any]] = []
 
     def start(
         self,
@@ -74,13 +84,15 @@ class PersonalisedStrategy(Strategy):
         self._last_round = num_rounds
         result = Result(arrays=initial_arrays)
         for round_ in range(first_round, num_rounds + 1):
+            self._reports = []
             messages = self.configure_train(round_, result.arrays, ConfigRecord(), grid)
             arrays, _ = self.aggregate_train(round_, grid.send_and_receive(messages, timeout=timeout))
             result.arrays = arrays
             messages = self.configure_evaluate(round_, arrays, ConfigRecord(), grid)
             evaluated = self._collect(grid.send_and_receive(messages, timeout=timeout), round_)
             if self.on_round is not None:
-                self.on_round(RoundResult(round_, arrays, self._train, _join(r for _, r in evaluated)))
+                metrics = self._train, _join(r for _, r in evaluated)
+                self.on_round(RoundResult(round_, arrays, *metrics, tuple(self._reports)))
         return result
 
     def settings(self, round_: int) -> RoundSettings:
@@ -98,26 +110,32 @@ class PersonalisedStrategy(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord, MetricRecord | None]:
-        """The next shared state. A site whose reply is an error or not finite is left out, and logged.
+        """The next shared state. A site whose reply is an error, not finite or of wrong shape is left out, and logged.
 
-        Raises ``FedaliError`` when no site is left.
+        Raises ``FedaliError`` when no site is left, more than ``empty_rounds`` times in a row.
         """
         total, metrics, refused = Contribution(), [], []
         for message, clients in self._collect(replies, server_round):
             try:
-                total.merge(records.to_contribution(message.content))
+                contribution = records.to_contribution(message.content)
+                self._check(contribution)
+                total.merge(contribution)
                 metrics.append(clients)
             except FedaliError as error:
                 refused.append(str(error))
                 log.warning(
                     "reply refused", round=server_round, site=message.metadata.src_node_id, why=str(error)
                 )
-        if not metrics:
-            why = refused[0] if refused else "no site replied"
-            raise FedaliError(
-                f"round {server_round} failed: {why}. A lower learning rate helps against divergence"
-            )
         self._train = _join(metrics)
+        if not self._train.get("client"):
+            self._empty += 1
+            why = refused[0] if refused else "no site replied"
+            if self._empty > self.empty_rounds:
+                hint = ". A lower learning rate helps against divergence" if refused else ""
+                raise FedaliError(f"round {server_round} failed: {why}{hint}")
+            log.warning("a round without an upload changes nothing", round=server_round, why=why)
+            return self._arrays, None
+        self._empty = 0
         shared = self.method.aggregate(total, records.to_shared(self._arrays), self.layouts)
         return records.from_shared(shared), None
 
@@ -136,6 +154,20 @@ class PersonalisedStrategy(Strategy):
     def summary(self) -> None:
         """Log what will run."""
         log.info("strategy", method=self.method.name, parameters=self.layouts.parameters.size)
+
+    def _check(self, contribution: Contribution) -> None:
+        """Raise ``FedaliError`` for sums that are not of this model's shape: they must not touch the others'."""
+        prototypes = self.layouts.prototypes.size
+        shapes = {
+            "theta": (contribution.theta.total, shared_indices(self.method, self.layouts.parameters).size),
+            "prototypes": (contribution.prototypes.total, prototypes),
+            **{f"prototype set {i}": (one, prototypes) for i, one in enumerate(contribution.prototype_sets)},
+        }
+        for name, (array, size) in shapes.items():
+            if array is not None and array.shape != (size,):
+                raise FedaliError(f"its {name} has shape {list(array.shape)}, this model's is [{size}]")
+        if len(contribution.set_weights) != len(contribution.prototype_sets):
+            raise FedaliError("its sets of prototypes and their weights differ in number")
 
     def _messages(self, round_: int, arrays: ArrayRecord, grid: Grid, kind: str) -> list[Message]:
         content = records.instructions(self.settings(round_), arrays)
@@ -159,6 +191,7 @@ class PersonalisedStrategy(Strategy):
                 name: [float(v) for v in values] for name, values in columns if isinstance(values, list)
             }
             good.append((message, clients))
+            self._reports += records.read_reports(message.content)
         places = {site: place for place, site in enumerate(self._sites)}
         return sorted(good, key=lambda pair: places.get(pair[0].metadata.src_node_id, len(places)))
 
