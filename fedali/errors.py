@@ -37,6 +37,16 @@ class BundleError(FedaliError):
     exit_code = 2
 
 
+class WireError(FedaliError):
+    """A message from another process, or one to send, is not what it has to be."""
+
+
+class KitError(FedaliError):
+    """A start-up kit of a server, site, device or operator is broken, incomplete, or readable by others."""
+
+    exit_code = 2
+
+
 class MissingExtraError(FedaliError):
     """An optional dependency is not installed."""
 
