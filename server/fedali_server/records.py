@@ -84,10 +84,10 @@ def from_reports(reports: Sequence[Mapping[str, Any]]) -> RecordDict:
 
 def read_reports(content: RecordDict) -> list[dict[str, Any]]:
     """What ``from_reports`` wrote; nothing where it was not there or is none."""
-    found = content.config_records.get("reports", {}).get("json", "[]")
+    record = content.config_records.get("reports")
     try:
-        reports = json.loads(str(found))
-    except ValueError:
+        reports = json.loads(str(record["json"])) if record is not None else []
+    except (ValueError, KeyError):
         return []
     return [report for report in reports if isinstance(report, dict)] if isinstance(reports, list) else []
 

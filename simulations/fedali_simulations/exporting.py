@@ -76,23 +76,7 @@ def export(
     private = None if key is None else load_private(key)
     plan = build_plan(chosen.scenario, chosen.line, chosen.seed)
     start, round_ = _start(chosen, plan, client)
-    title = f"{chosen.scenario.name} {chosen.line.title}" + (f", {client}" if client else "")
-    alp = chosen.scenario.alp_for(chosen.line)
-    settings = dataclasses.asdict(ALPSettings(**alp.model_dump())) if plan.method.uses_prototypes else None
-    model = chosen.scenario.model
-    source = Source(
-        name=name or title,
-        model=plan.model,
-        component=Component(model.name, model.options, settings),
-        method=plan.method,
-        optimizer=build_optimizer(chosen.scenario),
-        start=start,
-        round=round_,
-        decay=alp.decay,
-        normalisation=_normalisation(chosen.scenario, plan, client),
-        input_shape=plan.federation.input_shape,
-        classes=plan.federation.class_names,
-    )
+    source = _source(chosen.scenario, chosen.line, plan, start, round_, name, client)
     return export_bundle(
         out,
         source,
@@ -103,6 +87,29 @@ def export(
         int8=_int8(plan, client) if int8 else None,
         report=report,
     )
+
+
+def export_untrained(
+    scenario: Scenario,
+    line: MethodSettings,
+    seed: int,
+    out: Path | str,
+    *,
+    key: Path | str,
+    name: str | None = None,
+    mode: Mode = "full",
+    report: Callable[[str], None] = lambda _: None,
+) -> Bundle:
+    """Make the bundle that a federation starts from: a scenario's model as its simulation begins with it.
+
+    Arguments are those of ``export``.
+    """
+    private, plan = load_private(key), build_plan(scenario, line, seed)
+    shared = plan.initial
+    start = Start(shared.theta, shared.prototypes, shared.theta, shared.prototypes)
+    source = _source(scenario, line, plan, start, 0, name, None)
+    batch = scenario.training.batch_size
+    return export_bundle(out, source, mode=mode, batch=batch, key=private, report=report)
 
 
 def choose(run: Path, method: str | None = None, seed: int | None = None) -> Chosen:
@@ -191,6 +198,33 @@ def _start(chosen: Chosen, plan: Plan, client: str | None) -> tuple[Start, int]:
         )
     own, local = read_best(chosen.file, client)
     return Start(own, local, theta, prototypes), round_
+
+
+def _source(
+    scenario: Scenario,
+    line: MethodSettings,
+    plan: Plan,
+    start: Start,
+    round_: int,
+    name: str | None,
+    client: str | None,
+) -> Source:
+    """What a bundle is of."""
+    alp = scenario.alp_for(line)
+    settings = dataclasses.asdict(ALPSettings(**alp.model_dump())) if plan.method.uses_prototypes else None
+    return Source(
+        name=name or f"{scenario.name} {line.title}" + (f", {client}" if client else ""),
+        model=plan.model,
+        component=Component(scenario.model.name, scenario.model.options, settings),
+        method=plan.method,
+        optimizer=build_optimizer(scenario),
+        start=start,
+        round=round_,
+        decay=alp.decay,
+        normalisation=_normalisation(scenario, plan, client),
+        input_shape=plan.federation.input_shape,
+        classes=plan.federation.class_names,
+    )
 
 
 def _client(plan: Plan, name: str) -> int:
