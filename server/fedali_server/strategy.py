@@ -98,7 +98,7 @@ class PersonalisedStrategy(Strategy):
     def settings(self, round_: int) -> RoundSettings:
         """Settings of a round."""
         due = round_ == self._last_round or round_ % self.generalisation_every == 0
-        return RoundSettings(round_, generalisation=due)
+        return RoundSettings(round_, generalisation=due, influence=self.method.influence(round_))
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from fedali.methods import describe_methods
+from fedali_simulations.deployed import Traffic
 from fedali_simulations.jobs import Progress as JobProgress
 from fedali_simulations.results import MEASURES, Results
 from fedali_simulations.scenario import Scenario, builtin_scenarios
@@ -110,6 +111,18 @@ def print_results(results: Results, console: Console) -> None:
     console.print(
         f"pictures, models and per-client numbers: {results.folder}", highlight=False, soft_wrap=True
     )
+
+
+def print_traffic(traffic: Mapping[str, Traffic], console: Console) -> None:
+    """What runs over devices cost on the way, a line each."""
+    for title, one in traffic.items():
+        states = ", ".join(f"{count} {state}" for state, count in sorted(one.states.items()))
+        console.print(
+            f"{title}: {one.sent / 1e6:.2f} MB to devices and {one.received / 1e6:.2f} MB from them a round, "
+            f"{one.seconds:.1f} s a round; updates over all rounds: {states}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def print_scenarios(console: Console) -> None:

@@ -1,0 +1,76 @@
+"""What a person sees while devices train: a bar for each run, and a line for each round."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from fedali_server.federation import RunProgress
+
+
+class RunDisplay:
+    """Lines and bars on a console; when interrupted, it says how to go on."""
+
+    def __init__(self, folder: Path, console: Console) -> None:
+        self._console, self._folder = console, folder
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[sites]}"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=console.quiet,
+        )
+        self._bars: dict[str, TaskID] = {}
+
+    def __enter__(self) -> RunDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+        if kind is KeyboardInterrupt:
+            self.say(f"stopped; continue with: fedali run --resume {self._folder}")
+
+    def say(self, line: str) -> None:
+        """Print a line above the bars."""
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def report(self, name: str, progress: RunProgress) -> None:
+        """Move a bar, and tell of a round that was completed."""
+        if name not in self._bars:
+            self._bars[name] = self._progress.add_task(name, total=progress.rounds, sites="")
+        sites = (
+            f"{len(progress.sites)} site{'' if len(progress.sites) == 1 else 's'}" if progress.sites else ""
+        )
+        self._progress.update(self._bars[name], completed=progress.round, sites=sites)
+        if progress.reports:
+            self.say(round_line(progress))
+
+
+def round_line(progress: RunProgress) -> str:
+    """A complete round in one line: who took part, accuracy, bytes; who did not, and why."""
+    trained = [report for report in progress.reports if report.get("kind") == "train"]
+    states = Counter(str(report["state"]) for report in trained)
+    parts = [f"{states.pop('done', 0)} of {len(trained)} devices"]
+    parts += [f"{count} {state}" for state, count in states.items()]
+    if not math.isnan(progress.accuracy) and progress.accuracy >= 0:
+        parts.append(f"{progress.accuracy:.1%} on their own test data")
+    moved = sum(report["sent"] + report["received"] for report in progress.reports)
+    parts += [f"{moved / 1e6:.2f} MB", f"{progress.seconds:.1f} s"]
+    missed = [
+        f"{r['device']} {r['state']}: {r['reason']}" for r in trained if r["state"] != "done" and r["reason"]
+    ]
+    return (
+        f"round {progress.round}/{progress.rounds}: "
+        + ", ".join(parts)
+        + "".join(f"\n  {line}" for line in missed)
+    )
