@@ -1,0 +1,5 @@
+"""``python -m fedali`` is the command ``fedali``."""
+
+from fedali.cli import main
+
+main()
