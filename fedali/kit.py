@@ -315,7 +315,8 @@ class _Files:
         def make(json: JsonReader) -> Site:
             return Site(_name(json, "name"), _Files(self._folder, json)._public("node_public_key"))
 
-        return self._each(key, make, lambda site: (site.name,))
+        # a site that was revoked more than once had several keys
+        return self._each(key, make, lambda site: (site.node_public_key if key == "revoked" else site.name,))
 
     def _each(
         self, key: str, make: Callable[[JsonReader], _T], identities: Callable[[_T], tuple[object, ...]]

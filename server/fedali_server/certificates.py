@@ -13,6 +13,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -130,15 +131,23 @@ def issue(
 
 def load_pair(certificate: Path, key: Path) -> Pair:
     """The certificate and private key in two PEM files; ``KitError`` when they are none, or not of each other."""
-    loaded = load_certificate(certificate)
-    try:
-        with reporting(key, "read"):
-            private = load_pem_private_key(key.read_bytes(), None)
-    except (ValueError, TypeError):
-        raise KitError(f"{key} is no private key") from None
-    if not isinstance(private, ec.EllipticCurvePrivateKey) or private.public_key() != loaded.public_key():
+    pair = Pair(load_certificate(certificate), load_key(key))
+    if pair.key.public_key() != pair.certificate.public_key():
         raise KitError(f"{key} is not the key of {certificate}")
-    return Pair(loaded, private)
+    return pair
+
+
+def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """The private key in a PEM file; ``KitError`` when it holds none of our kind."""
+    with reporting(path, "read"):
+        data = path.read_bytes()
+    try:
+        key: object = load_pem_private_key(data, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise KitError(f"{path} is no private key of `fedali provision`")
+    return key
 
 
 def load_certificate(path: Path) -> x509.Certificate:
