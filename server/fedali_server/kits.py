@@ -24,11 +24,6 @@ STEMS = {
 _Files = dict[str, bytes]
 
 
-def kit_folder(out: Path, kind: str, name: str) -> Path:
-    """The folder of a member's kit."""
-    return out / kind if kind in ("server", "operator") else out / f"{kind}s" / name
-
-
 def gateway_name(site: str, federation: str) -> str:
     """The name that is in the certificate of a site's gateway whatever its address; ``server`` is the server's."""
     return f"{site}.{federation}.fedali"
@@ -41,7 +36,7 @@ def write_kits(config: FederationConfig, out: Path, register: Register) -> tuple
     """
     changed, absent = [], []
     for name, kind, files in _Contents(config, out, register).all():
-        folder = kit_folder(out, kind, name)
+        folder = out / name
         if kind == "device" and not folder.exists():
             absent.append(name)
             continue

@@ -16,7 +16,7 @@ from fedali.kit import host_and_port
 from fedali_server.certificates import Pair, RevocationList, issue, load_key, load_pair, make_authority
 from fedali_server.federation_file import FederationConfig
 from fedali_server.kit_files import make_folder, write_file
-from fedali_server.kits import STEMS, gateway_name, kit_folder, write_kits
+from fedali_server.kits import STEMS, gateway_name, write_kits
 from fedali_server.register import FILE, Member, Register, locked
 
 CONFIG = "federation.json"  # in authority/: the federation as it was provisioned last
@@ -52,7 +52,7 @@ def provision(
 
     Args:
         config: who takes part.
-        out: folder for ``authority/``, ``server/``, ``operator/``, ``sites/NAME/`` and ``devices/NAME/``.
+        out: folder for ``authority/``, ``server/``, ``operator/``, and one for each site and device by its name.
         renew: names, ``server`` or ``operator``: these get a new key and certificate. With ``operator`` the operators'
             authority is made anew too, so that the server refuses earlier certificates of operators.
         now: from when certificates are good, aware; by default the present.
@@ -100,14 +100,10 @@ class _Provisioning:
         return Provisioned(
             folder=self.out,
             authority=self.authority,
-            server=kit_folder(self.out, "server", ""),
-            operator=kit_folder(self.out, "operator", ""),
-            sites={site.name: kit_folder(self.out, "site", site.name) for site in self.config.sites},
-            devices={
-                name: kit_folder(self.out, "device", name)
-                for site in self.config.sites
-                for name in site.devices
-            },
+            server=self.out / "server",
+            operator=self.out / "operator",
+            sites={site.name: self.out / site.name for site in self.config.sites},
+            devices={name: self.out / name for site in self.config.sites for name in site.devices},
             made=tuple(self.made),
             changed=tuple(name for name in changed if name not in self.made),
             absent=tuple(absent),
@@ -132,7 +128,7 @@ class _Provisioning:
 
     def _sign_first_list(self) -> None:
         """The key that signs bundles and revocations, and the first list, that revokes nothing."""
-        operator, public = kit_folder(self.out, "operator", ""), f"{self.config.name}.pub"
+        operator, public = self.out / "operator", f"{self.config.name}.pub"
         if (self.authority / REVOKED).exists():
             return
         make_folder(operator)
@@ -167,7 +163,7 @@ class _Provisioning:
     def _member(self, name: str, kind: str, hosts: tuple[str, ...], site: str, authority: Pair) -> None:
         """Sees to it that a member has a certificate for its names, and the private key in its kit."""
         member = self.register.members.get(name)
-        folder = kit_folder(self.out, kind, name)
+        folder = self.out / name
         path = folder / f"{STEMS[kind]}.key"
         if member is None:
             member = Member(kind, "", number=self.register.next_number() if kind == "device" else -1)
