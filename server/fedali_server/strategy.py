@@ -191,7 +191,8 @@ class PersonalisedStrategy(Strategy):
                 name: [float(v) for v in values] for name, values in columns if isinstance(values, list)
             }
             good.append((message, clients))
-            self._reports += records.read_reports(message.content)
+            kind = message.metadata.message_type
+            self._reports += [{**report, "kind": kind} for report in records.read_reports(message.content)]
         places = {site: place for place, site in enumerate(self._sites)}
         return sorted(good, key=lambda pair: places.get(pair[0].metadata.src_node_id, len(places)))
 
