@@ -12,8 +12,17 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from fedali import keys
 from fedali.errors import KitError, SettingsError, did_you_mean
+from fedali.files import reporting
 from fedali.kit import host_and_port
-from fedali_server.certificates import Pair, RevocationList, issue, load_key, load_pair, make_authority
+from fedali_server.certificates import (
+    Pair,
+    RevocationList,
+    is_issued_by,
+    issue,
+    load_key,
+    load_pair,
+    make_authority,
+)
 from fedali_server.federation_file import FederationConfig
 from fedali_server.kit_files import make_folder, write_file
 from fedali_server.kits import STEMS, gateway_name, write_kits
@@ -61,7 +70,10 @@ def provision(
     """
     out, now = Path(out), now or datetime.now(timezone.utc)
     authority = out / "authority"
-    if out.exists() and not (authority / FILE).exists() and (not out.is_dir() or any(out.iterdir())):
+    with reporting(out, "read"):
+        others = {each.name for each in out.iterdir()} if out.exists() else set()
+        there = {each.name for each in authority.iterdir()} if "authority" in others else set()
+    if FILE not in there and (others - {"authority"} or any(not name.startswith(".") for name in there)):
         raise KitError(f"{out} is there and has no authority/{FILE}: give a new folder, or that of the kits")
     make_folder(out)
     make_folder(authority)
@@ -143,21 +155,20 @@ class _Provisioning:
 
     def _open_authority(self, name: str) -> Pair:
         """An authority; made when nobody has been issued anything by it, or when it is to be made anew."""
-        certificate, key = self.authority / f"{name}.pem", self.authority / f"{name}.key"
+        both, certificate = self.authority / f"{name}.key", self.authority / f"{name}.pem"
         issued = any(_AUTHORITIES[member.kind] == name for member in self.register.members.values())
         if issued and not (name == "operators" and "operator" in self.renew):
-            pair = load_pair(certificate, key)
-            if pair.certificate.not_valid_after_utc < self.now + 12 * _SOON:
-                self.warnings.append(
-                    f"the {name}' authority ends on {pair.certificate.not_valid_after_utc:%Y-%m-%d}: "
-                    "provision the federation anew, into another folder, before"
-                )
-            return pair
-        pair = make_authority(
-            f"{self.config.name} {name} {self.now:%Y-%m-%d}", self.now, self.config.authority_days
-        )
-        write_file(key, pair.key_pem, private=True)
+            pair = load_pair(both, both)
+        else:
+            title = f"{self.config.name} {name} {self.now:%Y-%m-%d}"
+            pair = make_authority(title, self.now, self.config.authority_days)
+            write_file(both, pair.key_pem + pair.certificate_pem, private=True)  # at once, or not at all
         write_file(certificate, pair.certificate_pem)
+        until = pair.certificate.not_valid_after_utc
+        if until < self.now + 12 * _SOON and issued:
+            self.warnings.append(
+                f"the {name}' authority ends on {until:%Y-%m-%d}: provision the federation anew before, into another folder"
+            )
         return pair
 
     def _member(self, name: str, kind: str, hosts: tuple[str, ...], site: str, authority: Pair) -> None:
@@ -172,16 +183,14 @@ class _Provisioning:
             raise SettingsError(f"{name} was a {member.kind}, and cannot be a {kind}: choose another name")
         elif name in self.renew:
             key = None
-        elif path.exists():
-            key = load_key(path)
-            if key.public_key() == member.loaded.public_key() and set(member.hosts) == set(hosts):
+        else:
+            key = load_key(path) if path.exists() else None
+            lasting = set(member.hosts) == set(hosts) and is_issued_by(member.loaded, authority)
+            if lasting and (key is None or key.public_key() == member.loaded.public_key()):
                 self.register.members[name] = replace(member, site=site)
                 return
-        elif set(member.hosts) != set(hosts):
-            raise KitError(f"{name} has a new address, and its key is not here: add --renew {name}")
-        else:
-            self.register.members[name] = replace(member, site=site)
-            return
+            if key is None:
+                raise KitError(f"{name} has a new address, and its key is not here: add --renew {name}")
         pair = issue(
             authority,
             self.config.name,

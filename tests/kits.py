@@ -1,0 +1,32 @@
+"""A small federation, provisioned for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fedali_server.federation_file import FederationConfig
+from fedali_server.provision import Provisioned, provision
+
+SITES = {"site-a": ("device-0", "device-1", "device-2"), "site-b": ("device-3", "device-4")}
+
+
+def federation(sites: dict[str, tuple[str, ...]] | None = None, **settings: Any) -> FederationConfig:
+    """Two sites with five devices on the loopback interface, at the usual ports."""
+    sites = SITES if sites is None else sites
+    plain = {
+        "name": "wards",
+        "server": {"address": "127.0.0.1:9092", "listen": "127.0.0.1:9092"},
+        "sites": [
+            {"name": name, "address": f"127.0.0.1:{9443 + ord(name[-1]) - ord('a')}", "devices": devices}
+            for name, devices in sites.items()
+        ],
+    }
+    return FederationConfig.model_validate({**plain, **settings})
+
+
+def provisioned(config: FederationConfig, folder: Path, **options: Any) -> Provisioned:
+    """The kits of a federation in ``folder``; whatever is to be warned of is a failure."""
+    done = provision(config, folder, **options)
+    assert done.warnings == ()
+    return done
