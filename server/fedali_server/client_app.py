@@ -22,12 +22,17 @@ def make_client_app(find_site: Callable[[Context], Site]) -> ClientApp:
         content = RecordDict({"clients": MetricRecord(dict(reply.metrics))})
         if reply.contribution is not None:
             content.update(records.from_contribution(reply.contribution))
+        if reply.reports:
+            content.update(records.from_reports(reply.reports))
         return Message(content, reply_to=message)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         settings, shared = records.read_instructions(message.content)
         reply = find_site(context).evaluate(settings, shared)
-        return Message(RecordDict({"clients": MetricRecord(dict(reply.metrics))}), reply_to=message)
+        content = RecordDict({"clients": MetricRecord(dict(reply.metrics))})
+        if reply.reports:
+            content.update(records.from_reports(reply.reports))
+        return Message(content, reply_to=message)
 
     return app

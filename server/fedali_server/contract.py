@@ -7,7 +7,7 @@ they upload, and replies with sums and per-client metrics: never with a client's
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from fedali.methods import Contribution, SharedState
 
@@ -16,10 +16,18 @@ ClientMetrics = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class RoundSettings:
-    """What a round may change: its number (1, 2, ...), and whether sites should evaluate generalisation."""
+    """What a round may change.
+
+    Args:
+        round: its number: 1, 2, ...
+        generalisation: whether sites should evaluate generalisation.
+        influence: of the prototypes in this round. A site that has the method computes it itself; one that hands the round to
+            devices has no method, and passes this on.
+    """
 
     round: int
     generalisation: bool = True
+    influence: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -29,10 +37,14 @@ class SiteReply:
     Args:
         metrics: by name, one number for each of the site's clients that took part; ``client`` holds their ids.
         contribution: sums of what the clients upload; None after an evaluation.
+        reports: what became of each device, where the clients are devices: ``site``, ``device``, ``number``, ``state``
+            ("done", "late", "declined", "refused", "offline"), ``reason``, ``seconds``, ``sent`` and ``received`` in bytes,
+            ``samples`` and ``metrics``.
     """
 
     metrics: ClientMetrics = field(default_factory=dict)
     contribution: Contribution | None = None
+    reports: tuple[dict[str, Any], ...] = ()
 
 
 class Site(Protocol):

@@ -33,7 +33,13 @@ def to_shared(arrays: ArrayRecord) -> SharedState:
 
 def instructions(settings: RoundSettings, arrays: ArrayRecord) -> RecordDict:
     """What the server sends a site for one round."""
-    config = ConfigRecord({"round": settings.round, "generalisation": settings.generalisation})
+    config = ConfigRecord(
+        {
+            "round": settings.round,
+            "generalisation": settings.generalisation,
+            "influence": float(settings.influence),
+        }
+    )
     return RecordDict({"shared": arrays, "settings": config})
 
 
@@ -41,7 +47,11 @@ def read_instructions(content: RecordDict) -> tuple[RoundSettings, SharedState]:
     """What ``instructions`` wrote."""
     settings = content.config_records["settings"]
     return (
-        RoundSettings(int(settings["round"]), bool(settings["generalisation"])),  # type: ignore[arg-type]
+        RoundSettings(
+            int(settings["round"]),  # type: ignore[arg-type]
+            bool(settings["generalisation"]),
+            float(settings["influence"]),  # type: ignore[arg-type]
+        ),
         to_shared(content.array_records["shared"]),
     )
 
