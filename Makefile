@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: simulate study leads bench bench-scale bench-edge test test-edge-matrix edge-arm64 parity check format clean help
+.PHONY: simulate study leads study-encodings bench bench-scale bench-edge test test-edge-matrix edge-arm64 parity proto check-proto check format clean help
 .DEFAULT_GOAL := help
 
 help: ## what can be made here
@@ -51,6 +51,9 @@ bench-scale: $(BENCH)/.ready ## 10,000 clients in one process: memory and overhe
 bench-edge: $(READY) ## the edge client against torch: docs/edge-performance.md (ten minutes; MotionSense from FEDALI_DATA)
 	$(BIN)/python -m benchmarks.edge $(BENCH_ARGS)
 
+study-encodings: $(READY) ## what float16 and int8 updates cost: docs/encodings.md (an hour; MotionSense from FEDALI_DATA)
+	$(BIN)/python -m benchmarks.encodings $(BENCH_ARGS)
+
 test: $(READY) ## run every test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
@@ -79,7 +82,18 @@ edge-arm64: $(CASES)/.ready ## the edge client on an emulated 64-bit ARM Debian 
 parity: $(READY) ## the compiled engine against the loop, in double precision, for every model and method (a quarter of an hour)
 	FEDALI_PARITY=all $(BIN)/python -m pytest -n 0 tests/integration/test_engines.py -k compiled_step
 
-check: $(READY) ## lint, format, types, import contracts
+PROTOC = $(BIN)/python -m grpc_tools.protoc -I proto --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
+	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $(wildcard proto/fedali/v1/*.proto)
+
+proto: $(READY) ## generate fedali/v1 from proto/fedali/v1
+	$(call PROTOC,.)
+
+check-proto: $(READY)
+	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && $(call PROTOC,"$$made") && \
+		diff -rq -x __init__.py -x __pycache__ "$$made/fedali/v1" fedali/v1 >/dev/null || \
+		{ echo "fedali/v1 is not what proto/fedali/v1 says: run \`make proto\` and commit what it changes"; exit 1; }
+
+check: $(READY) check-proto ## lint, format, types, import contracts, generated code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

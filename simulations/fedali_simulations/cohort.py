@@ -105,9 +105,14 @@ class CohortSite:
                 if self.settings.keep_trained and settings.generalisation:
                     self._keep(client, result)
                 trained = Trained(result.theta, result.local_prototypes, samples, result.occupancy)
-                self.method.contribute(contribution, trained, shared, self.layouts)
+                uploaded = self.upload(client, trained, shared)
+                self.method.contribute(contribution, uploaded, shared, self.layouts)
             self._test(metrics, chunk, results, settings, tested)
         return SiteReply(metrics.columns, contribution)
+
+    def upload(self, client: int, trained: Trained, shared: SharedState) -> Trained:
+        """What of a client's training arrives where it is added up: here all of it, bit by bit."""
+        return trained
 
     def evaluate(self, settings: RoundSettings, shared: SharedState) -> SiteReply:
         """The server's model on each client's test data."""
