@@ -219,6 +219,9 @@ class _Provisioning:
         self.made.append(name)
 
     def _warn(self, names: Collection[str]) -> None:
+        signing = self.out / "operator" / f"{self.config.name}.key"
+        if "operator" in self.made and not signing.exists():
+            self.warnings.append(f"{signing} is not here: bring it from where the operator's kit is")
         for name, member in self.register.members.items():
             if name in names and member.expires < self.now + _SOON:
                 self.warnings.append(
