@@ -18,11 +18,12 @@ from typing import Any
 import structlog
 
 from fedali.bundle import Bundle, read_bundle
-from fedali.errors import CheckpointError, FedaliError, SettingsError
+from fedali.errors import CheckpointError, SettingsError
 from fedali.keys import PublicKey
 from fedali.methods import Layouts, Method, SharedState, build_method
 from fedali.wire import RUN_NAME, Encoding
 from fedali_server import records
+from fedali_server.connection import LinkLostError
 from fedali_server.link import Link
 from fedali_server.run_folder import Checkpoint, RunFolder
 from fedali_server.site_grid import SiteGrid, Wanted
@@ -287,7 +288,3 @@ class _Run:
 def _mean(values: Sequence[float]) -> float:
     known = [value for value in values if not math.isnan(value)]
     return statistics.fmean(known) if known else -1.0
-
-
-class LinkLostError(FedaliError):
-    """The SuperLink went away; a run can be taken up again when it is back."""

@@ -68,8 +68,9 @@ class SiteGrid(Grid):
         self.names: dict[int, str] = {}  # of nodes that take part
         self.hellos: dict[str, Hello] = {}
         self._steps: dict[int, _Steps] = {}
+        self._since: dict[int, str] = {}  # when a node that is being introduced had joined
         self._asked: dict[str, int] = {}  # questions of introductions
-        self._refused: set[int] = set()
+        self._refused: dict[int, str] = {}  # when a node that was refused had joined
         self._told: list[str] = []
 
     def set_run(self, run: Run) -> None:
@@ -141,7 +142,7 @@ class SiteGrid(Grid):
                     log.warning(
                         "site lost, asking it again", site=self.names.get(node), why=reply.error.reason
                     )
-                    letters[node].due = 0.0
+                    letters[node].lost()
                 else:
                     replies[node] = reply
             self._there()  # sites that come back are greeted meanwhile
@@ -158,25 +159,26 @@ class SiteGrid(Grid):
         self, letters: Mapping[int, _Letter], asked: dict[str, int], replies: Mapping[int, Message]
     ) -> None:
         """Send what is due to sites that are there."""
-        now, online = time.monotonic(), self._grid.online
+        now, joined = time.monotonic(), self._grid.joined
         due = [
             node
             for node, letter in letters.items()
-            if node not in replies and letter.due <= now and node in online
+            if node not in replies and node in joined and letter.is_due(now, joined[node])
         ]
         copies = [letters[node].copy() for node in due]
         for node, name in zip(due, self._grid.push_messages(copies) if copies else (), strict=True):
-            letters[node].sent(now)
+            letters[node].sent(now, joined[node])
             if name:
                 asked[name] = node
 
     def _there(self) -> list[int]:
         """Nodes that take part and are online; newcomers are introduced."""
-        online = self._grid.online
-        for node in [node for node in self._steps if node not in online]:
-            del self._steps[node]
-        for node in online - self.names.keys() - self._steps.keys() - self._refused:
-            self._steps[node] = self._introduction(node)
+        online = self._grid.joined
+        for node in [node for node in self._steps if online.get(node) != self._since[node]]:
+            del self._steps[node]  # what it was asked is lost
+        self._refused = {node: since for node, since in self._refused.items() if online.get(node) == since}
+        for node in online.keys() - self.names.keys() - self._steps.keys() - self._refused.keys():
+            self._steps[node], self._since[node] = self._introduction(node), online[node]
             self._ask(node, next(self._steps[node]))
         for reply in self._grid.pull_messages(list(self._asked)) if self._asked else []:
             node = self._asked.pop(reply.metadata.reply_to_message_id)
@@ -215,7 +217,7 @@ class SiteGrid(Grid):
             log.info("site takes part", site=hello.site, devices=len(hello.devices))
         except FedaliError as error:
             del self._steps[node]
-            self._refused.add(node)
+            self._refused[node] = self._since[node]
             log.warning("a site cannot take part", node=node, why=str(error))
 
     def _introduction(self, node: int) -> _Steps:
@@ -245,13 +247,21 @@ class _Letter:
 
     def __init__(self, message: Message) -> None:
         self._message, self._pause = message, _AGAIN
-        self.due = 0.0
+        self._due, self._joined = 0.0, ""
 
     def copy(self) -> Message:
         """The message to send; a Flower message is sent once."""
         head = self._message.metadata
         return Message(self._message.content, head.dst_node_id, head.message_type, group_id=head.group_id)
 
-    def sent(self, now: float) -> None:
+    def is_due(self, now: float, joined: str) -> bool:
+        """Whether to send it now, to a node that joined at ``joined``; one that joined after it was sent has lost it."""
+        return now >= self._due or joined != self._joined
+
+    def sent(self, now: float, joined: str) -> None:
         """Note when to send again."""
-        self.due, self._pause = now + self._pause, 2 * self._pause
+        self._due, self._pause, self._joined = now + self._pause, 2 * self._pause, joined
+
+    def lost(self) -> None:
+        """Send it again as soon as its node is there."""
+        self._due = 0.0
