@@ -11,7 +11,7 @@ from typing import Any
 from fedali.kit import FILE, VERSION
 from fedali_server.federation_file import FederationConfig, SiteSettings
 from fedali_server.kit_files import make_folder, write_file
-from fedali_server.kit_texts import texts
+from fedali_server.kit_texts import TEXTS, texts
 from fedali_server.register import Register
 
 STEMS = {
@@ -41,11 +41,12 @@ def write_kits(config: FederationConfig, out: Path, register: Register) -> tuple
             absent.append(name)
             continue
         make_folder(folder)
-        written = []
+        written = set()
         for path, data in files.items():
             make_folder((folder / path).parent)
-            written.append(write_file(folder / path, data))
-        if any(written):
+            if write_file(folder / path, data):
+                written.add(path)
+        if written - set(TEXTS):  # another version of FedAli may have other texts
             changed.append(name)
     return changed, absent
 
