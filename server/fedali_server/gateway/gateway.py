@@ -1,0 +1,393 @@
+"""The gateway itself: the open round, the devices, and what binds them. Runs on one event loop.
+
+What touches the disk for long or computes for long runs on one worker thread, one job after another: counting an update,
+closing a round. Whatever is counted was counted before the round closed, or it is late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from fedali.errors import CheckpointError, DataError, FedaliError, WireError
+from fedali.files import flush_folder, reporting
+from fedali.keys import load_public
+from fedali.kit import SiteKit
+from fedali.v1 import federation_pb2, relay_pb2
+from fedali_server.gateway.bundles import Bundles
+from fedali_server.gateway.identity import Roster
+from fedali_server.gateway.limits import Limits
+from fedali_server.gateway.orders import RoundKey, check_order, content, due_devices
+from fedali_server.gateway.refusal import malformed, not_now
+from fedali_server.gateway.round import DONE, Round
+from fedali_server.gateway.visitors import Visitor
+
+log = structlog.get_logger("fedali.gateway")
+_Result = TypeVar("_Result")
+
+COUNTED, LATE, REFUSED, INCOMPLETE = (
+    federation_pb2.VERDICT_COUNTED,
+    federation_pb2.VERDICT_LATE,
+    federation_pb2.VERDICT_REFUSED,
+    federation_pb2.VERDICT_INCOMPLETE,
+)
+_SPOILED = 3  # uploads that are not what they should be, until the device is refused for the round
+_AGAIN = 2.0  # seconds until a disk that was full is tried again
+_LOOK = 2.0  # seconds between looks for a new revocation list in the kit
+
+
+class Gateway:
+    """Of one site; ``start`` takes up what an earlier process left in ``state``.
+
+    Raises ``FedaliError`` for a kit or a state that cannot be used.
+    """
+
+    def __init__(self, kit: SiteKit, state: Path, limits: Limits) -> None:
+        self.kit, self.limits, self.state = kit, limits, state
+        trusted = load_public(kit.trusted_key)
+        self.roster = Roster(kit.devices, trusted, kit.revoked, state / "revoked.json")
+        self.bundles = Bundles(state / "bundles", trusted)
+        self.visitors = {device.number: Visitor(device, limits) for device in kit.devices}
+        self.rounds: dict[RoundKey, Round] = {}
+        self.stopping = False
+        self._worker = ThreadPoolExecutor(1, "fedali-gateway")
+        self._news: asyncio.Future[None] | None = None
+        self._ordering = asyncio.Lock()
+        self._timers: dict[RoundKey, asyncio.Task[None]] = {}
+        self._progress = asyncio.Event()
+        self._looking: asyncio.Task[None] | None = None
+
+    # the life of the process
+
+    async def start(self) -> None:
+        """Take up the rounds that are on the disk."""
+        found = await self.work(self._load)
+        for round_ in sorted(found, key=lambda each: each.sequence):
+            self.rounds[round_.key] = round_
+            if not round_.closed:
+                self._open(round_)
+        self._looking = asyncio.create_task(self._look())
+
+    async def stop(self) -> None:
+        """End what waits, and leave the rest for the next process."""
+        self.stopping = True
+        self.tell()
+        tasks = [*self._timers.values(), *([self._looking] if self._looking else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.work(lambda: None)
+        self._worker.shutdown()
+
+    async def work(self, job: Callable[[], _Result]) -> _Result:
+        """Do ``job`` on the worker thread, to its end even if nobody waits any more."""
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._worker, job))
+
+    def tell(self) -> None:
+        """Wake whoever waits for news: of a round, of a list, of the end."""
+        self._progress.set()
+        news, self._news = self._news, None
+        if news is not None and not news.done():
+            news.set_result(None)
+
+    async def news(self, seconds: float) -> None:
+        """Wait for news, ``seconds`` at most."""
+        if self._news is None:
+            self._news = asyncio.get_running_loop().create_future()
+        await asyncio.wait([self._news], timeout=seconds)
+
+    # rounds
+
+    @property
+    def open_round(self) -> Round | None:
+        """The round that devices are to answer, if there is one."""
+        return next((each for each in self.rounds.values() if each.key in self._timers), None)
+
+    @property
+    def bundle(self) -> federation_pb2.Artifact | None:
+        """What devices should hold: the bundle of the newest round."""
+        newest = max(self.rounds.values(), key=lambda each: each.sequence, default=None)
+        if newest is None:
+            return None
+        return federation_pb2.Artifact(sha256=newest.model.sha256, size=newest.model.size)
+
+    def of_task(self, task: str) -> Round | None:
+        """The round that a task belongs to, if it is one of the last."""
+        return next((each for each in self.rounds.values() if each.key.task == task), None)
+
+    async def do(self, order: relay_pb2.RoundOrder) -> bytes:
+        """Do a round, or go on with it, or recall it: a serialised ``RoundOutcome``. Raises ``Refusal``."""
+        try:
+            check_order(order)
+        except WireError as error:
+            raise malformed(str(error)) from None
+        key = RoundKey.of(order)
+        async with self._ordering:
+            round_ = self.rounds.get(key)
+            if round_ is None:
+                round_ = await self._begin(key, order)
+            elif round_.content != content(order):
+                raise not_now(f"{key} was ordered with another content: give the training another name")
+        while not round_.closed:
+            if self.stopping:
+                raise not_now("the gateway is stopping")
+            if self.rounds.get(key) is not round_:
+                raise not_now(f"{key} was given up: another round was ordered")
+            await self.news(60.0)
+        with reporting(round_.outcome_path, "read"):
+            return round_.outcome_path.read_bytes()
+
+    async def _begin(self, key: RoundKey, order: relay_pb2.RoundOrder) -> Round:
+        if not self.bundles.held(order.bundle):
+            raise not_now("the gateway does not hold the round's bundle: send it first")
+        sequence = 1 + max((each.sequence for each in self.rounds.values()), default=0)
+        folder = self._folder(key)
+        known = set(self.visitors)
+
+        def make() -> Round:
+            model = self.bundles.model(order.bundle)
+            due_devices(order, known)
+            Round.create(folder, order, sequence, model)
+            self.bundles.prune(order.bundle)
+            return Round(folder, self.bundles, known, self.limits.fold_every)
+
+        try:
+            round_ = await self.work(make)
+        except WireError as error:
+            raise malformed(str(error)) from None
+        for old in list(self.rounds.values()):
+            if old.key.run != key.run or old.key.round != key.round or not old.closed:
+                await self._forget(old)
+        self.rounds[key] = round_
+        self._open(round_)
+        return round_
+
+    def _open(self, round_: Round) -> None:
+        moved = round_.model.size + round_.state_size + round_.largest_update
+        for visitor in self.visitors.values():
+            visitor.begin_round(moved)
+        self._timers[round_.key] = asyncio.create_task(self._time(round_))
+        log.info(
+            "round open",
+            run=round_.key.run,
+            round=round_.key.round,
+            kind=round_.key.kind,
+            due=len(round_.due),
+        )
+        self.tell()
+
+    async def _forget(self, old: Round) -> None:
+        timer = self._timers.pop(old.key, None)
+        if timer is not None:
+            timer.cancel()
+            log.warning("round given up", run=old.key.run, round=old.key.round, kind=old.key.kind)
+        del self.rounds[old.key]
+        self.tell()
+
+        def remove() -> None:
+            old.journal.close()
+            _remove(old.folder)
+
+        await self.work(remove)
+
+    async def _time(self, round_: Round) -> None:
+        """Close a round when all have answered, or its time is over."""
+        while True:
+            self._progress.clear()
+            left = round_.seconds_left()
+            if left <= 0 or not self._awaited(round_):
+                break
+            waiting = asyncio.ensure_future(self._progress.wait())
+            try:
+                await asyncio.wait([waiting], timeout=min(left, 3600.0))
+            finally:
+                waiting.cancel()
+        while True:
+            try:
+                await self.work(lambda: round_.close(self._reports(round_)))
+                break
+            except FedaliError as error:
+                log.error("cannot close a round, trying again", why=str(error))
+                await asyncio.sleep(_AGAIN)
+        self._timers.pop(round_.key, None)
+        states = [answer.state for answer in round_.answers.values()]
+        log.info(
+            "round closed",
+            run=round_.key.run,
+            round=round_.key.round,
+            kind=round_.key.kind,
+            done=states.count(DONE),
+            due=len(round_.due),
+            seconds=round(round_.watch.elapsed(), 3),
+        )
+        self.tell()
+
+    def _awaited(self, round_: Round) -> bool:
+        """Whether some device may still answer."""
+        return any(not self.roster.revoked(self.visitors[number].device) for number in round_.waiting)
+
+    def _reports(self, round_: Round) -> Iterable[relay_pb2.DeviceReport]:
+        return [self._report(round_, self.visitors[number]) for number in sorted(round_.due)]
+
+    def _report(self, round_: Round, visitor: Visitor) -> relay_pb2.DeviceReport:
+        number, answer = visitor.number, round_.answers.get(visitor.number)
+        report = relay_pb2.DeviceReport(device=visitor.device.name, number=number)
+        if answer is not None:
+            for name in ("state", "reason", "seconds", "sent", "received", "samples"):
+                setattr(report, name, getattr(answer, name))
+            report.metrics.update(answer.metrics)
+            return report
+        report.sent, report.received = visitor.sent, visitor.received
+        if number in round_.given:
+            report.seconds = round_.watch.elapsed() - round_.given[number]
+        if self.roster.revoked(visitor.device):
+            report.state, report.reason = "refused", "its certificate is revoked"
+        elif number in round_.given or visitor.seen_in_round:
+            report.state, report.reason = "late", "did not answer in time"
+        else:
+            report.state, report.reason = "offline", "was not heard of"
+        return report
+
+    # answers
+
+    async def finish(
+        self, round_: Round, visitor: Visitor, sha256: str, peer: Mapping[str, object]
+    ) -> federation_pb2.UploadReply:
+        """Count an update that has arrived whole, or say why not."""
+        number = visitor.number
+
+        def count() -> federation_pb2.UploadReply:
+            known = verdict(round_, number, sha256)
+            if known is not None:
+                return known
+            data = round_.incoming.read(number, sha256)
+            if hashlib.sha256(data).hexdigest() != sha256:
+                return spoiled()
+            self.roster.who(peer)  # it may have been revoked meanwhile
+            try:
+                prepared = round_.prepare(data)
+            except (WireError, DataError) as error:
+                return refuse(str(error))
+            round_.count(number, sha256, len(data), prepared, visitor.sent, visitor.received)
+            return federation_pb2.UploadReply(verdict=COUNTED, received=len(data))
+
+        def spoiled() -> federation_pb2.UploadReply:
+            round_.incoming.drop(number, sha256)
+            visitor.spoiled += 1
+            if visitor.spoiled >= _SPOILED:
+                return refuse("the update is not what its SHA-256 says, again and again")
+            return federation_pb2.UploadReply(
+                verdict=INCOMPLETE, reason="the bytes are not what their SHA-256 says"
+            )
+
+        def refuse(why: str) -> federation_pb2.UploadReply:
+            round_.incoming.drop(number, sha256)
+            round_.refuse(number, why, visitor.sent, visitor.received)
+            return federation_pb2.UploadReply(verdict=REFUSED, reason=why)
+
+        reply = await self.work(count)
+        self.answered(visitor, reply.verdict == REFUSED and reply.reason)
+        return reply
+
+    async def refuse(self, round_: Round, visitor: Visitor, why: str) -> federation_pb2.UploadReply:
+        """Go on without a device."""
+
+        def write() -> federation_pb2.UploadReply:
+            known = verdict(round_, visitor.number, "")
+            if known is not None:
+                return known
+            round_.refuse(visitor.number, why, visitor.sent, visitor.received)
+            return federation_pb2.UploadReply(verdict=REFUSED, reason=why)
+
+        reply = await self.work(write)
+        self.answered(visitor, reply.reason)
+        return reply
+
+    async def decline(self, round_: Round, visitor: Visitor, why: str) -> None:
+        """Go on without a device that said so."""
+
+        def write() -> None:
+            if verdict(round_, visitor.number, "") is None:
+                round_.decline(visitor.number, why, visitor.sent, visitor.received)
+
+        await self.work(write)
+        self.answered(visitor, why)
+
+    def answered(self, visitor: Visitor, why: str | bool = "") -> None:
+        """A device may have answered: look whether the round is over."""
+        visitor.doing = "waiting"
+        if why:
+            log.warning("not counted", device=visitor.device.name, why=why)
+        self._progress.set()
+
+    # the disk
+
+    def _folder(self, key: RoundKey) -> Path:
+        return self.state / "rounds" / key.folder
+
+    def _load(self) -> list[Round]:
+        top, found = self.state / "rounds", []
+        top.mkdir(parents=True, exist_ok=True)
+        for folder in sorted(top.glob("*/*")):
+            if folder.name.startswith("."):
+                _remove(folder)
+                continue
+            try:
+                round_ = Round(folder, self.bundles, set(self.visitors), self.limits.fold_every)
+                if self._folder(round_.key) != folder:
+                    raise CheckpointError(f"{folder} is not where {round_.key} belongs")
+                found.append(round_)
+            except (FedaliError, ValueError, KeyError) as error:
+                log.error("a round is lost: its files cannot be read", folder=str(folder), why=str(error))
+                _remove(folder)
+        newest = max(found, key=lambda each: each.sequence, default=None)
+        for round_ in found:
+            assert newest is not None
+            same = (round_.key.run, round_.key.round) == (newest.key.run, newest.key.round)
+            if round_ is not newest and not (same and round_.closed):
+                round_.journal.close()
+                _remove(round_.folder)
+                found = [each for each in found if each is not round_]
+        return found
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK)
+            before = self.roster.number
+            self.roster.look()
+            if self.roster.number != before:
+                self.tell()
+
+
+def verdict(round_: Round, number: int, sha256: str) -> federation_pb2.UploadReply | None:
+    """What is known of a device's update before it is looked at; None when it may count."""
+    answer = round_.answers.get(number)
+    if answer is not None and answer.state == DONE and sha256 == answer.sha256:
+        return federation_pb2.UploadReply(verdict=COUNTED, received=answer.size)
+    if number not in round_.due:
+        return federation_pb2.UploadReply(verdict=REFUSED, reason="the round does not wait for this device")
+    if answer is not None and answer.state == DONE:
+        return federation_pb2.UploadReply(verdict=REFUSED, reason="another update of this device was counted")
+    if answer is not None:
+        return federation_pb2.UploadReply(verdict=REFUSED, reason=answer.reason or answer.state)
+    if round_.closed:
+        return federation_pb2.UploadReply(verdict=LATE, reason="the round has closed")
+    return None
+
+
+def _remove(folder: Path) -> None:
+    """Forget a round; a crash on the way leaves a name that is removed at the next start."""
+    gone = folder.with_name(f".{folder.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    folder.rename(gone)
+    flush_folder(folder.parent)
+    shutil.rmtree(gone, ignore_errors=True)
+    if not any(gone.parent.iterdir()):
+        gone.parent.rmdir()
