@@ -70,8 +70,10 @@ def revoke(
         _kits(kits, [each for each in ("server", "operator") if each in done.changed])
         typer.echo(f"Its devices trust its gateway until its certificate ends: take {name} off the network.")
         return
-    typer.echo(f"{name} is revoked, by list {done.number}. The next `fedali run` tells all sites.")
-    typer.echo(f"To refuse it at once, bring the list to {done.site} and restart the site there:")
+    typer.echo(f"{name} is revoked, by list {done.number}. `fedali run` tells all sites when it starts.")
+    typer.echo(
+        f"To refuse it at once, put this file into the kit where {done.site} runs, which need not be restarted:"
+    )
     typer.echo(f"  {kits / done.site / 'revoked.json'}")
 
 
