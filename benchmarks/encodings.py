@@ -95,9 +95,8 @@ class WireSite(CohortSite):
             )
             assert same, "float32 is the simulation, bit by bit"
         self.sent.append(len(data))
-        self.lost.append(
-            float(np.linalg.norm(arrived.theta - theta) / max(np.linalg.norm(theta - reference), 1e-30))
-        )
+        changed = float(np.linalg.norm(theta - reference))
+        self.lost.append(float(np.linalg.norm(arrived.theta - theta)) / max(changed, 1e-30))
         whole = trained.theta.copy()
         whole[self._where] = arrived.theta
         return Trained(whole, arrived.prototypes, arrived.samples, trained.occupancy)

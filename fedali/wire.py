@@ -139,17 +139,16 @@ def decode(tensor: federation_pb2.Tensor, size: int) -> Vector:
     if number not in list(Encoding):
         raise WireError(f"the tensor's encoding is {number}; known: {_KNOWN}")
     encoding = Encoding(number)
-    width, scales = _WIDTHS[encoding], -(-size // BLOCK) if encoding is Encoding.INT8 else 0
-    if len(tensor.data) != size * width:
-        raise WireError(f"the tensor has {len(tensor.data)} bytes for {size} numbers of {width}")
+    data = tensor.data  # each look at a field of bytes copies it
+    width, scales = _DTYPES[encoding].itemsize, -(-size // BLOCK) if encoding is Encoding.INT8 else 0
+    if len(data) != size * width:
+        raise WireError(f"the tensor has {len(data)} bytes for {size} numbers of {width}")
     if len(tensor.scales) != scales:
         raise WireError(f"the tensor has {len(tensor.scales)} scales, not {scales}")
     if encoding is Encoding.INT8:
-        numbers = _decode_int8(tensor)
+        numbers = _decode_int8(data, np.array(tensor.scales, np.float32))
     else:
-        numbers = np.frombuffer(tensor.data, "<f4" if encoding is Encoding.FLOAT32 else "<f2").astype(
-            np.float32
-        )
+        numbers = np.frombuffer(data, _DTYPES[encoding]).astype(np.float32)
     if not np.isfinite(numbers).all():
         raise WireError("the tensor has numbers that are not finite")
     return numbers
@@ -309,6 +308,7 @@ def client_options(expected_name: str | None = None) -> Options:
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.enable_retries", 0),  # a device tries again by itself, from what the gateway holds
         ("grpc.initial_reconnect_backoff_ms", 500),
+        ("grpc.min_reconnect_backoff_ms", 10_000),  # for an attempt to connect
         ("grpc.max_reconnect_backoff_ms", 10_000),
         *([] if expected_name is None else [("grpc.ssl_target_name_override", expected_name)]),
     ]
@@ -328,7 +328,11 @@ def _messages(largest: int) -> Options:
     return [("grpc.max_send_message_length", largest), ("grpc.max_receive_message_length", largest)]
 
 
-_WIDTHS = {Encoding.FLOAT32: 4, Encoding.FLOAT16: 2, Encoding.INT8: 1}
+_DTYPES = {
+    Encoding.FLOAT32: np.dtype("<f4"),
+    Encoding.FLOAT16: np.dtype("<f2"),
+    Encoding.INT8: np.dtype("i1"),
+}
 _KNOWN = ", ".join(f"{encoding.value} ({encoding.name.lower()})" for encoding in Encoding)
 
 
@@ -345,8 +349,8 @@ def _from_int8(steps: npt.NDArray[np.int8], scales: Vector) -> Vector:
     return steps.astype(np.float32) * np.repeat(scales, BLOCK)[: steps.size]
 
 
-def _decode_int8(tensor: federation_pb2.Tensor) -> Vector:
-    steps, scales = np.frombuffer(tensor.data, np.int8), np.array(tensor.scales, np.float32)
+def _decode_int8(data: bytes, scales: Vector) -> Vector:
+    steps = np.frombuffer(data, np.int8)
     if not (np.isfinite(scales).all() and (scales >= 0).all()):
         raise WireError("the tensor has scales that are negative or not finite")
     if (steps == -128).any():
