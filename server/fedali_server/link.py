@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedali.errors import SettingsError
+from fedali.kit import OperatorKit
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class Link:
         address: ``HOST:PORT``.
         root_certificates: PEM file of the authority that signed the SuperLink's certificate. Without one the connection
             is not encrypted, which is allowed on the loopback interface alone.
+        certificate: PEM file of the certificate that says who we are, where the server asks for one.
+        key: PEM file of its private key.
 
     Raises ``SettingsError`` for an address that is none, one of another machine without certificates, or a file that
     holds none.
@@ -25,6 +28,13 @@ class Link:
 
     address: str
     root_certificates: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    @classmethod
+    def of_operator(cls, kit: OperatorKit) -> Link:
+        """The link of an operator to the port for operators."""
+        return cls(kit.server, kit.authority, kit.certificate, kit.key)
 
     def __post_init__(self) -> None:
         host, _, port = self.address.rpartition(":")
@@ -32,6 +42,7 @@ class Link:
             raise SettingsError(f"{self.address!r} is no address; for example 127.0.0.1:9092")
         if self.root_certificates is not None:
             self._check_certificates(self.root_certificates)
+            self.context()
         elif not is_loopback(host):
             raise SettingsError(
                 f"{host} is another machine: give --root-certificates, or reach it through a tunnel at 127.0.0.1"
@@ -42,10 +53,18 @@ class Link:
         """Whether the connection is not encrypted."""
         return self.root_certificates is None
 
-    @property
-    def trusted(self) -> bytes | None:
-        """The certificates' text."""
-        return None if self.root_certificates is None else self.root_certificates.read_bytes()
+    def context(self) -> ssl.SSLContext:
+        """How to encrypt: TLS 1.2 or newer, this server alone is trusted, and our own certificate if there is one."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_verify_locations(self.root_certificates)
+        if self.certificate is not None:
+            try:
+                context.load_cert_chain(self.certificate, self.key)
+            except (OSError, ssl.SSLError) as error:
+                why = error.strerror or error.reason if isinstance(error, ssl.SSLError) else error.strerror
+                raise SettingsError(f"cannot use {self.certificate} with {self.key}: {why}") from None
+        return context
 
     @staticmethod
     def _check_certificates(path: Path) -> None:

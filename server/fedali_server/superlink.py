@@ -5,6 +5,9 @@ empty and this process is the worker: it submits a run, takes it, sends and rece
 finished. So no code travels, and what a run leaves is written where the command was started. The SuperLink has to be
 started with ``--isolation process``, that is without a worker of its own.
 
+A SuperLink with a database may be killed and started again while a run goes on: calls are repeated until it is back, for up
+to a minute, after which Flower itself gives the run up. What was on its way then may be lost: see ``SuperlinkGrid.joined``.
+
 What it takes from inside Flower 1.41 is imported in this file alone; ``tests/e2e/test_machines.py`` runs it against a
 real SuperLink.
 """
@@ -18,6 +21,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, cast
 
 import httpx
@@ -25,7 +29,7 @@ from flwr.app import Error, Message, UserConfig
 from flwr.app.message import make_message
 from flwr.common.constant import ErrorCode, Status, SubStatus
 from flwr.common.serde import message_from_proto, run_from_proto, user_config_from_proto, user_config_to_proto
-from flwr.proto.control_pb2 import ListRunsRequest, StartRunRequest, StopRunRequest
+from flwr.proto.control_pb2 import ListNodesRequest, ListRunsRequest, StartRunRequest, StopRunRequest
 from flwr.proto.fab_pb2 import Fab
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
 from flwr.proto.runtime_pb2 import (
@@ -41,18 +45,21 @@ from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
 from flwr.supercore.inflatable.inflatable_utils import (
     ObjectPullError,
+    ObjectPushError,
     inflate_object_from_contents,
     pull_objects,
 )
-from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
 from flwr.supercore.run import RunNotRunningException
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 
 from fedali.errors import FedaliError
-from fedali_server.connection import beating, is_distrust, refusal
+from fedali.kit import Site
+from fedali_server.connection import LinkLostError, beating, client_of, is_away, refusal
 from fedali_server.link import Link
+from fedali_server.node_keys import read_node_key
 
 # Codes of error replies that mean: the site is gone, or its reply was lost. Others come from the site's app.
 LOST = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
@@ -60,6 +67,8 @@ LOST = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, Erro
 _PATIENCE, _FIRST_PATIENCE = 60.0, 5.0  # seconds without a SuperLink before giving up; at the beginning
 _HEARTBEAT = 10.0  # seconds; the SuperLink waits for 30 at first, then 60
 _POLLS = 0.02, 0.5  # seconds between looks for replies: a twentieth of the time waited so far, within these
+_PAUSES = 0.1, 1.0  # seconds between attempts to reach a SuperLink, twice as many each time
+_ATTEMPTS = 5  # to push messages that a restart cut off
 
 
 class SuperlinkGrid(HttpGrid):
@@ -74,7 +83,8 @@ class SuperlinkGrid(HttpGrid):
     """
 
     def __init__(self, link: Link, token: str) -> None:
-        super().__init__(link.address, link.insecure, link.trusted, token=token)
+        super().__init__(link.address, link.insecure, token=token)
+        self._link = link
         self._retry_invoker: Any = _Retry()  # Flower's would try for ever
         self.sites: list[int] | None = None
         self.check: Callable[[int, Message], None] = lambda node, reply: None
@@ -87,6 +97,27 @@ class SuperlinkGrid(HttpGrid):
     def online(self) -> set[int]:
         """All nodes that are there."""
         return set(super().get_node_ids())
+
+    @property
+    def joined(self) -> dict[int, str]:
+        """When the nodes that are there joined, by the SuperLink's clock: another text each time that one joins.
+
+        A node that joined after a message was sent to it may have lost it, and Flower does not give it again.
+        """
+        return {node.node_id: node.last_activated_at for node in self.get_nodes()}
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Send messages; their ids, "" for one whose node is not known any more."""
+        messages = list(messages)
+        for attempt in range(_ATTEMPTS):
+            try:  # a message is stored once, whatever is repeated
+                return list(super().push_messages(messages))
+            except ObjectPushError:
+                if attempt == _ATTEMPTS - 1:
+                    raise LinkLostError(
+                        f"the SuperLink at {self._link.address} did not take a message"
+                    ) from None
+        raise AssertionError
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Replies that are there, with their content."""
@@ -109,6 +140,13 @@ class SuperlinkGrid(HttpGrid):
             reply.metadata.__dict__["_message_id"] = name
             replies.append(reply)
         return replies
+
+    def _connect(self) -> None:
+        interceptors = [
+            RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"),
+            RuntimeTokenHttpInterceptor(token=self._token),
+        ]
+        self._client = client_of(RuntimeHttpClient, self._link, interceptors, self._retry_invoker)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Replies to ``messages``, those that came within ``timeout`` seconds."""
@@ -138,7 +176,7 @@ def running(link: Link, config: UserConfig) -> Iterator[SuperlinkGrid]:
         link: where the SuperLink is.
         config: what each node finds in its ``Context.run_config``.
 
-    Raises ``FedaliError`` when no SuperLink answers, it refuses, or stops the run.
+    Raises ``LinkLostError`` when no SuperLink answers or it has forgotten the run, ``FedaliError`` when it refuses or stops it.
     """
     try:
         run, token = _start(link, config)
@@ -165,7 +203,7 @@ def running(link: Link, config: UserConfig) -> Iterator[SuperlinkGrid]:
             isinstance(error, httpx.HTTPStatusError)
             and error.response.status_code == httpx.codes.UNAUTHORIZED
         ):
-            raise FedaliError(
+            raise LinkLostError(
                 f"the SuperLink at {link.address} does not know this run: was it restarted? Resuming the run goes on"
             ) from error
         raise refusal(error, link) from error
@@ -173,37 +211,70 @@ def running(link: Link, config: UserConfig) -> Iterator[SuperlinkGrid]:
         raise FedaliError(f"the run was stopped at the SuperLink {link.address}") from None
 
 
+@dataclass(frozen=True)
+class SiteNode:
+    """A site's node as the SuperLink knows it: ``since`` when it is online or offline, as it says; empty for never."""
+
+    name: str
+    online: bool
+    since: str
+
+
+def list_sites(link: Link, sites: Iterable[Site]) -> list[SiteNode]:
+    """What the SuperLink knows of the nodes of ``sites``; raises as ``running`` does."""
+    retry = _Retry()
+    retry.seconds = _FIRST_PATIENCE
+    try:
+        with _control(link, retry) as control:
+            nodes = {
+                bytes(node.public_key): node for node in control.ListNodes(ListNodesRequest()).nodes_info
+            }
+    except httpx.HTTPError as error:
+        raise refusal(error, link) from error
+    found = []
+    for site in sites:
+        node = nodes.get(read_node_key(site.node_public_key))
+        online = node is not None and node.status == "online"
+        since = "" if node is None else node.last_activated_at if online else node.last_deactivated_at
+        found.append(SiteNode(site.name, online, since))
+    return found
+
+
 class _Retry:
-    """Calls again what failed for want of a connection."""
+    """Calls again what failed because the SuperLink was away."""
 
     seconds = _PATIENCE
 
     def invoke(self, call: Callable[..., Any], *args: Any) -> Any:
         """The result of ``call``; what it raises in the end."""
-        started = time.monotonic()
+        started, pause = time.monotonic(), _PAUSES[0]
         while True:
             try:
                 return call(*args)
-            except httpx.TransportError as error:
-                if is_distrust(error) or time.monotonic() - started > self.seconds:
+            except httpx.HTTPError as error:
+                if not is_away(error) or time.monotonic() - started > self.seconds:
                     raise
-                time.sleep(1.0)
+                time.sleep(pause)
+                pause = min(2 * pause, _PAUSES[1])
+
+
+def _control(link: Link, retry: _Retry) -> ControlHttpClient:
+    return client_of(
+        ControlHttpClient, link, [RuntimeVersionHttpInterceptor(component_name="flwr CLI")], retry
+    )
 
 
 def _start(link: Link, config: UserConfig) -> tuple[int, str]:
     """Submit a run and take it: its id, and the token that makes this process its server."""
-    words, retry = (link.address, link.insecure, link.trusted), _Retry()
+    retry = _Retry()
     retry.seconds = _FIRST_PATIENCE
-    versions = [RuntimeVersionHttpInterceptor(component_name="flwr CLI")]
-    with ControlHttpClient.from_server_address(
-        *words, interceptors=versions, retry_invoker=cast(Any, retry)
-    ) as control:
+    with _control(link, retry) as control:
         _stop_former(control, config)
         bundle = _bundle(config)
         fab = Fab(hash_str=hashlib.sha256(bundle).hexdigest(), content=bundle)
         run = control.StartRun(StartRunRequest(fab=fab, override_config=user_config_to_proto(config))).run_id
     versions = [RuntimeVersionHttpInterceptor(component_name="SuperExec")]
-    with RuntimeHttpClient.from_server_address(*words, interceptors=versions) as runtime:
+    with client_of(RuntimeHttpClient, link, versions) as runtime:
         request = AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP])
         taken = runtime.AcquireTask(request)
         while taken.token and taken.task.run_id != run:  # of a server killed before it took its run
@@ -233,7 +304,7 @@ def _bundle(config: UserConfig) -> bytes:
         'publisher = "fedali"',
         "[tool.flwr.app.components]",
         'serverapp = "installed:app"',
-        'clientapp = "installed:app"',
+        'clientapp = "fedali_server.relay_app:app"',  # for Flower's SuperNode; our own nodes know their app
         "[tool.flwr.app.config]",
         *(f"{json.dumps(key)} = {empty[type(value)]}" for key, value in config.items()),
     ]
