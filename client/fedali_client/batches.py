@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,40 @@ from fedali.normalisation import Normalisation
 
 Array = npt.NDArray[Any]
 Labels = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
+
+
+class Order(Protocol):
+    """The order of a fit's samples in each epoch: the same whenever it is asked for, so that a fit can go on anywhere."""
+
+    def permutation(self, epoch: int, count: int) -> Indices:
+        """Indices [count] of the samples in epoch 0, 1, ..."""
+
+
+@dataclass(frozen=True)
+class OwnOrder:
+    """A device's own: it depends on ``seed``, the number of the fit and the epoch alone."""
+
+    seed: int
+    fit: int
+
+    def permutation(self, epoch: int, count: int) -> Indices:
+        """Indices [count] of the samples in epoch 0, 1, ..."""
+        return np.random.default_rng(np.random.SeedSequence([self.seed, self.fit, epoch])).permutation(count)
+
+
+@dataclass(frozen=True)
+class RoundOrder:
+    """A simulation's: one stream of random numbers from ``entropy``, and a permutation of it for each epoch in turn."""
+
+    entropy: tuple[int, ...]
+
+    def permutation(self, epoch: int, count: int) -> Indices:
+        """Indices [count] of the samples in epoch 0, 1, ..."""
+        random = np.random.default_rng(np.random.SeedSequence(self.entropy))
+        for _ in range(epoch):
+            random.permutation(count)
+        return random.permutation(count)
 
 
 class Batches:
@@ -32,20 +67,17 @@ class Batches:
         self.y = np.zeros(size, np.int64)
         self.weights = np.zeros(size, np.float32)
         self.per_epoch = -(-len(x) // size)
-        self._order = np.empty(0, np.int64)
-        self._epoch: tuple[int, ...] = ()
+        self._permutation = np.empty(0, np.int64)
+        self._epoch: tuple[Order, int] | None = None
 
-    def fill(self, seed: int, fit: int, step: int) -> int:
-        """Put batch number ``step`` = 0, 1, ... of a fit in place; how many samples it has, the rest weighs 0.
-
-        The order of an epoch depends on ``seed``, the number of the fit and the epoch alone: a fit can go on anywhere.
-        """
+    def fill(self, order: Order, step: int) -> int:
+        """Put batch number ``step`` = 0, 1, ... of a fit in place; how many samples it has, the rest weighs 0."""
         epoch, batch = divmod(step, self.per_epoch)
-        if self._epoch != (seed, fit, epoch):
-            random = np.random.default_rng(np.random.SeedSequence([seed, fit, epoch]))
-            self._order, self._epoch = random.permutation(len(self._samples)), (seed, fit, epoch)
+        if self._epoch != (order, epoch):
+            self._permutation = order.permutation(epoch, len(self._samples))
+            self._epoch = order, epoch
         size = len(self.y)
-        chosen = self._order[batch * size : (batch + 1) * size]
+        chosen = self._permutation[batch * size : (batch + 1) * size]
         count = len(chosen)
         if count < size:
             chosen = np.resize(chosen, size)

@@ -30,6 +30,7 @@ class Checkpoint:
         influence: share of the prototypes in the ALP layers' output.
         normalisation: this device's own, where the bundle leaves it to the device and it has seen data.
         progress: of training.
+        task: what the shared part was received for, where whoever received it gave that a name.
         arrays: as ``fedali_client.slots.ARRAYS`` names them; moments only while a fit is under way.
     """
 
@@ -39,6 +40,7 @@ class Checkpoint:
     influence: float
     normalisation: Normalisation | None = None
     progress: Progress = field(default_factory=Progress)
+    task: str = ""
     arrays: Mapping[str, Vector] = field(default_factory=dict)
 
     def write(self, path: Path, purpose: bytes) -> None:
@@ -51,6 +53,7 @@ class Checkpoint:
             "generation": self.generation,
             "base": self.base,
             "round": self.round,
+            "task": self.task,
             "influence": self.influence,
             "normalisation": normalisation
             and {"mean": normalisation.mean.tolist(), "std": normalisation.std.tolist()},
@@ -73,6 +76,7 @@ class Checkpoint:
                 generation=int(facts["generation"]),
                 base=str(facts["base"]),
                 round=int(facts["round"]),
+                task=str(facts.get("task", "")),
                 influence=float(facts["influence"]),
                 normalisation=statistics
                 and Normalisation(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -115,6 +116,34 @@ class EdgeClient:
         self.save()
         return report
 
+    def fit_round(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        epochs: int,
+        entropy: Sequence[int],
+        *,
+        progress: Callback | None = None,
+    ) -> FitReport:
+        """Train for the round that ``receive`` began, once: called again it goes on, or says what came out.
+
+        Args:
+            x: samples [n, *shape].
+            y: labels [n].
+            epochs: passes over them.
+            entropy: of the order of the samples: a simulation with this entropy takes them in the same order.
+            progress: called after each step.
+        """
+        if epochs < 1:
+            raise SettingsError(f"epochs is {epochs}; it has to be at least 1")
+        samples = check_samples(x, self.manifest.input_shape)
+        labels = check_labels(y, self.manifest.classes, len(samples))
+        self._writable()
+        self._inference.close()
+        report = self._learning.fit_round(samples, labels, epochs, tuple(entropy), progress)
+        self.save()
+        return report
+
     def predict_proba(self, x: npt.ArrayLike) -> Vector:
         """Probabilities [n, classes] of samples [n, *shape]; each sample's are its own, whatever it comes with."""
         samples = check_samples(x, self.manifest.input_shape)
@@ -129,11 +158,28 @@ class EdgeClient:
 
     def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike) -> Evaluation:
         """How well the personal model does on samples [n, *shape] with labels [n]."""
-        found = self.predict_proba(x).argmax(axis=1)
-        labels = check_labels(y, self.manifest.classes, len(found))
-        return Evaluation(
-            accuracy(labels, found), macro_f1(labels, found, len(self.manifest.classes)), len(labels)
-        )
+        return self._compare(self.predict_proba(x).argmax(axis=1), y)
+
+    def evaluate_shared(
+        self, theta: Vector, prototypes: Vector, influence: float, x: npt.ArrayLike, y: npt.ArrayLike
+    ) -> Evaluation:
+        """How well a server's model does on samples [n, *shape] with labels [n]; this client's own is not touched.
+
+        Args:
+            theta: its shared parameters [S].
+            prototypes: its prototypes [L].
+            influence: of the prototypes, 0..1.
+            x: samples [n, *shape].
+            y: labels [n].
+        """
+        samples = check_samples(x, self.manifest.input_shape)
+        model = federation.shared_model(self._state, theta, prototypes, influence)
+        return self._compare(self._inference.logits_of(*model, influence, samples).argmax(axis=1), y)
+
+    def normalise_by(self, x: npt.ArrayLike) -> None:
+        """Take this device's own normalisation of samples [n, *shape], where the bundle leaves it to the device and there is none yet."""
+        self._writable()
+        self._learning.normalise(check_samples(x, self.manifest.input_shape))
 
     @property
     def observations(self) -> Observations:
@@ -182,13 +228,16 @@ class EdgeClient:
         """What a server is to have of this client: nothing personal, and aligned."""
         return federation.update(self._state, self.bundle)
 
-    def receive(self, theta: Vector, prototypes: Vector, round_: int, influence: float) -> None:
+    def receive(
+        self, theta: Vector, prototypes: Vector, round_: int, influence: float, *, task: str = ""
+    ) -> None:
         """Begin a round with a server's parameters, their shared part [S] alone, and prototypes [L].
 
-        What is personal stays. A fit that was under way cannot be resumed. On disk on return.
+        What is personal stays. A fit that was under way cannot be resumed. ``task`` is kept as a name for this. On disk on
+        return.
         """
         self._writable()
-        federation.receive(self._state, theta, prototypes, round_, influence)
+        federation.receive(self._state, theta, prototypes, round_, influence, task)
         self._saved = self._version
 
     def status(self) -> Status:
@@ -234,6 +283,12 @@ class EdgeClient:
                 "this client was opened read_only; open it without to train, observe or receive"
             )
         return self._state
+
+    def _compare(self, found: npt.NDArray[np.int64], y: npt.ArrayLike) -> Evaluation:
+        labels = check_labels(y, self.manifest.classes, len(found))
+        return Evaluation(
+            accuracy(labels, found), macro_f1(labels, found, len(self.manifest.classes)), len(labels)
+        )
 
     @property
     def _version(self) -> tuple[int, int]:

@@ -43,21 +43,39 @@ def update(state: PersonalState, bundle: Bundle) -> Update:
 
 
 def receive(
-    state: PersonalState, theta: npt.ArrayLike, prototypes: npt.ArrayLike, round_: int, influence: float
+    state: PersonalState,
+    theta: npt.ArrayLike,
+    prototypes: npt.ArrayLike,
+    round_: int,
+    influence: float,
+    task: str = "",
 ) -> None:
     """Take a server's shared parameters [S] and prototypes [L]; local prototypes start from those, or stay.
 
     Raises ``DataError`` for arrays that do not fit or are not finite, before anything is changed.
+    """
+    shared, reference = shared_model(state, theta, prototypes, influence)
+    mask, own = shared_mask(state), state.theta()
+    own[mask] = shared[mask]
+    local = state.local_prototypes.copy() if state.manifest.keeps_local_prototypes else reference
+    state.receive(own, shared, reference, local, round_, influence, task)
+
+
+def shared_model(
+    state: PersonalState, theta: npt.ArrayLike, prototypes: npt.ArrayLike, influence: float
+) -> tuple[Vector, Vector]:
+    """A server's model, theta [P] and prototypes [L], from its shared parameters [S]; personal ones as the bundle had them.
+
+    Raises ``DataError`` for arrays that do not fit or are not finite.
     """
     mask = shared_mask(state)
     sent = _checked("theta", theta, int(mask.sum()))
     reference = _checked("prototypes", prototypes, state.manifest.layouts.prototypes.size)
     if not 0 <= influence <= 1:
         raise DataError(f"influence is {influence}; it has to be from 0 to 1")
-    own, shared = state.theta(), state.shared_theta.copy()
-    own[mask], shared[mask] = sent, sent
-    local = state.local_prototypes.copy() if state.manifest.keeps_local_prototypes else reference
-    state.receive(own, shared, reference, local, round_, influence)
+    shared = state.shared_theta.copy()
+    shared[mask] = sent
+    return shared, reference
 
 
 def _checked(name: str, value: npt.ArrayLike, size: int) -> Vector:

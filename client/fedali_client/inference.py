@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -58,26 +59,38 @@ class Inference:
 
     def logits(self, x: Array) -> Vector:
         """[n, classes] of samples [n, *shape]."""
-        return self._run(self._forward("infer"), x)
+        return self._run(self._forward(self.part("infer")), x, self.constants())
+
+    def logits_of(self, theta: Vector, prototypes: Vector, influence: float, x: Array) -> Vector:
+        """[n, classes] of samples [n, *shape] by another model: theta [P], and prototypes [L] as its local ones."""
+        model = {
+            "theta": theta,
+            "local_prototypes": prototypes,
+            "influence": np.full((), influence, np.float32),
+        }
+        return self._run(self._forward("infer.onnx"), x, model)
 
     def embeddings(self, x: Array) -> Vector:
         """[n, d] of samples [n, *shape], which may be a mapped file. The graph is closed then: training needs the memory."""
-        forward = self._forward("embed")
+        forward = self._forward(self.part("embed"))
         try:
-            return self._run(forward, x)
+            return self._run(forward, x, self.constants())
         finally:
             self._forwards.pop(self.part("embed"))
 
-    def _run(self, forward: Forward, x: Array) -> Vector:
-        constants, normalisation = self.constants(), self.normalisation
+    def close(self) -> None:
+        """Give back the memory of open graphs."""
+        self._forwards.clear()
+
+    def _run(self, forward: Forward, x: Array, constants: Mapping[str, Array]) -> Vector:
+        normalisation = self.normalisation
         parts = []
         for start in range(0, len(x), forward.size):
             piece = np.asarray(x[start : start + forward.size], np.float32)
             parts.append(forward(piece if normalisation is None else normalisation(piece), constants))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _forward(self, graph: str) -> Forward:
-        part = self.part(graph)
+    def _forward(self, part: str) -> Forward:
         if part not in self._forwards:
             self._forwards[part] = Forward(open_session(self._bundle, part, self._runtime))
         return self._forwards[part]

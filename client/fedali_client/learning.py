@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fedali.bundle import Bundle
 from fedali.normalisation import channel_statistics
-from fedali_client.batches import Batches, Labels, fingerprint
+from fedali_client.batches import Batches, Labels, Order, OwnOrder, RoundOrder, fingerprint
 from fedali_client.embedding import cached_embeddings
 from fedali_client.graphs import BoundGraph, Runtime, open_session
 from fedali_client.inference import Inference
@@ -36,18 +36,47 @@ class Learning:
 
     def fit(self, x: Array, y: Labels, epochs: int, seed: int, progress: Callback | None) -> FitReport:
         """Train on checked samples [n, *shape] and labels [n]; see ``EdgeClient.fit``. What comes out is not saved yet."""
+        state, identity = self._state, fingerprint(x, y, epochs, seed)
+        goes_on = state.progress.under_way and state.progress.identity == identity
+        number = state.progress.fit + (not goes_on)
+        return self._run(x, y, epochs, identity, goes_on, OwnOrder(seed, number), progress)
+
+    def fit_round(
+        self, x: Array, y: Labels, epochs: int, entropy: tuple[int, ...], progress: Callback | None
+    ) -> FitReport:
+        """``fit`` for a round of a federation; see ``EdgeClient.fit_round``."""
+        identity = round_identity(x, y, epochs, entropy)
+        there = self._state.progress.identity == identity
+        return self._run(x, y, epochs, identity, there, RoundOrder(entropy), progress)
+
+    def normalise(self, x: Array) -> None:
+        """Where normalisation is left to the device, and it has none yet: take that of checked samples [n, *shape]."""
+        own = self._bundle.manifest.normalisation.kind == "client"
+        if own and self._state.checkpoint.normalisation is None:
+            self._state.save(normalisation=channel_statistics([x]))
+
+    def _run(
+        self,
+        x: Array,
+        y: Labels,
+        epochs: int,
+        identity: bytes,
+        goes_on: bool,
+        order: Order,
+        progress: Callback | None,
+    ) -> FitReport:
         began = time.monotonic()
         state = self._state
-        own = self._bundle.manifest.normalisation.kind == "client"
-        if own and state.checkpoint.normalisation is None:
-            state.save(normalisation=channel_statistics([x]))
-        batches = self._batches(x, y)
-        identity = fingerprint(x, y, epochs, seed)
-        if not state.progress.under_way or state.progress.identity != identity:
-            state.begin(identity, epochs * batches.per_epoch, len(x))
-        resumed_at = state.progress.step
-        session = open_session(self._bundle, "train.onnx", self._runtime)
-        Trainer(state, session, batches).run(seed, progress)
+        self.normalise(x)
+        if not goes_on or state.progress.under_way:
+            batches = self._batches(x, y)
+            if not goes_on:
+                state.begin(identity, epochs * batches.per_epoch, len(x))
+            resumed_at = state.progress.step
+            session = open_session(self._bundle, "train.onnx", self._runtime)
+            Trainer(state, session, batches).run(order, progress)
+        else:
+            resumed_at = state.progress.step
         done = state.progress
         seconds = time.monotonic() - began
         return FitReport(
@@ -73,7 +102,7 @@ class Learning:
             {"new_local_prototypes": moved},
         )
         for step in range(batches.per_epoch):
-            batches.fill(0, 0, step)
+            batches.fill(OwnOrder(0, 0), step)
             graph.run()
             local[...] = moved
         state.move_prototypes(local)
@@ -96,3 +125,8 @@ class Learning:
         )
         embeddings = cached_embeddings(self._state.folder, key, len(x), lambda: self._inference.embeddings(x))
         return Batches(manifest.batch, embeddings, y, None)
+
+
+def round_identity(x: Array, y: Labels, epochs: int, entropy: tuple[int, ...]) -> bytes:
+    """32 bytes that name a fit of a round, after the ``receive`` that began it."""
+    return fingerprint("round", x, y, epochs, *entropy)

@@ -159,6 +159,7 @@ class PersonalState:
         local: Vector,
         round_: int,
         influence: float,
+        task: str = "",
     ) -> None:
         """Begin a round: theta [P], the server's theta [P] and prototypes [L], local prototypes [L]. On disk on return."""
         arrays = {"theta": theta, "shared_theta": shared_theta, "shared_prototypes": prototypes}
@@ -170,6 +171,7 @@ class PersonalState:
                 base=base,
                 round=round_,
                 influence=influence,
+                task=task,
                 progress=before._replace(total=before.step, trained_on=0, identity=bytes(32)),
                 arrays={"theta": theta[self._where], "local_prototypes": local},
             )

@@ -11,7 +11,7 @@ import numpy as np
 
 from fedali.errors import FedaliError
 from fedali.schedules import schedule_of
-from fedali_client.batches import Batches
+from fedali_client.batches import Batches, Order
 from fedali_client.graphs import BoundGraph
 from fedali_client.slots import ARRAYS, Progress
 from fedali_client.state import PersonalState
@@ -75,7 +75,7 @@ class Trainer:
             for slot in (0, 1)
         )
 
-    def run(self, seed: int, progress: Callback | None = None) -> None:
+    def run(self, order: Order, progress: Callback | None = None) -> None:
         """Do the steps that are left; what stops it, an exception or a signal, leaves the steps done.
 
         Raises ``FedaliError`` when the loss is not finite; the state is then what the latest checkpoint has.
@@ -84,15 +84,15 @@ class Trainer:
         saved = time.monotonic()
         now = state.progress
         while now.under_way:
-            now = self._step(now, seed)
+            now = self._step(now, order)
             if progress is not None:
                 progress(self._where(now))
             if now.under_way and time.monotonic() - saved > SAVE_EVERY:
                 state.save()
                 saved = time.monotonic()
 
-    def _step(self, now: Progress, seed: int) -> Progress:
-        count = self._batches.fill(seed, now.fit, now.step)
+    def _step(self, now: Progress, order: Order) -> Progress:
+        count = self._batches.fill(order, now.step)
         size, correction = self._schedule(now.step + 1)
         self._hyper["step_size"][...], self._hyper["correction"][...] = size, correction
         slots = self._state.slots

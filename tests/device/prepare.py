@@ -27,7 +27,7 @@ from fedali.step import (
     make_predict,
     make_step,
 )
-from fedali_client.batches import Batches
+from fedali_client.batches import Batches, OwnOrder
 from fedali_server.bundle_export import Source, Start, export_bundle
 from fedali_server.draws import Draw, Subject
 from tests import bundles
@@ -83,7 +83,7 @@ def write_case(folder: Path, name: str, model_name: str, variant: str) -> None:
     y = draw.y[:count].numpy()
     seen = make_embed(model, matcher="cosine")(theta, draw.local, x, influence) if head else x
     batches = Batches(BATCH, seen.numpy(), y, None)
-    batches.fill(0, 1, 0)
+    batches.fill(OwnOrder(0, 1), 0)
     trained = theta[-model.head_layout.size :] if head else theta
     step = (make_head_step if head else make_step)(model, method.objective, optimizer)
     state, metrics = step(

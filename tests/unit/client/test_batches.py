@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from fedali.normalisation import Normalisation
-from fedali_client.batches import Batches, fingerprint
+from fedali_client.batches import Batches, OwnOrder, RoundOrder, fingerprint
 
 
 def _epochs(batches, steps, begin=0):
     found = []
     for step in range(begin, steps):
-        count = batches.fill(3, 1, step)
+        count = batches.fill(OwnOrder(3, 1), step)
         found.append((batches.x.copy(), batches.y.copy(), batches.weights.copy(), count))
     return found
 
@@ -44,8 +44,8 @@ def test_a_fit_that_goes_on_anywhere_sees_the_same_batches():
 def test_places_in_memory_stay_and_fewer_samples_than_a_batch_will_do():
     batches = Batches(8, np.ones((3, 2), np.float32), np.array([0, 1, 2]), None)
     where = batches.x.ctypes.data
-    assert batches.fill(0, 1, 0) == 3
-    assert batches.fill(0, 1, 1) == 3
+    assert batches.fill(OwnOrder(0, 1), 0) == 3
+    assert batches.fill(OwnOrder(0, 1), 1) == 3
     assert batches.x.ctypes.data == where
     assert batches.weights.sum() == 3
 
@@ -64,3 +64,18 @@ def test_fingerprints_tell_values_shapes_dtypes_and_numbers_apart(tmp_path):
     ]
     assert len(set(seen)) == len(seen)
     assert fingerprint(np.load(tmp_path / "x.npy", mmap_mode="r"), 1) == seen[0]
+
+
+def test_the_order_of_a_round_is_one_stream_with_a_permutation_for_each_epoch():
+    entropy = (3, 0, 7, 2**63 + 5)
+    rng = np.random.default_rng(np.random.SeedSequence(entropy))
+    stream = [rng.permutation(11) for _ in range(4)]
+    for epoch in (2, 0, 3, 1):  # asked for in any order
+        assert (RoundOrder(entropy).permutation(epoch, 11) == stream[epoch]).all()
+    x, y = np.zeros((11, 1), np.float32), np.arange(11)
+    batches = Batches(4, x, y, None)
+    seen = []
+    for step in range(6):
+        count = batches.fill(RoundOrder(entropy), step)
+        seen += batches.y[:count].tolist()
+    assert seen == np.concatenate(stream[:2]).tolist()
