@@ -73,7 +73,7 @@ def both(request, tmp_path_factory):
 
 def test_rounds_on_a_device_are_those_of_the_simulation(both, tmp_path):
     """Two rounds: the second starts from a personal part that was trained, and from moments that are fresh."""
-    @@
+    scenario, setup, path = both
     (site,) = setup.sites
     data, where = setup.federation.clients[CLIENT], shared_indices(setup.method, setup.layouts.parameters)
     shared = setup.initial
@@ -141,7 +141,7 @@ def test_the_servers_model_is_judged_without_touching_the_personal_one(both, tmp
 
 
 def test_a_round_is_trained_once_and_goes_on_after_it_was_stopped(both, tmp_path):
-    @@
+    _, setup, path = both
     where = shared_indices(setup.method, setup.layouts.parameters)
     data, start = setup.federation.clients[CLIENT], setup.initial
     words = (data.x_train, data.y_train, 2, [5, 0, 1, CLIENT])
