@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -328,7 +328,7 @@ def _messages(largest: int) -> Options:
     return [("grpc.max_send_message_length", largest), ("grpc.max_receive_message_length", largest)]
 
 
-_DTYPES = {
+_DTYPES: dict[Encoding, np.dtype[Any]] = {
     Encoding.FLOAT32: np.dtype("<f4"),
     Encoding.FLOAT16: np.dtype("<f2"),
     Encoding.INT8: np.dtype("i1"),
