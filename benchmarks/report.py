@@ -36,8 +36,9 @@ are medians with smallest and largest in brackets, over all rounds after the fir
 - GFLOP/s a core: matrix and convolution operations of the plain training step (`FlopCounterMode`), for the samples that were really
   trained, over processor seconds of the whole process tree. Padding and recomputation count for nothing.
 - Of peak: that over a product of two 2048 x 2048 float32 matrices on one thread, measured before each repetition of a workload:
-  {peak} GFLOP/s; {together} a core when all cores do it at once. Convolutions may run
-  faster than that product: over 100 % is no error.
+  {peak} GFLOP/s; {together} a core when all cores do it at once. That product is MKL's. oneDNN, which torch calls for
+  convolutions and which graphs of `fedali-compiled` call for large products too, does the same one at {onednn} GFLOP/s here: over
+  100 % is no error.
 - Memory: peak proportional set size of the process tree, once caches are filled.
 - First round done: from the start of the process. Cold: caches are empty and a compiling engine compiles.
 """
@@ -67,7 +68,8 @@ def write_page() -> None:
 def page(results: Results, scale: dict[str, Any] | None) -> str:
     """The whole page."""
     together = statistics.median(p["together"] for p in results["peaks"])
-    head = _HEAD.format(**results["plan"], peak=peak(results), together=short(together))
+    onednn = statistics.median(p["onednn"] for p in results["peaks"])
+    head = _HEAD.format(**results["plan"], peak=peak(results), together=short(together), onednn=short(onednn))
     parts = [head, _machine(results)]
     parts += [_workload(results, name) for name in results["workloads"]]
     parts.append(_overhead(results))
