@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_SHOWN = 20  # known words in a message
+
 
 class FedaliError(Exception):
     """Base of every error a user can cause or mend; the CLI prints its message as one line.
@@ -55,7 +57,7 @@ class MissingExtraError(FedaliError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of an error message: the nearest known word, or all of them.
+    """The end of an error message: the nearest known word, or all of them, if they are not too many.
 
     >>> did_you_mean("moton", ["digits", "motionsense"])
     "did you mean 'motionsense'?"
@@ -64,4 +66,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """
     known = sorted(known)
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.55)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    if near:
+        return f"did you mean {near[0]!r}?"
+    more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+    return f"known: {', '.join(known[:_SHOWN])}{more}"

@@ -66,7 +66,7 @@ def revoke(
 
     done = take_back(name, kits)
     if done.kind == "site":
-        typer.echo(f"{name} is revoked. Bring kits to where they are used, then restart the server:")
+        typer.echo(f"{name} is revoked. Bring kits to where they are used; the server need not be restarted:")
         _kits(kits, [each for each in ("server", "operator") if each in done.changed])
         typer.echo(f"Its devices trust its gateway until its certificate ends: take {name} off the network.")
         return

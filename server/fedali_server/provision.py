@@ -7,8 +7,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_ssh_private_key,
+)
 
 from fedali import keys
 from fedali.errors import KitError, SettingsError, did_you_mean
@@ -31,6 +38,7 @@ from fedali_server.register import FILE, Member, Register, locked
 CONFIG = "federation.json"  # in authority/: the federation as it was provisioned last
 REVOKED = "revoked.json"
 _AUTHORITIES = {"server": "servers", "site": "servers", "device": "devices", "operator": "operators"}
+_NODE_KEY = "node.key"
 _SOON = timedelta(days=30)
 
 
@@ -185,9 +193,10 @@ class _Provisioning:
             key = None
         else:
             key = load_key(path) if path.exists() else None
+            member = replace(member, site=site, node_key=_node_key_of(folder) or member.node_key)
             lasting = set(member.hosts) == set(hosts) and is_issued_by(member.loaded, authority)
             if lasting and (key is None or key.public_key() == member.loaded.public_key()):
-                self.register.members[name] = replace(member, site=site)
+                self.register.members[name] = member
                 return
             if key is None:
                 raise KitError(f"{name} has a new address, and its key is not here: add --renew {name}")
@@ -202,11 +211,11 @@ class _Provisioning:
             key=key,
         )
         make_folder(folder)
+        node_key = member.node_key
         if key is None:
             write_file(path, pair.key_pem, private=True)
-        node_key = member.node_key
-        if kind == "site" and (not node_key or member.revoked):
-            node_key = _make_node_key(folder / "node.key")
+            if kind == "site":
+                node_key = _make_node_key(folder)
         former = (*member.former, member.sha256) if member.certificate else ()
         self.register.members[name] = replace(
             member,
@@ -233,8 +242,29 @@ class _Provisioning:
                 )
 
 
-def _make_node_key(path: Path) -> str:
-    """Write a new private key for a Flower node; its public one in OpenSSH's format."""
+def _make_node_key(folder: Path) -> str:
+    """Write a new private key for a site's Flower node; its public one in OpenSSH's format."""
     key = ec.generate_private_key(ec.SECP384R1())
-    write_file(path, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()), private=True)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    write_file(folder / _NODE_KEY, pem, private=True)
+    return _public(key)
+
+
+def _node_key_of(folder: Path) -> str:
+    """The public half of the node key that is in a kit; empty when none is there."""
+    path = folder / _NODE_KEY
+    if not path.exists():
+        return ""
+    with reporting(path, "read"):
+        data = path.read_bytes()
+    try:
+        key = load_ssh_private_key(data, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise KitError(f"{path} is no node key of `fedali provision`")
+    return _public(key)
+
+
+def _public(key: ec.EllipticCurvePrivateKey) -> str:
     return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()

@@ -205,11 +205,15 @@ def test_renewing_gives_a_new_key_and_leaves_others_alone(made, out):
     assert members(out)["device-1"] == 1
 
 
-def test_renewing_a_site_keeps_the_key_that_the_server_knows(made, out):
+def test_renewing_a_site_gives_it_a_new_key_at_the_server_too(made, out):
+    """A server never takes a key back that it once unregistered, as of a site that was out of the federation for a while."""
     before = (out / "site-a/node.key").read_bytes()
     renewed = provisioned(federation(), out, renew=["site-a"])
-    assert (renewed.made, renewed.changed) == (("site-a",), ())
-    assert (out / "site-a/node.key").read_bytes() == before
+    assert (renewed.made, set(renewed.changed)) == (("site-a",), {"server", "operator"})
+    assert (out / "site-a/node.key").read_bytes() != before
+    server = read_kit_as(out / "server", ServerKit)
+    assert server.sites[0].node_public_key.read_text() == (out / "site-a/node.pub").read_text()
+    assert server.revoked == ()
 
 
 def test_a_new_address_gives_a_new_certificate_for_the_same_key(made, out):
@@ -318,6 +322,7 @@ def test_renewing_somebody_unknown_is_refused_before_anything_is_done(made, out)
 KILLED = """
 import os, sys
 from pathlib import Path
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
 from tests.kits import federation, provisioned
 from fedali_server.certificates import is_issued_by, load_pair
 from fedali_server.provision import provision
@@ -346,6 +351,10 @@ def check(out):
             name = {"operator": "operators"}.get(folder.name, "devices" if "device" in folder.name else "servers")
             authority = load_pair(*[out / "authority" / f"{name}.key"] * 2)
             assert is_issued_by(load_pair(kit.certificate, kit.key).certificate, authority), (out, folder)
+            if isinstance(kit, SiteKit):
+                key = load_ssh_private_key(kit.node_key.read_bytes(), None).public_key()
+                public = key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+                assert public == (out / f"server/nodes/{kit.name}.pub").read_bytes().strip()
             if folder.name == "server":
                 assert kit.operators_authority.read_bytes() == (out / "authority/operators.pem").read_bytes()
     assert not [path for path in out.rglob(".*") if path.name != ".lock" and path.suffix == ".pem"]
