@@ -1,4 +1,4 @@
-"""The command ``fedali site``."""
+"""The commands ``fedali site`` and ``fedali site start``."""
 
 from __future__ import annotations
 
@@ -13,15 +13,49 @@ import typer
 from fedali.errors import SettingsError, did_you_mean
 from fedali_simulations.engines.choose import EngineName
 
+site = typer.Typer(invoke_without_command=True, subcommand_metavar="[start KIT]", rich_markup_mode=None)
 
-def site(
+
+@site.command()
+def start(
+    kit: Annotated[Path, typer.Argument(help="The site's kit, of `fedali provision`.", show_default=False)],
+    state: Annotated[
+        Path | None, typer.Option(help="For what it remembers.", show_default="KIT/state")
+    ] = None,
+) -> None:
+    r"""Run a site of a federation until Ctrl-C or SIGTERM: its gateway, for devices, and its end of the server's line.
+
+    Killed and started again, it goes on: what devices were told to be counted is counted.
+
+    \b
+    Examples:
+      fedali site start kits/hospital-a
+      fedali site start kits/hospital-a --state /var/lib/fedali
+    """
+    import structlog
+
+    from fedali.kit import SiteKit, read_kit_as
+    from fedali_server.quiet import quiet_flower
+
+    found = read_kit_as(kit, SiteKit)
+    quiet_flower()
+    from fedali_server.site_start import run_site
+
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    run_site(found, (state or found.folder / "state").absolute())
+
+
+@site.callback()
+def hold(
+    context: typer.Context,
     superlink: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="The Flower SuperLink to join.", show_default=False)
-    ],
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="The Flower SuperLink to join.", show_default=False),
+    ] = None,
     part: Annotated[
-        str,
+        str | None,
         typer.Option(metavar="K/N", help="Which part of the clients this site holds.", show_default=False),
-    ],
+    ] = None,
     folder: Annotated[
         Path | None,
         typer.Option(help="For what clients keep between rounds.", show_default="sites/K-of-N"),
@@ -51,18 +85,27 @@ def site(
         ),
     ] = None,
 ) -> None:
-    r"""Hold a part of a simulated federation on this machine, for runs of `fedali simulate --superlink`.
+    r"""A site of a federation: `fedali site start KIT`, with devices behind it; or, without `start`, simulated clients.
 
-    It joins the SuperLink, trains its clients in every run that comes, and stays until Ctrl-C or SIGTERM. It runs no
+    With --superlink and --part it holds a part of a simulated federation, for runs of `fedali simulate --superlink`:
+    it joins the SuperLink, trains its clients in every run that comes, and stays until Ctrl-C or SIGTERM. It runs no
     code that comes over the network.
 
     \b
     Examples:
+      fedali site start kits/hospital-a
       flower-superlink --insecure --host 127.0.0.1 --port 9092 --isolation process
       fedali site --superlink 127.0.0.1:9092 --part 1/2
       fedali site --superlink 127.0.0.1:9092 --part 2/2 --engine compiled
       fedali simulate digits --superlink 127.0.0.1:9092 --sites 2
     """
+    if context.invoked_subcommand is not None:
+        return
+    if superlink is None or part is None:
+        missing = "--superlink HOST:PORT" if superlink is None else "--part K/N"
+        raise SettingsError(
+            f"{missing} is missing: it says which clients to hold; a site with devices is fedali site start KIT"
+        )
     number, parts = _part(part)
     if engine is not None and engine not in get_args(EngineName):
         raise SettingsError(f"unknown engine {engine!r}; {did_you_mean(engine, get_args(EngineName))}")
@@ -71,7 +114,8 @@ def site(
     import structlog
 
     from fedali_server.link import Link
-    from fedali_simulations.environment import cores, quiet_flower
+    from fedali_server.quiet import quiet_flower
+    from fedali_simulations.environment import cores
 
     link = Link(superlink, root_certificates)
     quiet_flower()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedali.version import __version__
+from fedali_server.quiet import quiet_flower as quiet_flower
 
 _PACKAGES = ("numpy", "torch", "flwr", "pot", "scipy", "scikit-learn", "safetensors", "pandas")
 
@@ -47,10 +47,3 @@ def _processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def quiet_flower() -> None:
-    """Flower's telemetry, update checks and log lines are not wanted; before it is imported."""
-    for name, value in (("FLWR_TELEMETRY_ENABLED", "0"), ("FLWR_DISABLE_UPDATE_CHECK", "1")):
-        os.environ.setdefault(name, value)
-    logging.getLogger("flwr").setLevel(logging.ERROR)
