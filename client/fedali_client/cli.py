@@ -20,6 +20,7 @@ _EXAMPLES = """examples:
   sensor | fedali-client predict model.fedali               samples as JSON, one a line: {"x": [[...], ...]}
   fedali-client evaluate model.fedali --data test.npz
   fedali-client doctor model.fedali                         what can this machine do, what should I choose?
+  fedali-client join KIT --data mine.npz --test test.npz    take part in a federation
 
 The key is needed once: the state folder (~/.fedali) remembers keys that verified a bundle.
 """
@@ -68,7 +69,8 @@ def _parser() -> argparse.ArgumentParser:
 
     common = _Parser(add_help=False)
     common.add_argument("bundle", type=Path, metavar="BUNDLE", help="the file, for instance model.fedali")
-    common.add_argument(
+    state = _Parser(add_help=False)
+    state.add_argument(
         "--state",
         type=Path,
         default=Path("~/.fedali"),
@@ -115,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
             name,
             help=summary,
             description=summary[0].upper() + summary[1:] + ".",
-            parents=[common, *parents],
+            parents=[common, state, *parents],
             epilog=f"example:\n  fedali-client {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -173,7 +175,34 @@ def _parser() -> argparse.ArgumentParser:
         "--adapt", action="store_true", help="then move the prototypes by the samples without a label"
     )
     add("doctor", "what this machine can do with a bundle, and what to choose", example="doctor model.fedali")
+    _add_join(commands, state, runs)
     return parser
+
+
+def _add_join(commands: Any, *parents: _Parser) -> None:
+    join = commands.add_parser(
+        "join",
+        help="take part in a federation, until it is stopped",
+        description="Take part in a federation: train what its gateway asks for, on data that stay here; until it is stopped.",
+        parents=parents,
+        epilog="example:\n  fedali-client join kits/device-3 --data train.npz --test test.npz",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    join.add_argument(
+        "kit", type=Path, metavar="KIT", help="folder that `fedali provision` made for this device"
+    )
+    what = ".npz with x [n, ...] and y [n]"
+    join.add_argument("--data", type=Path, required=True, metavar="FILE", help=f"to train on: {what}")
+    join.add_argument(
+        "--validation",
+        type=Path,
+        metavar="FILE",
+        help="to choose models by: their accuracy on it is reported",
+    )
+    join.add_argument("--test", type=Path, metavar="FILE", help="their accuracy on it is reported too")
+    join.add_argument("--once", action="store_true", help="end after one training that the gateway answered")
+    join.add_argument("--quiet", action="store_true", help="no lines about rounds on stderr")
+    join.add_argument("--json", action="store_true", help="lines of JSON on stdout, one an event")
 
 
 def _positive(text: str) -> int:

@@ -17,7 +17,7 @@ from fedali_client import federation
 from fedali_client.data import check_labels, check_samples
 from fedali_client.graphs import CPU, Runtime
 from fedali_client.inference import Inference
-from fedali_client.learning import Learning
+from fedali_client.learning import Learning, round_identity
 from fedali_client.observations import UNLABELLED, Observations, StoredDtype
 from fedali_client.results import Evaluation, FitReport, Status, Update
 from fedali_client.state import PersonalState
@@ -143,6 +143,16 @@ class EdgeClient:
         report = self._learning.fit_round(samples, labels, epochs, tuple(entropy), progress)
         self.save()
         return report
+
+    def goes_on(
+        self, task: str, x: npt.ArrayLike, y: npt.ArrayLike, epochs: int, entropy: Sequence[int]
+    ) -> bool:
+        """Whether ``fit_round`` with these words goes on from what ``receive`` took for ``task``, and from nothing else."""
+        now = self._state.progress.identity
+        samples = check_samples(x, self.manifest.input_shape)
+        labels = check_labels(y, self.manifest.classes, len(samples))
+        known = (bytes(32), round_identity(samples, labels, epochs, tuple(entropy)))
+        return self._state.checkpoint.task == task and now in known
 
     def predict_proba(self, x: npt.ArrayLike) -> Vector:
         """Probabilities [n, classes] of samples [n, *shape]; each sample's are its own, whatever it comes with."""

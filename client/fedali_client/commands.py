@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fedali.bundle import Bundle
-from fedali.errors import DataError
+from fedali.errors import DataError, MissingExtraError
 from fedali_client.client import EdgeClient
 from fedali_client.data import read_line, read_samples
 from fedali_client.doctor import doctor
@@ -115,6 +116,18 @@ def observe(options: argparse.Namespace) -> None:
             _print_json(facts)
 
 
+def join(options: argparse.Namespace) -> None:
+    """Take part in a federation."""
+    for module in ("google.protobuf", "grpc", "onnxruntime"):
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(error.name or module, "join") from error
+    from fedali_client.join import command
+
+    command.join(options)
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "info": info,
     "verify": verify,
@@ -122,6 +135,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "predict": predict,
     "evaluate": evaluate,
     "observe": observe,
+    "join": join,
     "doctor": lambda options: doctor(_bundle(options), options.state.expanduser(), as_json=options.json),
 }
 

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from fedali.bundle import Bundle
 from fedali.errors import DataError
+from fedali.manifest import Manifest
 from fedali_client.assignment import align
 from fedali_client.results import Update
 from fedali_client.state import PersonalState
@@ -14,10 +15,10 @@ from fedali_client.state import PersonalState
 Vector = npt.NDArray[np.float32]
 
 
-def shared_mask(state: PersonalState) -> npt.NDArray[np.bool_]:
+def shared_mask(manifest: Manifest) -> npt.NDArray[np.bool_]:
     """Which of the parameters [P] a client shares."""
-    mask = np.ones(state.manifest.layouts.parameters.size, bool)
-    for begin, end in state.manifest.personal:
+    mask = np.ones(manifest.layouts.parameters.size, bool)
+    for begin, end in manifest.personal:
         mask[begin:end] = False
     return mask
 
@@ -34,7 +35,7 @@ def update(state: PersonalState, bundle: Bundle) -> Update:
     if manifest.method.name == "fedali" and by_transport:
         local = align(local, state.shared_prototypes, manifest.layouts.prototypes)
     return Update(
-        theta=state.theta()[shared_mask(state)],
+        theta=state.theta()[shared_mask(state.manifest)],
         prototypes=local,
         samples=state.progress.trained_on,
         round=state.checkpoint.round,
@@ -55,7 +56,7 @@ def receive(
     Raises ``DataError`` for arrays that do not fit or are not finite, before anything is changed.
     """
     shared, reference = shared_model(state, theta, prototypes, influence)
-    mask, own = shared_mask(state), state.theta()
+    mask, own = shared_mask(state.manifest), state.theta()
     own[mask] = shared[mask]
     local = state.local_prototypes.copy() if state.manifest.keeps_local_prototypes else reference
     state.receive(own, shared, reference, local, round_, influence, task)
@@ -68,7 +69,7 @@ def shared_model(
 
     Raises ``DataError`` for arrays that do not fit or are not finite.
     """
-    mask = shared_mask(state)
+    mask = shared_mask(state.manifest)
     sent = _checked("theta", theta, int(mask.sum()))
     reference = _checked("prototypes", prototypes, state.manifest.layouts.prototypes.size)
     if not 0 <= influence <= 1:

@@ -1,0 +1,49 @@
+"""The command ``fedali-client join``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fedali.errors import FedaliError
+from fedali.kit import DeviceKit, read_kit_as
+from fedali_client.client import EdgeClient
+from fedali_client.join.report import Report
+from fedali_client.join.samples import DataFiles
+from fedali_client.join.session import Session
+from fedali_client.lock import Lock
+
+
+def join(options: argparse.Namespace) -> None:
+    """Take part in a federation until the process is stopped."""
+    kit = read_kit_as(options.kit.expanduser(), DeviceKit)
+    files = DataFiles(
+        *(path and path.expanduser() for path in (options.data, options.validation, options.test))
+    )
+    files.counts()
+    root: Path = options.state.expanduser()
+    folder = root / "joined" / f"{kit.federation}.{kit.name}"
+    _make(folder)
+    lock = Lock(folder / "lock")
+
+    def open_client(path: Path) -> EdgeClient:
+        return EdgeClient.open(
+            path, root, trusted_key=kit.trusted_key, threads=options.threads, provider=options.provider
+        )
+
+    report = Report(quiet=options.quiet, as_json=options.json)
+    try:
+        counted = Session(kit, folder, files, open_client, report, once=options.once).run()
+    finally:
+        lock.release()
+    if not counted:
+        raise FedaliError("the training did not count")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise FedaliError(
+            f"cannot make the folder {folder}: {error.strerror}; give another for the state"
+        ) from error

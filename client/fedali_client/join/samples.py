@@ -1,0 +1,54 @@
+"""A device's data files, as they are when a task needs them: they may be replaced while a device waits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from fedali.errors import DataError
+from fedali.manifest import Manifest
+from fedali.npz import read_arrays
+from fedali_client.data import Labels, read_samples
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class DataFiles:
+    """Where a device's data are: ``.npz`` files with ``x`` and ``y``; validation and test data are optional."""
+
+    train: Path
+    validation: Path | None = None
+    test: Path | None = None
+
+    def counts(self) -> tuple[int, int]:
+        """Samples to train on, and to test on. Raises ``DataError`` for files that no model could take."""
+        for path in (self.validation,):
+            _count(path)
+        return _count(self.train), _count(self.test)
+
+    def read(self, path: Path, manifest: Manifest) -> tuple[Array, Labels]:
+        """Samples [n, *shape] and labels [n] of one of the files. Raises ``DataError`` where they do not fit the model."""
+        x, y = read_samples(path, manifest)
+        if y is None:
+            raise DataError(f"{path} has no labels; joining takes an array y beside x")
+        return x, y
+
+
+def _count(path: Path | None) -> int:
+    if path is None:
+        return 0
+    if not path.exists():
+        raise DataError(f"{path} does not exist")
+    arrays = read_arrays(path)
+    for name in "xy":
+        if name not in arrays or arrays[name].ndim == 0:
+            raise DataError(
+                f"{path} has no array {name}; save it with numpy.savez({path.name}, x=..., y=...)"
+            )
+    if not len(arrays["x"]):
+        raise DataError(f"{path} holds no samples")
+    return len(arrays["x"])

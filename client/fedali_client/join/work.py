@@ -1,0 +1,141 @@
+"""Doing a task: from the shared state to the bytes of an update."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fedali.v1 import federation_pb2
+from fedali.wire import ClientUpdate, Encoding, decode_state, encode_update, largest_state
+from fedali_client.client import EdgeClient
+from fedali_client.federation import shared_mask
+from fedali_client.join.samples import DataFiles
+from fedali_client.join.signals import UnableError
+from fedali_client.slots import Vector
+from fedali_client.trainer import FitProgress
+
+Beat = Callable[[float], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """A task that was done.
+
+    Args:
+        update: serialised.
+        lost: by its encoding; None for nothing.
+        facts: for people.
+    """
+
+    update: bytes
+    lost: Vector | None
+    facts: dict[str, Any]
+
+    @property
+    def sha256(self) -> str:
+        """Of the update, in hex."""
+        return hashlib.sha256(self.update).hexdigest()
+
+
+class Worker:
+    """Does tasks of one bundle.
+
+    Args:
+        client: of the bundle.
+        bundle: SHA-256 of its file.
+        files: this device's data.
+    """
+
+    def __init__(self, client: EdgeClient, bundle: bytes, files: DataFiles) -> None:
+        self.client, self.bundle, self._files = client, bundle, files
+        shared = int(np.count_nonzero(shared_mask(client.manifest)))
+        self._sizes = shared, client.manifest.layouts.prototypes.size
+
+    @property
+    def largest_state(self) -> int:
+        """Bytes that a shared state may have."""
+        return largest_state(self._sizes)
+
+    def train(self, task: federation_pb2.Task, state: bytes, owed: Vector | None, beat: Beat) -> Done:
+        """Train from the shared state, or go on with it; what a kill interrupted ends with the bits of what was not.
+
+        Args:
+            task: of training.
+            state: a serialised ``SharedState``.
+            owed: what earlier encodings lost.
+            beat: is told how far it is, 0..1, and may raise.
+        """
+        client, name = self.client, identity(task)
+        theta, prototypes = decode_state(state, self._sizes)
+        x, y = self._files.read(self._files.train, client.manifest)
+        words = (x, y, task.epochs, tuple(task.entropy))
+        if not client.goes_on(name, *words):
+            client.receive(theta, prototypes, task.round, task.influence, task=name)
+
+        def show(now: FitProgress) -> None:
+            beat(now.step / now.total)
+
+        report = client.fit_round(*words, progress=show)
+        metrics = {"train_loss": report.loss, "train_accuracy": report.accuracy}
+        for metric, path in (("validation", self._files.validation), ("personalisation", self._files.test)):
+            if path is not None:
+                found = client.evaluate(*self._files.read(path, client.manifest))
+                metrics |= {metric: found.accuracy, f"{metric}_f1": found.macro_f1}
+        update = client.update()
+        message = ClientUpdate(task.id, self.bundle, update.samples, update.theta, update.prototypes, metrics)
+        data, lost = encode_update(message, theta, _encoding(task), owed)
+        seconds = {
+            "resumed_at": report.resumed_at,
+            "steps": report.steps,
+            "seconds": round(report.seconds, 3),
+        }
+        return Done(data, lost, {"samples": update.samples, **seconds, "metrics": metrics})
+
+    def evaluate(self, task: federation_pb2.Task, state: bytes) -> Done:
+        """How good the shared state is on this device's test data."""
+        client, files = self.client, self._files
+        if files.test is None:
+            raise UnableError(
+                "there are no test data here to evaluate the server's model on; --test names a file"
+            )
+        theta, prototypes = decode_state(state, self._sizes)
+        client.normalise_by(files.read(files.train, client.manifest)[0])
+        x, y = files.read(files.test, client.manifest)
+        found = client.evaluate_shared(theta, prototypes, task.influence, x, y)
+        metrics = {"global": found.accuracy, "global_f1": found.macro_f1}
+        data, _ = encode_update(ClientUpdate(task.id, self.bundle, found.samples, metrics=metrics))
+        return Done(data, None, {"samples": found.samples, "metrics": metrics})
+
+
+def identity(task: federation_pb2.Task) -> str:
+    """What a task is and all that it is to be done with, as 64 hex digits; how much time is left is no part of it."""
+    same = federation_pb2.Task()
+    same.CopyFrom(task)
+    same.ClearField("seconds_left")
+    return hashlib.sha256(same.SerializeToString(deterministic=True)).hexdigest()
+
+
+def check(task: federation_pb2.Task) -> None:
+    """Raise ``UnableError`` for a task that this version cannot do."""
+    if task.kind == federation_pb2.TASK_KIND_EVALUATE:
+        return
+    if task.kind != federation_pb2.TASK_KIND_TRAIN:
+        raise UnableError(f"a task of kind {int(task.kind)} is not known here; update fedali on this device")
+    if not task.epochs or not task.entropy or not 0 <= task.influence <= 1:
+        raise UnableError(
+            "a task to train lacks epochs or entropy, or has an influence that is not from 0 to 1"
+        )
+    _encoding(task)
+
+
+def _encoding(task: federation_pb2.Task) -> Encoding:
+    try:
+        return Encoding(int(task.encoding))
+    except ValueError:
+        raise UnableError(
+            f"encoding {int(task.encoding)} is not known here; update fedali on this device"
+        ) from None
