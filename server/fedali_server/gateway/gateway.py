@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+import grpc
 import structlog
 
-from fedali.errors import CheckpointError, DataError, FedaliError, WireError
-from fedali.files import flush_folder, reporting
+from fedali.bundle import LARGEST
+from fedali.errors import DataError, FedaliError, WireError
+from fedali.files import reporting
 from fedali.keys import load_public
 from fedali.kit import SiteKit
 from fedali.v1 import federation_pb2, relay_pb2
+from fedali.wire import largest_update
 from fedali_server.gateway.bundles import Bundles
 from fedali_server.gateway.identity import Roster
 from fedali_server.gateway.limits import Limits
-from fedali_server.gateway.orders import RoundKey, check_order, content, due_devices
-from fedali_server.gateway.refusal import malformed, not_now
+from fedali_server.gateway.orders import RoundKey, check_order, content
+from fedali_server.gateway.refusal import Refusal, malformed, not_now
 from fedali_server.gateway.round import DONE, Round
+from fedali_server.gateway.shelf import Shelf
 from fedali_server.gateway.visitors import Visitor
 
 log = structlog.get_logger("fedali.gateway")
@@ -55,6 +58,7 @@ class Gateway:
         self.roster = Roster(kit.devices, trusted, kit.revoked, state / "revoked.json")
         self.bundles = Bundles(state / "bundles", trusted)
         self.visitors = {device.number: Visitor(device, limits) for device in kit.devices}
+        self._shelf = Shelf(state / "rounds", self.bundles, frozenset(self.visitors), limits.fold_every)
         self.rounds: dict[RoundKey, Round] = {}
         self.stopping = False
         self._worker = ThreadPoolExecutor(1, "fedali-gateway")
@@ -68,8 +72,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Take up the rounds that are on the disk."""
-        found = await self.work(self._load)
-        for round_ in sorted(found, key=lambda each: each.sequence):
+        for round_ in await self.work(self._shelf.load):
             self.rounds[round_.key] = round_
             if not round_.closed:
                 self._open(round_)
@@ -113,10 +116,19 @@ class Gateway:
     @property
     def bundle(self) -> federation_pb2.Artifact | None:
         """What devices should hold: the bundle of the newest round."""
-        newest = max(self.rounds.values(), key=lambda each: each.sequence, default=None)
+        newest = self._newest()
         if newest is None:
             return None
         return federation_pb2.Artifact(sha256=newest.model.sha256, size=newest.model.size)
+
+    @property
+    def largest_update(self) -> int:
+        """Bytes that a device's update may have; of a bundle, while there is no training."""
+        newest = self._newest()
+        return LARGEST if newest is None else largest_update(newest.model.sizes)
+
+    def _newest(self) -> Round | None:
+        return max(self.rounds.values(), key=lambda each: each.sequence, default=None)
 
     def of_task(self, task: str) -> Round | None:
         """The round that a task belongs to, if it is one of the last."""
@@ -137,7 +149,7 @@ class Gateway:
                 raise not_now(f"{key} was ordered with another content: give the training another name")
         while not round_.closed:
             if self.stopping:
-                raise not_now("the gateway is stopping")
+                raise Refusal(grpc.StatusCode.UNAVAILABLE, "the gateway is stopping")
             if self.rounds.get(key) is not round_:
                 raise not_now(f"{key} was given up: another round was ordered")
             await self.news(60.0)
@@ -148,20 +160,12 @@ class Gateway:
         if not self.bundles.held(order.bundle):
             raise not_now("the gateway does not hold the round's bundle: send it first")
         sequence = 1 + max((each.sequence for each in self.rounds.values()), default=0)
-        folder = self._folder(key)
-        known = set(self.visitors)
-
-        def make() -> Round:
-            model = self.bundles.model(order.bundle)
-            due_devices(order, known)
-            Round.create(folder, order, sequence, model)
-            self.bundles.prune(order.bundle)
-            return Round(folder, self.bundles, known, self.limits.fold_every)
-
         try:
-            round_ = await self.work(make)
+            round_ = await self.work(lambda: self._shelf.create(order, sequence))
         except WireError as error:
             raise malformed(str(error)) from None
+        except FedaliError as error:
+            raise not_now(str(error)) from None
         for old in list(self.rounds.values()):
             if old.key.run != key.run or old.key.round != key.round or not old.closed:
                 await self._forget(old)
@@ -188,14 +192,10 @@ class Gateway:
         if timer is not None:
             timer.cancel()
             log.warning("round given up", run=old.key.run, round=old.key.round, kind=old.key.kind)
+        old.given_up = True
         del self.rounds[old.key]
         self.tell()
-
-        def remove() -> None:
-            old.journal.close()
-            _remove(old.folder)
-
-        await self.work(remove)
+        await self.work(lambda: self._shelf.remove(old))
 
     async def _time(self, round_: Round) -> None:
         """Close a round when all have answered, or its time is over."""
@@ -327,36 +327,6 @@ class Gateway:
             log.warning("not counted", device=visitor.device.name, why=why)
         self._progress.set()
 
-    # the disk
-
-    def _folder(self, key: RoundKey) -> Path:
-        return self.state / "rounds" / key.folder
-
-    def _load(self) -> list[Round]:
-        top, found = self.state / "rounds", []
-        top.mkdir(parents=True, exist_ok=True)
-        for folder in sorted(top.glob("*/*")):
-            if folder.name.startswith("."):
-                _remove(folder)
-                continue
-            try:
-                round_ = Round(folder, self.bundles, set(self.visitors), self.limits.fold_every)
-                if self._folder(round_.key) != folder:
-                    raise CheckpointError(f"{folder} is not where {round_.key} belongs")
-                found.append(round_)
-            except (FedaliError, ValueError, KeyError) as error:
-                log.error("a round is lost: its files cannot be read", folder=str(folder), why=str(error))
-                _remove(folder)
-        newest = max(found, key=lambda each: each.sequence, default=None)
-        for round_ in found:
-            assert newest is not None
-            same = (round_.key.run, round_.key.round) == (newest.key.run, newest.key.round)
-            if round_ is not newest and not (same and round_.closed):
-                round_.journal.close()
-                _remove(round_.folder)
-                found = [each for each in found if each is not round_]
-        return found
-
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(_LOOK)
@@ -377,17 +347,6 @@ def verdict(round_: Round, number: int, sha256: str) -> federation_pb2.UploadRep
         return federation_pb2.UploadReply(verdict=REFUSED, reason="another update of this device was counted")
     if answer is not None:
         return federation_pb2.UploadReply(verdict=REFUSED, reason=answer.reason or answer.state)
-    if round_.closed:
-        return federation_pb2.UploadReply(verdict=LATE, reason="the round has closed")
+    if round_.closed or round_.given_up:
+        return federation_pb2.UploadReply(verdict=LATE, reason="the round is over")
     return None
-
-
-def _remove(folder: Path) -> None:
-    """Forget a round; a crash on the way leaves a name that is removed at the next start."""
-    gone = folder.with_name(f".{folder.name}.gone")
-    shutil.rmtree(gone, ignore_errors=True)
-    folder.rename(gone)
-    flush_folder(folder.parent)
-    shutil.rmtree(gone, ignore_errors=True)
-    if not any(gone.parent.iterdir()):
-        gone.parent.rmdir()

@@ -101,7 +101,7 @@ def shared_state(order: relay_pb2.RoundOrder, model: RoundModel) -> SharedState:
     return SharedState(*vectors)
 
 
-def due_devices(order: relay_pb2.RoundOrder, known: set[int]) -> frozenset[int]:
+def due_devices(order: relay_pb2.RoundOrder, known: frozenset[int]) -> frozenset[int]:
     """Numbers of the devices that the round waits for. Raises ``WireError`` for one that the site has not."""
     for number in order.devices:
         if number not in known:

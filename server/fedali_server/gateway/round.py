@@ -69,9 +69,9 @@ class Answer:
 
 
 class Round:
-    """One round, open until ``outcome`` is written."""
+    """One round, open until it is ``closed``, its outcome being on the disk, or ``given_up`` for another."""
 
-    def __init__(self, folder: Path, bundles: Bundles, known: set[int], fold_every: int) -> None:
+    def __init__(self, folder: Path, bundles: Bundles, known: frozenset[int], fold_every: int) -> None:
         """Take up the round in ``folder``, as ``create`` made it and as far as it went."""
         self.folder, self._fold_every = folder, fold_every
         with reporting(folder, "read"):
@@ -92,6 +92,8 @@ class Round:
         self.journal = Journal(folder / "journal.jsonl")
         self.incoming = Incoming(folder / "incoming")
         self.answers: dict[int, Answer] = {}
+        self.closed = self.outcome_path.exists()
+        self.given_up = False
         self.given: dict[int, float] = {}
         self.sums = RoundSums()
         self._files: list[tuple[int, str]] = []  # of updates in the sum that no snapshot holds
@@ -115,11 +117,6 @@ class Round:
             making.rename(folder)
             flush_folder(folder.parent)
             flush_folder(folder.parent.parent)
-
-    @property
-    def closed(self) -> bool:
-        """Whether the outcome is there; from any thread."""
-        return self.outcome_path.exists()
 
     @property
     def outcome_path(self) -> Path:
@@ -217,6 +214,7 @@ class Round:
         if not self.closed:
             write_bytes(self.outcome_path, self._outcome(reports).SerializeToString())
             flush_folder(self.folder)
+            self.closed = True
         self.release()
 
     def release(self) -> None:

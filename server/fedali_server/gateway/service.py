@@ -61,14 +61,13 @@ class FederationService:
             if len(request.bundle) not in (0, 32):
                 raise malformed("bundle is no SHA-256")
             visitor.software, visitor.doing = request.software, "waiting"
-            newest = max(self._gateway.rounds.values(), key=lambda each: each.sequence, default=None)
             return federation_pb2.EnrolReply(
                 federation=self._gateway.kit.federation,
                 device=visitor.device.name,
                 bundle=self._gateway.bundle,
                 chunk_bytes=self._limits.chunk,
                 heartbeat_seconds=self._limits.heartbeat,
-                largest_update=0 if newest is None else newest.largest_update,
+                largest_update=self._gateway.largest_update,
             )
 
     async def next_task(
@@ -195,9 +194,9 @@ class FederationService:
             visitor.doing = "uploading"
             try:
                 while upload.received < size:
-                    late = await self._receive(arriving, upload, size, visitor, mine, round_)
-                    if late is not None:
-                        return late
+                    ended = await self._receive(arriving, upload, size, visitor, mine, round_)
+                    if ended is not None:
+                        return ended
             finally:
                 upload.close()
             async with visitor.uploading:
@@ -224,8 +223,8 @@ class FederationService:
                 if mine != visitor.uploads:
                     raise not_now("this device began another upload")
                 known = verdict(round_, visitor.number, "")
-                if known is not None or self._gateway.of_task(round_.key.task) is not round_:
-                    return known or federation_pb2.UploadReply(verdict=LATE, reason="the round was given up")
+                if known is not None:
+                    return known
                 upload.write(data)
         return None
 
@@ -266,25 +265,27 @@ class FederationService:
 
 
 class _Arriving:
-    """Messages of an upload, as long as they come fast enough."""
+    """Messages of an upload, as long as they come fast enough; time in which none is asked for does not count."""
 
     def __init__(self, requests: _Stream, stall: float, least: int) -> None:
         self._requests, self._stall, self._least = requests, stall, least
-        self._clock = asyncio.get_running_loop().time
-        self._until, self._moved = self._clock() + stall, least
+        self._left, self._moved = stall, 0
 
     async def next(self) -> federation_pb2.UploadRequest | None:
         """The next one, or None at the end. Raises ``Refusal`` when less than the least came in time."""
+        clock = asyncio.get_running_loop().time
         waiting: asyncio.Future[Any] = asyncio.ensure_future(anext(self._requests, None))
         try:
             while not waiting.done():
-                await asyncio.wait([waiting], timeout=max(0.0, self._until - self._clock()))
-                if self._clock() >= self._until:
+                began = clock()
+                await asyncio.wait([waiting], timeout=self._left)
+                self._left -= clock() - began
+                if self._left <= 0:
                     if self._moved < self._least:
                         raise too_much(
                             f"fewer than {self._least} bytes in {self._stall:g} seconds: send faster, or later"
                         )
-                    self._until, self._moved = self._clock() + self._stall, 0
+                    self._left, self._moved = self._stall, 0
             part: federation_pb2.UploadRequest | None = waiting.result()
         finally:
             waiting.cancel()
