@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class FederationStub:
-    """Missing associated documentation comment in .proto file."""
+    """Between a device and its site's gateway; docs/wire.md says how calls follow one another.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -72,7 +73,8 @@ class FederationStub:
 
 
 class FederationServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Between a device and its site's gateway; docs/wire.md says how calls follow one another.
+    """
 
     def Enrol(self, request, context):
         """Introduces a device; has to come first on each connection that is new to the device.
@@ -170,7 +172,8 @@ def add_FederationServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Federation:
-    """Missing associated documentation comment in .proto file."""
+    """Between a device and its site's gateway; docs/wire.md says how calls follow one another.
+    """
 
     @staticmethod
     def Enrol(request,

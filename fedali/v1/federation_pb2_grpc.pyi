@@ -49,6 +49,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class FederationStub:
+    """Between a device and its site's gateway; docs/wire.md says how calls follow one another."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -70,6 +72,8 @@ class FederationStub:
 
 @_typing.type_check_only
 class FederationAsyncStub(FederationStub):
+    """Between a device and its site's gateway; docs/wire.md says how calls follow one another."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     Enrol: _aio.UnaryUnaryMultiCallable[_federation_pb2.EnrolRequest, _federation_pb2.EnrolReply]  # type: ignore[assignment]
     """Introduces a device; has to come first on each connection that is new to the device."""
@@ -87,6 +91,8 @@ class FederationAsyncStub(FederationStub):
     """The device is there and at work; tells whether its task still counts."""
 
 class FederationServicer(metaclass=_abc_1.ABCMeta):
+    """Between a device and its site's gateway; docs/wire.md says how calls follow one another."""
+
     @_abc_1.abstractmethod
     def Enrol(
         self,

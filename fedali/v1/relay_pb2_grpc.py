@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class RelayStub:
-    """Missing associated documentation comment in .proto file."""
+    """Between a site's node and its gateway.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -62,7 +63,8 @@ class RelayStub:
 
 
 class RelayServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Between a site's node and its gateway.
+    """
 
     def HasBundle(self, request, context):
         """Whether the gateway holds a bundle.
@@ -136,7 +138,8 @@ def add_RelayServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Relay:
-    """Missing associated documentation comment in .proto file."""
+    """Between a site's node and its gateway.
+    """
 
     @staticmethod
     def HasBundle(request,

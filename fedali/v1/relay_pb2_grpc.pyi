@@ -31,6 +31,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RelayStub:
+    """Between a site's node and its gateway."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -48,6 +50,8 @@ class RelayStub:
 
 @_typing.type_check_only
 class RelayAsyncStub(RelayStub):
+    """Between a site's node and its gateway."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     HasBundle: _aio.UnaryUnaryMultiCallable[_relay_pb2.HasBundleRequest, _relay_pb2.HasBundleReply]  # type: ignore[assignment]
     """Whether the gateway holds a bundle."""
@@ -61,6 +65,8 @@ class RelayAsyncStub(RelayStub):
     """Replaces the list of certificates that are not to be trusted any more, if the list is newer and signed by the federation's key."""
 
 class RelayServicer(metaclass=_abc_1.ABCMeta):
+    """Between a site's node and its gateway."""
+
     @_abc_1.abstractmethod
     def HasBundle(
         self,
