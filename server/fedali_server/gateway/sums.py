@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -59,12 +60,10 @@ class ExactSum:
         total = np.empty(self.limbs.shape[1])
         for where in _blocks(total.size):
             ones, middle, low = self.limbs[:, where].copy()
-            carry = low >> _SHIFT
-            low -= carry << _SHIFT
-            middle += carry
-            carry = middle >> _SHIFT
-            middle -= carry << _SHIFT
-            ones += carry
+            for lower, upper in ((low, middle), (middle, ones)):  # leaves half a unit of the upper at most
+                carry = (lower + (1 << _SHIFT - 1)) >> _SHIFT
+                lower -= carry << _SHIFT
+                upper += carry
             total[where] = ones + (middle * 2.0**-_SHIFT + low * 2.0 ** (-2 * _SHIFT))
         return total
 
@@ -154,7 +153,7 @@ class RoundSums:
         """What ``save`` wrote; ``CheckpointError`` for a file that is damaged."""
         sums = cls()
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 sums.members = {int(number) for number in arrays["members"]}
                 for name in ("theta", "prototypes"):
                     if name in arrays:
@@ -162,7 +161,7 @@ class RoundSums:
                 for number in sums.members:
                     if f"set_{number}" in arrays:
                         sums.sets[number] = float(arrays[f"set_weight_{number}"]), arrays[f"set_{number}"]
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise CheckpointError(f"cannot read {path}: {error}") from None
         return sums
 
