@@ -84,7 +84,9 @@ def _report(done: Provisioned) -> None:
         )
         _kits(done.folder, done.made)
     if done.changed:
-        typer.echo(f"changed {_count(done.changed)}; bring each to its machine again, and restart it:")
+        typer.echo(
+            f"changed {_count(done.changed)}; bring each to its machine again, and restart what runs there:"
+        )
         _kits(done.folder, done.changed)
     if not done.made and not done.changed:
         typer.echo(f"{done.folder} is as the file says")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 import shutil
@@ -13,7 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fedali.cli import _app
 from fedali.kit import read_kit
+from fedali_client.cli import _parser
 from fedali_server.kit_texts import deployed
 from tests.kits import federation, provisioned
 
@@ -60,12 +63,14 @@ def test_systemd_takes_the_unit_and_finds_it_well_confined(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", SERVICES)
-def test_units_write_to_their_state_alone(kind):
+def test_units_write_to_their_state_alone_and_start_again(kind):
+    """A wrong kit stops a server or site for good; a device may be refused because its site has not its new kit yet."""
     found = unit(kind)
     assert found["StateDirectory"] == f"fedali/{kind}/state"
     assert (found["ProtectSystem"], found["NoNewPrivileges"], found["User"]) == ("strict", "yes", "fedali")
     assert "ReadWritePaths" not in found
-    assert found["RestartPreventExitStatus"] == "2"
+    assert found["Restart"] == "on-failure"
+    assert ("RestartPreventExitStatus" in found) == (kind != "device")
 
 
 @pytest.mark.parametrize("kind", SERVICES)
@@ -141,6 +146,47 @@ def test_compose_files_find_their_variables_in_the_kit(made, kind):
     if kind == "server":
         assert service["ports"] == ["9092:9092", "127.0.0.1:9093:9093"]
         assert (kit.listen, kit.operators_listen) == ("127.0.0.1:9092", "127.0.0.1:9093")
+
+
+def spoken(text: str) -> list[list[str]]:
+    """The command lines in a document, without comments."""
+    lines = re.findall(r"^(?: {2})?(fedali(?:-client)? [a-z].*)$", text, re.MULTILINE)
+    return [shlex.split(line.partition(">")[0], comments=True) for line in lines]
+
+
+def subcommand(name: str) -> argparse.ArgumentParser:
+    choices = [each.choices for each in _parser()._actions if isinstance(each, argparse._SubParsersAction)]
+    return choices[0][name]
+
+
+@pytest.mark.parametrize(
+    "source", ["deploy.md", *KITS.values(), "operator", *(f"fedali-{kind}.service" for kind in SERVICES)]
+)
+def test_every_command_that_is_spoken_of_is_there_with_its_options(made, source):
+    if source == "deploy.md":
+        lines = spoken((ROOT / "docs" / source).read_text())
+    elif source.endswith(".service"):
+        program, *words = command(source[7:-8])
+        lines = [[Path(program).name, *words]]
+    else:
+        lines = spoken((made / source / "README.txt").read_text())
+    assert lines
+    for program, *words in lines:
+        if program == "fedali":
+            here, left = _app(), words
+            while left and left[0] in getattr(here, "commands", {}):
+                here, left = here.commands[left[0]], left[1:]
+            assert not hasattr(here, "commands"), words
+            options = {name for each in here.params for name in each.opts}
+        else:
+            options = set(subcommand(words[0])._option_string_actions)
+        assert {word for word in words if word.startswith("-")} <= options, words
+
+
+def test_tests_that_documents_name_are_there():
+    named = re.findall(r"`(tests/[^`]+)`", (ROOT / "docs/threat-model.md").read_text())
+    assert len(named) > 10
+    assert [path for path in named if not (ROOT / path).exists()] == []
 
 
 @pytest.mark.parametrize(
