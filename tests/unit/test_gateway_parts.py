@@ -6,14 +6,13 @@ import json
 import subprocess
 import sys
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedali.errors import CheckpointError, DataError, FedaliError, WireError
+from fedali.errors import CheckpointError, DataError, WireError
 from fedali.methods import Layouts, SharedState, Trained, build_method
 from fedali.v1 import relay_pb2
 from fedali_server.gateway.elapsed import Stopwatch, boot_id
@@ -138,11 +137,29 @@ def test_a_journal_that_is_damaged_within_says_where(tmp_path):
         Journal(path)
 
 
-def test_a_journal_on_a_full_disk_stays_whole():
-    journal = Journal(Path("/dev/full"))
-    with pytest.raises(FedaliError, match="disk is full"):
-        journal.note({"n": 1})
-    journal.close()
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from fedali.errors import FedaliError
+from fedali_server.gateway.journal import Journal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+journal = Journal(Path(sys.argv[1]))
+journal.commit({"n": 1})
+resource.setrlimit(resource.RLIMIT_FSIZE, (12, resource.RLIM_INFINITY))
+try:
+    journal.commit({"n": 2})
+except FedaliError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+journal.commit({"n": 3})
+"""
+
+
+def test_a_line_that_finds_no_room_leaves_the_journal_whole(tmp_path):
+    path = tmp_path / "j"
+    said = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True, check=True)
+    assert said.stdout.startswith(f"cannot write {path}")
+    assert path.read_bytes() == b'{"n":1}\n{"n":3}\n'
 
 
 def test_a_stopwatch_goes_on_where_another_process_began_it():
