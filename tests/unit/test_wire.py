@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import struct
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,6 +37,7 @@ from fedali.wire import (
 
 TASK = task_id("first", 1, pb.TASK_KIND_TRAIN)
 BUNDLE = bytes(range(32))
+DOCUMENT = Path(__file__).parents[2] / "docs/wire.md"
 SIZES = (600, 40)
 LARGE = float(np.float32(3.0e38))
 
@@ -312,6 +315,8 @@ def test_a_fixed_update_has_these_bytes():
     prototypes = "320d" + "0803" + "1001" + "1a017f" + "2204" + struct.pack("<f", 0.25 / 127).hex()
     metrics = "3a15" + "0a0a" + b"validation".hex() + "11" + struct.pack("<d", 0.5).hex()
     assert data.hex() == head + theta + prototypes + metrics
+    shown = re.findall(r"^((?:[0-9a-f]+ )+) +\w", DOCUMENT.read_text(), re.MULTILINE)
+    assert "".join(shown).replace(" ", "") == data.hex()
 
 
 @pytest.mark.parametrize(
