@@ -17,6 +17,7 @@ import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from fedali import wire
 from fedali.aggregation import WeightedSum
 from fedali.errors import FedaliError
 from fedali.methods import Contribution, SharedState
@@ -25,12 +26,6 @@ from fedali_server import relay_records
 from fedali_server.client_app import make_client_app
 from fedali_server.contract import ClientMetrics, RoundSettings, SiteReply
 
-_OPTIONS = [
-    ("grpc.max_receive_message_length", -1),  # our own gateway: as large as its sums are
-    ("grpc.max_send_message_length", -1),
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 500),
-]
 _PAUSE = 0.1  # seconds between attempts
 
 
@@ -47,7 +42,7 @@ class Gateway:
 
     def __init__(self, socket: Path, *, patience: float = 60.0) -> None:
         self.socket, self.patience = socket, patience
-        self._channel = grpc.insecure_channel(f"unix:{socket}", _OPTIONS)
+        self._channel = grpc.insecure_channel(f"unix:{socket}", wire.relay_options())
         self._stub = relay_pb2_grpc.RelayStub(self._channel)
 
     def close(self) -> None:

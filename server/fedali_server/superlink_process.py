@@ -10,6 +10,7 @@ What it takes from inside Flower 1.41 is imported in this file alone; ``tests/e2
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import sys
 
@@ -21,6 +22,7 @@ READY = "SuperLink is ready"
 def main() -> None:
     """Serve until SIGTERM."""
     descriptor, database = int(sys.argv[1]), sys.argv[2]
+    os.umask(0o077)  # the database holds models
     quiet_flower()
     import uvicorn
     from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
@@ -59,7 +61,8 @@ def main() -> None:
         isolation="process",
         runtime_dependency_install=False,
     )
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    for name in ("flwr", "uvicorn"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # importing Flower has turned its log on
     options = uvicorn.Config(
         create_app(config, SuperLinkLifespan),
         fd=descriptor,
