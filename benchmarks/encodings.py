@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import encodings_report
+from fedali.errors import DataError
 from fedali.files import write_text
 from fedali.methods import Contribution, SharedState, Trained
 from fedali.methods.base import shared_indices
@@ -174,7 +176,12 @@ def main() -> None:
         scenario = load_scenario(
             name, [f"methods={method}", "training.keep_models=none", "evaluation.transductive=false"]
         )
-        run = measure(scenario, variant, seed)
+        try:
+            run = measure(scenario, variant, seed)
+        except DataError as error:
+            sys.exit(
+                f"{error}\nwhat is measured so far is kept: go on with --resume, or choose --scenarios digits"
+            )
         print(
             f"{name} {method} seed {seed} {variant.name}: personalisation {run['personalisation']:.4f}, "
             f"global {run['global']:.4f}, {run['sent']:.0f} bytes, {run['seconds']:.0f} s",
