@@ -36,8 +36,10 @@ def refusal(error: httpx.HTTPError, link: Link) -> FedaliError:
         except (ValueError, KeyError, TypeError):
             why = f"HTTP status {error.response.status_code}"
         return FedaliError(f"the SuperLink at {link.address} refused: {why}")
-    kind = FedaliError if is_distrust(error) else LinkLostError
-    return kind(f"no SuperLink answers at {link.address}: {str(error) or type(error).__name__}")
+    kind, why = FedaliError if is_distrust(error) else LinkLostError, str(error) or type(error).__name__
+    if isinstance(error, (httpx.RemoteProtocolError, httpx.ReadError)) and not link.insecure:
+        why += " It hangs up on strangers: the port for operators needs an operator's certificate"
+    return kind(f"no SuperLink answers at {link.address}: {why}")
 
 
 def is_away(error: httpx.HTTPError) -> bool:

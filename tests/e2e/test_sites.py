@@ -1,0 +1,471 @@
+"""Server and site as real processes over TLS: who gets in, and what survives kills.
+
+Also the tripwire for what ``fedali_server`` takes from inside Flower: ``node``, ``superlink``, ``superlink_process`` and
+``local_superlink``. There are no devices here; ``tests/e2e/test_federation.py`` has them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import signal
+import ssl
+import stat
+import subprocess
+import sys
+import threading
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from flwr.app import Message
+from flwr.proto.control_pb2 import StartRunRequest
+
+from fedali import keys
+from fedali.bundle import write_bundle
+from fedali.errors import FedaliError
+from fedali.kit import DeviceKit, OperatorKit, ServerKit, SiteKit, read_kit_as
+from fedali.methods import SharedState
+from fedali_server import records, relay_records, superlink
+from fedali_server.contract import RoundSettings
+from fedali_server.federation_file import FederationConfig
+from fedali_server.link import Link
+from fedali_server.provision import provision
+from fedali_server.relay import Gateway
+from fedali_server.superlink import LOST, list_sites, running
+from tests import small_bundles
+from tests.gateways import free_port
+
+ANSWER = 60.0  # seconds: an answer that takes as long is a failure, on any machine
+QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "PYTHONUNBUFFERED": "1"}
+BIN = Path(sys.executable).parent
+PROTOBUF = {"content-type": "application/x-protobuf", "accept": "application/x-protobuf"}
+
+
+class Process:
+    """A process, and the lines that it says."""
+
+    def __init__(self, *words, folder, extra=None):
+        self.process = subprocess.Popen(
+            list(map(str, words)),
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **QUIET, **(extra or {})},
+        )
+        self.lines, self._told = [], threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        with self.process.stdout as stream:
+            for line in stream:
+                with self._told:
+                    self.lines.append(line)
+                    self._told.notify_all()
+        with self._told:
+            self.lines.append("")
+            self._told.notify_all()
+
+    def wait_for(self, words, times=1):
+        """Wait until it has said a line with ``words`` so many times."""
+
+        def there():
+            return sum(words in line for line in self.lines) >= times or self.lines[-1:] == [""]
+
+        with self._told:
+            assert self._told.wait_for(there, ANSWER), self.said
+        assert sum(words in line for line in self.lines) >= times, self.said
+        return self
+
+    @property
+    def said(self):
+        return "".join(self.lines)
+
+    def kill(self, number=signal.SIGKILL):
+        """A signal, and what it ends with."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(ANSWER)
+        self._reader.join(ANSWER)
+        return code
+
+    def child(self, module):
+        """The process id of its child that runs a module."""
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+                words = (path / "cmdline").read_bytes().split(b"\0")
+            except (OSError, ValueError, IndexError):
+                continue
+            if parent == self.process.pid and module.encode() in words:
+                return int(path.name)
+        return None
+
+
+class Place:
+    """A provisioned federation of three sites; its server and its first site run."""
+
+    def __init__(self, folder):
+        self.folder, self.processes = folder, []
+        addresses = [f"127.0.0.1:{free_port()}" for _ in range(5)]
+        listen, operators = addresses[:2]
+        self.config = {
+            "name": "wards",
+            "server": {
+                **{"address": listen, "listen": listen},
+                **{"operators_address": operators, "operators_listen": operators},
+            },
+            "sites": [
+                {"name": f"site-{name}", "address": address, "devices": [f"{name}-0", f"{name}-1"]}
+                for name, address in zip("abc", addresses[2:], strict=True)
+            ],
+        }
+        self.provision()
+        self.operator = read_kit_as(self.kit("operator"), OperatorKit)
+        self.server_kit = read_kit_as(self.kit("server"), ServerKit)
+        self.link = Link.of_operator(self.operator)
+        self.bundle = self.make_bundle()
+
+    def provision(self):
+        provision(FederationConfig.model_validate(self.config), self.folder / "kits")
+
+    def make_bundle(self):
+        path = self.folder / "model.fedali"
+        signer = keys.load_private(self.operator.signing_key)
+        write_bundle(path, small_bundles.fields(), small_bundles.parts(), signer)
+        return path.read_bytes()
+
+    def kit(self, name):
+        return self.folder / "kits" / name
+
+    def start(self, *words, **options):
+        process = Process(*words, folder=self.folder, **options)
+        self.processes.append(process)
+        return process
+
+    def start_server(self):
+        self.server = self.start(BIN / "fedali", "server", "start", self.kit("server"))
+        return self.server.wait_for("is ready: sites at")
+
+    def start_site(self, name="site-a", **options):
+        return self.start(BIN / "fedali", "site", "start", self.kit(name), **options)
+
+    def end(self):
+        for process in reversed(self.processes):
+            process.kill(signal.SIGTERM)
+
+    def config_of_run(self, name, seconds=600.0):
+        plain = {"run": name, "bundle": hashlib.sha256(self.bundle).hexdigest(), "epochs": 1, "seed": 7}
+        return {
+            **plain,
+            "encoding": 1,
+            **{"seconds": seconds, "quorum": 1.0, "grace_seconds": 0.0, "largest_norm": 0.0},
+        }
+
+    def nodes(self, grid, name):
+        """The number of the node of a site."""
+        (number,) = [node.node_id for node in grid.get_nodes() if node.name == name]
+        return number
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = Place(tmp_path_factory.mktemp("sites"))
+    try:
+        place.start_server()
+        place.site = place.start_site().wait_for("has joined")
+        yield place
+    finally:
+        place.end()
+
+
+def hello(grid, node):
+    """What a site says when it is asked; its messages are repeated where Flower lost them."""
+    (reply,) = ask(grid, relay_records.ask_hello, node)
+    return relay_records.read_hello(reply)
+
+
+def ask(grid, question, node, *words):
+    while True:
+        replies = grid.send_and_receive([question(node, *words)], timeout=ANSWER)
+        assert replies, "no answer"
+        if not (replies[0].has_error() and replies[0].error.code in LOST):
+            assert not replies[0].has_error(), replies[0].error.reason
+            return replies
+
+
+def train(node, size=(78, 10)):
+    shared = SharedState(*(np.zeros(n, np.float32) for n in size))
+    content = records.instructions(RoundSettings(1, influence=0.2), records.from_shared(shared))
+    return Message(content, node, "train")
+
+
+def test_a_round_goes_to_the_gateway_and_back(place):
+    with running(place.link, place.config_of_run("short", seconds=0.5)) as grid:
+        node = place.nodes(grid, "site-a")
+        assert [device.device for device in hello(grid, node).devices] == ["a-0", "a-1"]
+        (reply,) = grid.send_and_receive([train(node)], timeout=ANSWER)
+        assert "bundle" in reply.error.reason  # the gateway's reason comes through
+        sha256 = hashlib.sha256(place.bundle).digest()
+        (answer,) = ask(grid, relay_records.ask_has_bundle, node, sha256)
+        assert not relay_records.read_has_bundle(answer)
+        ask(grid, relay_records.ask_put_bundle, node, place.bundle)
+        (answer,) = ask(grid, relay_records.ask_has_bundle, node, sha256)
+        assert relay_records.read_has_bundle(answer)
+        (reply,) = ask(grid, train, node)
+        states = [report["state"] for report in records.read_reports(reply.content)]
+        assert states == ["offline", "offline"]
+
+
+def test_operators_see_the_sites(place):
+    found = {site.name: site.online for site in list_sites(place.link, place.operator.node_keys)}
+    assert found == {"site-a": True, "site-b": False, "site-c": False}
+
+
+def test_without_an_operators_identity_nobody_submits_a_run(place):
+    kit, config = place.operator, place.config_of_run("stranger")
+    device, site = (
+        read_kit_as(place.kit("a-0"), DeviceKit),
+        read_kit_as(place.kit("site-a"), SiteKit),
+    )
+    for link in (
+        Link(kit.server, kit.authority),  # no certificate
+        Link(kit.server, kit.authority, device.certificate, device.key),  # a device's
+        Link(kit.server, kit.authority, site.certificate, site.key),  # a gateway's
+    ):
+        with (
+            pytest.raises(FedaliError, match=r"no SuperLink answers at .*certificate"),
+            running(link, config),
+        ):
+            pass
+    for link in (  # the sites' door has no such paths, for operators neither
+        Link(place.server_kit.listen, kit.authority),
+        Link(place.server_kit.listen, kit.authority, kit.certificate, kit.key),
+    ):
+        with pytest.raises(FedaliError, match="refused: HTTP status 404"), running(link, config):
+            pass
+
+
+def door(place, address):
+    """A client of a door with the operator's certificate."""
+    context = ssl.create_default_context(cafile=str(place.operator.authority))
+    context.load_cert_chain(place.operator.certificate, place.operator.key)
+    return httpx.Client(base_url=f"https://{address}", verify=context, headers=PROTOBUF, timeout=ANSWER)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/", "/docs", "/openapi.json", "/v1/fleet/register-node", "/v1/fleet/unregister-node"),
+        *("/v1/control/start-run", "/v1/runtime/acquire-task", "/v1/control/register-node"),
+        *(
+            "/v1/fleet/pull-messages/../../control/start-run",
+            "/v1/fleet//pull-messages",
+            "/v1/fleet%2fregister-node",
+        ),
+    ],
+)
+def test_the_sites_door_has_what_a_node_needs_and_nothing_else(place, path):
+    with door(place, place.server_kit.listen) as client:
+        assert client.post(path, content=b"").status_code == 404
+        assert client.get("/v1/fleet/pull-messages").status_code == 405
+
+
+def test_the_operators_door_registers_no_nodes(place):
+    with door(place, place.operator.server) as client:
+        for path in ("/v1/control/register-node", "/v1/fleet/pull-messages", "/v1/control/create-federation"):
+            assert client.post(path, content=b"").status_code == 404
+
+
+def fab(**files):
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name.replace("__", "."), text)
+    return buffer.getvalue()
+
+
+def test_a_run_that_brings_code_is_refused(place):
+    bundle = superlink._bundle(place.config_of_run("code"))
+    text = zipfile.ZipFile(BytesIO(bundle)).read("pyproject.toml").decode()
+    requests = [StartRunRequest(app_spec="@flwrlabs/demo"), StartRunRequest()]
+    for content in (fab(pyproject__toml=text, evil__py="import os"), b"garbage", b""):
+        requests.append(StartRunRequest())
+        requests[-1].fab.content = content
+        requests[-1].fab.hash_str = hashlib.sha256(content).hexdigest()
+    with door(place, place.operator.server) as client:
+        for request in requests:
+            reply = client.post("/v1/control/start-run", content=request.SerializeToString())
+            assert reply.status_code == 403
+            assert "must not bring code" in reply.json()["detail"]
+
+
+def test_what_is_too_large_is_cut_off(place):
+    with door(place, place.server_kit.listen) as client:
+        parts = (bytes(1 << 20) for _ in range(100))
+        try:
+            status = client.post("/v1/fleet/push-object", content=parts).status_code
+        except httpx.TransportError:  # the server hung up while we were at it
+            status = 413
+        assert status == 413
+
+
+def test_nobody_else_on_the_machine_reaches_the_superlink(place):
+    state = place.kit("server") / "state"
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+    server, child = place.server.process.pid, place.server.child("fedali_server.superlink_process")
+    ports = {place.server_kit.listen.rpartition(":")[2], place.server_kit.operators_listen.rpartition(":")[2]}
+    assert listening(server) == ports
+    assert listening(child) == set()
+
+
+def listening(process):
+    """The TCP ports that a process listens on."""
+    inodes = set()
+    for path in Path(f"/proc/{process}/fd").iterdir():
+        inodes |= set(re.findall(r"socket:\[(\d+)\]", str(path.readlink())))
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{process}/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and words[9] in inodes:
+                found.add(str(int(words[1].rpartition(":")[2], 16)))
+    return found
+
+
+def test_a_site_whose_key_is_not_registered_does_not_join(place):
+    place.start_site("site-c").wait_for("has joined").kill(signal.SIGTERM)
+    key = place.kit("site-c") / "node.key"
+    kept = key.read_bytes()
+    key.unlink()
+    subprocess.run(["ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "", "-f", key], check=True)
+    stranger = place.start_site("site-c").wait_for("not connected, trying again")
+    assert "refused" in stranger.said
+    key.write_bytes(kept)
+    assert stranger.kill(signal.SIGTERM) == 0
+    assert "has joined" not in stranger.said
+
+
+def test_a_site_that_is_killed_comes_back_at_once_and_answers(place):
+    with running(place.link, place.config_of_run("killed", seconds=2.0)) as grid:
+        node = place.nodes(grid, "site-a")
+        ask(grid, relay_records.ask_put_bundle, node, place.bundle)
+        before = grid.joined[node]
+        (name,) = grid.push_messages([train(node)])
+        gateway = place.site.child("fedali_server.gateway")
+        place.site.kill()
+        wait_for(lambda: not Path(f"/proc/{gateway}").exists())  # it does not outlive its site
+        place.site = place.start_site().wait_for("has joined")
+        assert place.nodes(grid, "site-a") == node
+        assert grid.joined[node] > before  # by which a server knows that it has to ask again
+        (reply,) = ask(grid, train, node)
+        assert [report["state"] for report in records.read_reports(reply.content)] == ["offline", "offline"]
+        grid.pull_messages([name])
+
+
+def wait_for(what):
+    """Wait until something is so that nobody tells of."""
+    turns = threading.Event()
+    for _ in range(int(ANSWER * 50)):
+        if what():
+            return
+        turns.wait(0.02)
+    raise AssertionError("it did not happen")
+
+
+def test_a_gateway_that_is_killed_is_started_again(place):
+    with running(place.link, place.config_of_run("gateway")) as grid:
+        node = place.nodes(grid, "site-a")
+        told = place.site.said.count("gateway listening")
+        os.kill(place.site.child("fedali_server.gateway"), signal.SIGKILL)
+        assert hello(grid, node).site == "site-a"  # the relay waits for it
+        place.site.wait_for("gateway listening", told + 1)
+
+
+def test_a_run_outlives_a_superlink_that_is_killed_under_it(place):
+    with running(place.link, place.config_of_run("outlives", seconds=3.0)) as grid:
+        node = place.nodes(grid, "site-a")
+        ask(grid, relay_records.ask_put_bundle, node, place.bundle)
+        (name,) = grid.push_messages([train(node)])
+        wait_for(lambda: open_round(place) == "outlives")
+        os.kill(place.server.child("fedali_server.superlink_process"), signal.SIGKILL)
+        found = []
+        wait_for(lambda: found.extend(grid.pull_messages([name])) or found)
+        states = [report["state"] for report in records.read_reports(found[0].content)]
+        assert states == ["offline", "offline"]
+        assert hello(grid, node).site == "site-a"
+    place.server.wait_for("process='the SuperLink'")
+
+
+def open_round(place):
+    gateway = Gateway(place.kit("site-a") / "state" / "relay.sock")
+    try:
+        return gateway.status().run
+    finally:
+        gateway.close()
+
+
+def test_a_run_outlives_a_server_that_is_killed_under_it(place):
+    with running(place.link, place.config_of_run("server")) as grid:
+        node = place.nodes(grid, "site-a")
+        joined = place.site.said.count("has joined")
+        place.server.kill()
+        place.start_server()
+        place.site.wait_for("has joined", joined + 1)
+        assert hello(grid, node).site == "site-a"
+
+
+def test_a_revoked_site_is_thrown_out_and_a_new_one_let_in(place):
+    site = place.start_site("site-c").wait_for("has joined")
+    kit = place.kit("server")
+    shutil.copytree(kit, place.folder / "before", ignore=shutil.ignore_patterns("state"))
+    subprocess.run(
+        [BIN / "fedali", "revoke", "site-c", "--kits", place.folder / "kits"], check=True, capture_output=True
+    )
+    place.server.wait_for("site unregistered")
+    site.wait_for("refused")
+    assert site.kill(signal.SIGTERM) == 0
+    place.config["sites"].append(
+        {"name": "site-d", "address": f"127.0.0.1:{free_port()}", "devices": ["d-0"]}
+    )
+    place.config["sites"] = [site for site in place.config["sites"] if site["name"] != "site-c"]
+    place.provision()
+    place.start_site("site-d").wait_for("has joined").kill(signal.SIGTERM)
+
+
+def test_flowers_own_supernode_answers_with_the_relay(place):
+    kit = read_kit_as(place.kit("site-b"), SiteKit)
+    gateway = place.start(sys.executable, "-m", "fedali_server.gateway", kit.folder)
+    gateway.wait_for("gateway listening")
+    socket = kit.folder / "state" / "relay.sock"
+    node = place.start(
+        BIN / "flower-supernode",
+        *("--superlink", kit.superlink, "--root-certificates", kit.superlink_authority),
+        *("--auth-supernode-private-key", kit.node_key, "--host", "127.0.0.1", "--port", free_port()),
+        *("--node-config", f'socket="{socket}"'),
+        extra={"FLWR_HOME": str(place.folder / "flwr"), "PATH": f"{BIN}:{os.environ['PATH']}"},
+    )
+    with running(place.link, place.config_of_run("stock")) as grid:
+        wait_for(lambda: any(found.name == "site-b" for found in grid.get_nodes()) or node.process.poll())
+        assert node.process.poll() is None, node.said
+        assert hello(grid, place.nodes(grid, "site-b")).site == "site-b"
+
+
+def test_all_leave_in_good_order(place):
+    found = {site.name: site.online for site in list_sites(place.link, place.operator.node_keys)}
+    assert found["site-a"]
+    assert place.site.kill(signal.SIGTERM) == 0
+    assert "site site-a has left" in place.site.said
+    found = {site.name: site.online for site in list_sites(place.link, place.operator.node_keys)}
+    assert not found["site-a"]
+    assert place.server.kill(signal.SIGTERM) == 0
+    assert place.server.said.rstrip().endswith("server of wards has ended")
+    for process in (place.site, place.server):
+        assert "Traceback" not in process.said
