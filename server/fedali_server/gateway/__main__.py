@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import dataclasses
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,6 @@ import structlog
 from fedali.errors import FedaliError, SettingsError, did_you_mean
 from fedali.kit import SiteKit, read_kit_as
 from fedali_server.gateway.limits import Limits
-from fedali_server.gateway.server import serve
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -30,7 +30,9 @@ def main(words: Sequence[str] | None = None) -> int:
         "--limit", action="append", default=[], metavar="NAME=NUMBER", help="a limit other than the usual"
     )
     options = parser.parse_args(words)
-    _log()
+    _prepare()
+    from fedali_server.gateway.server import serve  # gRPC reads its settings when it is loaded
+
     try:
         kit = read_kit_as(options.kit, SiteKit)
         state: Path = (options.state or kit.folder / "state").absolute()
@@ -58,8 +60,11 @@ def _limits(words: Sequence[str]) -> Limits:
     return dataclasses.replace(Limits(), **changes)  # type: ignore[arg-type]
 
 
-def _log() -> None:
-    """One line of JSON an event, to stderr."""
+def _prepare() -> None:
+    """Logs are lines of JSON on stderr; libraries are quiet, and load nothing that is not needed."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it has a line for each scanner that passes
+    for backend in ("PYTORCH", "JAX", "CUPY", "TENSORFLOW"):
+        os.environ.setdefault(f"POT_BACKEND_DISABLE_{backend}", "1")  # hundreds of megabytes
     logging.getLogger("grpc").addHandler(logging.NullHandler())
     structlog.configure(
         processors=[

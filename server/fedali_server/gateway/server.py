@@ -35,7 +35,7 @@ async def serve(kit: SiteKit, state: Path, socket: Path, limits: Limits) -> None
     with _alone(state):
         gateway = Gateway(kit, state, limits)
         await gateway.start()
-        devices, relay = _devices(gateway), _relay(gateway, socket)
+        relay, devices = _relay(gateway, socket), _devices(gateway)
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
