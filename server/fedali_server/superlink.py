@@ -15,10 +15,7 @@ real SuperLink.
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -58,6 +55,7 @@ from flwr.superlink.grid import HttpGrid
 from fedali.errors import FedaliError
 from fedali.kit import Site
 from fedali_server.connection import LinkLostError, beating, client_of, is_away, refusal
+from fedali_server.empty_bundle import empty_bundle
 from fedali_server.link import Link
 from fedali_server.node_keys import read_node_key
 
@@ -270,7 +268,7 @@ def _start(link: Link, config: UserConfig) -> tuple[int, str]:
     retry.seconds = _FIRST_PATIENCE
     with _control(link, retry) as control:
         _stop_former(control, config)
-        bundle = _bundle(config)
+        bundle = empty_bundle(config)
         fab = Fab(hash_str=hashlib.sha256(bundle).hexdigest(), content=bundle)
         run = control.StartRun(StartRunRequest(fab=fab, override_config=user_config_to_proto(config))).run_id
     versions = [RuntimeVersionHttpInterceptor(component_name="SuperExec")]
@@ -291,24 +289,3 @@ def _stop_former(control: ControlHttpClient, config: UserConfig) -> None:
     for run in control.ListRuns(ListRunsRequest()).run_dict.values():
         if run.status.status != Status.FINISHED and user_config_from_proto(run.override_config) == config:
             control.StopRun(StopRunRequest(run_id=run.run_id))
-
-
-def _bundle(config: UserConfig) -> bytes:
-    """Flower's app bundle without an app: what has to be in it for a run to be accepted, the same bytes each time."""
-    empty = {str: '""', bool: "false", int: "0", float: "0.0"}
-    lines = [
-        "[project]",
-        'name = "fedali"',
-        'version = "1.0.0"',
-        "[tool.flwr.app]",
-        'publisher = "fedali"',
-        "[tool.flwr.app.components]",
-        'serverapp = "installed:app"',
-        'clientapp = "fedali_server.relay_app:app"',  # for Flower's SuperNode; our own nodes know their app
-        "[tool.flwr.app.config]",
-        *(f"{json.dumps(key)} = {empty[type(value)]}" for key, value in config.items()),
-    ]
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(zipfile.ZipInfo("pyproject.toml"), "\n".join(lines) + "\n")
-    return buffer.getvalue()

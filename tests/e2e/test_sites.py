@@ -24,15 +24,17 @@ import httpx
 import numpy as np
 import pytest
 from flwr.app import Message
+from flwr.common.serde import user_config_to_proto
 from flwr.proto.control_pb2 import StartRunRequest
 
 from fedali import keys
 from fedali.bundle import write_bundle
 from fedali.errors import FedaliError
-from fedali.kit import DeviceKit, OperatorKit, ServerKit, SiteKit, read_kit_as
+from fedali.kit import OperatorKit, ServerKit, SiteKit, read_kit_as
 from fedali.methods import SharedState
-from fedali_server import records, relay_records, superlink
+from fedali_server import records, relay_records
 from fedali_server.contract import RoundSettings
+from fedali_server.empty_bundle import empty_bundle
 from fedali_server.federation_file import FederationConfig
 from fedali_server.link import Link
 from fedali_server.provision import provision
@@ -231,20 +233,11 @@ def test_operators_see_the_sites(place):
 
 def test_without_an_operators_identity_nobody_submits_a_run(place):
     kit, config = place.operator, place.config_of_run("stranger")
-    device, site = (
-        read_kit_as(place.kit("a-0"), DeviceKit),
-        read_kit_as(place.kit("site-a"), SiteKit),
-    )
-    for link in (
-        Link(kit.server, kit.authority),  # no certificate
-        Link(kit.server, kit.authority, device.certificate, device.key),  # a device's
-        Link(kit.server, kit.authority, site.certificate, site.key),  # a gateway's
+    with (
+        pytest.raises(FedaliError, match=r"no SuperLink answers at .*needs an operator's certificate"),
+        running(Link(kit.server, kit.authority), config),
     ):
-        with (
-            pytest.raises(FedaliError, match=r"no SuperLink answers at .*certificate"),
-            running(link, config),
-        ):
-            pass
+        pass
     for link in (  # the sites' door has no such paths, for operators neither
         Link(place.server_kit.listen, kit.authority),
         Link(place.server_kit.listen, kit.authority, kit.certificate, kit.key),
@@ -253,10 +246,21 @@ def test_without_an_operators_identity_nobody_submits_a_run(place):
             pass
 
 
-def door(place, address):
-    """A client of a door with the operator's certificate."""
+@pytest.mark.parametrize("name", ["a-0", "site-a", "server"])
+def test_no_other_certificate_of_the_federation_is_an_operators(place, name):
+    files = {"a-0": "device", "site-a": "gateway", "server": "server"}[name]
+    with (
+        door(place, place.operator.server, place.kit(name) / f"{files}.pem") as client,
+        pytest.raises(httpx.TransportError),
+    ):
+        client.post("/v1/control/list-runs", content=b"")
+
+
+def door(place, address, certificate=None):
+    """A client of a door, with the operator's certificate or another."""
+    certificate = certificate or place.operator.certificate
     context = ssl.create_default_context(cafile=str(place.operator.authority))
-    context.load_cert_chain(place.operator.certificate, place.operator.key)
+    context.load_cert_chain(certificate, certificate.with_suffix(".key"))
     return httpx.Client(base_url=f"https://{address}", verify=context, headers=PROTOBUF, timeout=ANSWER)
 
 
@@ -284,24 +288,21 @@ def test_the_operators_door_registers_no_nodes(place):
             assert client.post(path, content=b"").status_code == 404
 
 
-def fab(**files):
-    buffer = BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, text in files.items():
-            archive.writestr(name.replace("__", "."), text)
-    return buffer.getvalue()
-
-
 def test_a_run_that_brings_code_is_refused(place):
-    bundle = superlink._bundle(place.config_of_run("code"))
-    text = zipfile.ZipFile(BytesIO(bundle)).read("pyproject.toml").decode()
-    requests = [StartRunRequest(app_spec="@flwrlabs/demo"), StartRunRequest()]
-    for content in (fab(pyproject__toml=text, evil__py="import os"), b"garbage", b""):
-        requests.append(StartRunRequest())
-        requests[-1].fab.content = content
-        requests[-1].fab.hash_str = hashlib.sha256(content).hexdigest()
+    config = place.config_of_run("code")
+    bundle = empty_bundle(config)
+    buffer = BytesIO(bundle)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr("evil.py", "import os")
+    text = bundle.replace(b"fedali_server.relay_app:app", b"elsewhere_and_e.vil_app:app")
+    assert text != bundle
     with door(place, place.operator.server) as client:
-        for request in requests:
+        for content, spec in (
+            *((buffer.getvalue(), ""), (text, ""), (b"garbage", ""), (b"", "")),
+            *((bundle, "@somebody/app"), (b"", "@somebody/app")),
+        ):
+            request = StartRunRequest(app_spec=spec, override_config=user_config_to_proto(config))
+            request.fab.content, request.fab.hash_str = content, hashlib.sha256(content).hexdigest()
             reply = client.post("/v1/control/start-run", content=request.SerializeToString())
             assert reply.status_code == 403
             assert "must not bring code" in reply.json()["detail"]
