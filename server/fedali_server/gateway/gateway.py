@@ -58,7 +58,9 @@ class Gateway:
         self.roster = Roster(kit.devices, trusted, kit.revoked, state / "revoked.json")
         self.bundles = Bundles(state / "bundles", trusted)
         self.visitors = {device.number: Visitor(device, limits) for device in kit.devices}
-        self._shelf = Shelf(state / "rounds", self.bundles, frozenset(self.visitors), limits.fold_every)
+        self._shelf = Shelf(
+            state / "rounds", self.bundles, {d.number: d.name for d in kit.devices}, limits.fold_every
+        )
         self.rounds: dict[RoundKey, Round] = {}
         self.stopping = False
         self._worker = ThreadPoolExecutor(1, "fedali-gateway")
@@ -231,23 +233,27 @@ class Gateway:
 
     def _awaited(self, round_: Round) -> bool:
         """Whether some device may still answer."""
-        return any(not self.roster.revoked(self.visitors[number].device) for number in round_.waiting)
+        there = (self.visitors.get(number) for number in round_.waiting)
+        return any(visitor is not None and not self.roster.revoked(visitor.device) for visitor in there)
 
     def _reports(self, round_: Round) -> Iterable[relay_pb2.DeviceReport]:
-        return [self._report(round_, self.visitors[number]) for number in sorted(round_.due)]
+        return [self._report(round_, number, name) for number, name in round_.due.items()]
 
-    def _report(self, round_: Round, visitor: Visitor) -> relay_pb2.DeviceReport:
-        number, answer = visitor.number, round_.answers.get(visitor.number)
-        report = relay_pb2.DeviceReport(device=visitor.device.name, number=number)
+    def _report(self, round_: Round, number: int, name: str) -> relay_pb2.DeviceReport:
+        visitor, answer = self.visitors.get(number), round_.answers.get(number)
+        report = relay_pb2.DeviceReport(device=name, number=number)
         if answer is not None:
-            for name in ("state", "reason", "seconds", "sent", "received", "samples"):
-                setattr(report, name, getattr(answer, name))
+            for field in ("state", "reason", "seconds", "sent", "received", "samples"):
+                setattr(report, field, getattr(answer, field))
             report.metrics.update(answer.metrics)
             return report
-        report.sent, report.received = visitor.sent, visitor.received
+        if visitor is not None:
+            report.sent, report.received = visitor.sent, visitor.received
         if number in round_.given:
             report.seconds = round_.watch.elapsed() - round_.given[number]
-        if self.roster.revoked(visitor.device):
+        if visitor is None:
+            report.state, report.reason = "refused", "it is no device of this site any more"
+        elif self.roster.revoked(visitor.device):
             report.state, report.reason = "refused", "its certificate is revoked"
         elif number in round_.given or visitor.seen_in_round:
             report.state, report.reason = "late", "did not answer in time"

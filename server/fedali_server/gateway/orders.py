@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,9 +102,9 @@ def shared_state(order: relay_pb2.RoundOrder, model: RoundModel) -> SharedState:
     return SharedState(*vectors)
 
 
-def due_devices(order: relay_pb2.RoundOrder, known: frozenset[int]) -> frozenset[int]:
-    """Numbers of the devices that the round waits for. Raises ``WireError`` for one that the site has not."""
+def due_devices(order: relay_pb2.RoundOrder, known: Mapping[int, str]) -> dict[int, str]:
+    """Names by number of the devices that the round waits for. Raises ``WireError`` for one that the site has not."""
     for number in order.devices:
         if number not in known:
             raise WireError(f"the order is for device {number}, which this site has not")
-    return frozenset(order.devices or known)
+    return {number: known[number] for number in sorted(order.devices or known)}

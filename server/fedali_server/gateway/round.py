@@ -34,7 +34,7 @@ from fedali_server.gateway.bundles import Bundles, RoundModel
 from fedali_server.gateway.elapsed import Stopwatch
 from fedali_server.gateway.incoming import Incoming
 from fedali_server.gateway.journal import Journal
-from fedali_server.gateway.orders import TRAIN, RoundKey, content, due_devices, shared_state
+from fedali_server.gateway.orders import TRAIN, RoundKey, content, shared_state
 from fedali_server.gateway.sums import RoundSums, Term
 
 log = structlog.get_logger("fedali.gateway")
@@ -71,7 +71,7 @@ class Answer:
 class Round:
     """One round, open until it is ``closed``, its outcome being on the disk, or ``given_up`` for another."""
 
-    def __init__(self, folder: Path, bundles: Bundles, known: frozenset[int], fold_every: int) -> None:
+    def __init__(self, folder: Path, bundles: Bundles, fold_every: int) -> None:
         """Take up the round in ``folder``, as ``create`` made it and as far as it went."""
         self.folder, self._fold_every = folder, fold_every
         with reporting(folder, "read"):
@@ -81,7 +81,7 @@ class Round:
         self.model: RoundModel = bundles.model(order.bundle)
         self.shared: SharedState = shared_state(order, self.model)
         self._reference = self.shared.theta[self.model.shared]
-        self.due = due_devices(order, known)
+        self.due = {int(number): str(name) for number, name in plain["due"].items()}
         for heavy in ("theta", "prototypes"):
             order.ClearField(heavy)
         self.order = order
@@ -101,11 +101,21 @@ class Round:
         self.watch = Stopwatch.resume(float(plain["start"]), str(plain["boot"]), last)
 
     @staticmethod
-    def create(folder: Path, order: relay_pb2.RoundOrder, sequence: int, model: RoundModel) -> None:
-        """Make the folder of a new round, whole or not at all. Raises ``WireError`` for an order that does not fit."""
+    def create(
+        folder: Path, order: relay_pb2.RoundOrder, sequence: int, model: RoundModel, due: Mapping[int, str]
+    ) -> None:
+        """Make the folder of a new round, whole or not at all. Raises ``WireError`` for an order that does not fit.
+
+        Args:
+            folder: that is not there yet.
+            order: that was checked.
+            sequence: more than that of earlier rounds.
+            model: of the order's bundle.
+            due: names by number of the devices that it waits for.
+        """
         shared = shared_state(order, model)
         watch = Stopwatch.begin()
-        plain = {"sequence": sequence, "start": watch.start, "boot": watch.boot}
+        plain = {"sequence": sequence, "start": watch.start, "boot": watch.boot, "due": dict(due)}
         making = folder.with_name(f".{folder.name}.new")
         with reporting(making):
             shutil.rmtree(making, ignore_errors=True)
@@ -129,9 +139,9 @@ class Round:
         return largest_update(self.model.sizes) if self.key.kind == TRAIN else largest_update((0, 0))
 
     @property
-    def waiting(self) -> frozenset[int]:
+    def waiting(self) -> set[int]:
         """Devices that are due and have not answered; from any thread."""
-        return self.due - self.answers.keys()
+        return self.due.keys() - self.answers.keys()
 
     def seconds_left(self) -> float:
         """Until the round closes, if nobody answers any more; from any thread."""
