@@ -1,0 +1,142 @@
+"""A real federation on loopback for tests: server, sites, gateways and devices, each a process, over TLS."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from fedali_simulations import running
+from fedali_simulations.local_federation import LocalFederation
+from fedali_simulations.setup import build_plan
+from fedali_simulations.study import simulate
+from fedali_simulations.template import to_toml
+from fedali_simulations.up import scenario_for
+
+SMALL = [
+    *("alp.num_prototypes=8", "model.options.channels=[4,8]", "training.epochs=1", "training.rounds=3"),
+    *("evaluation.generalisation_every=1", "methods=fedali"),
+]
+QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+
+
+class Place:
+    """A federation of ``devices`` devices at two sites in ``folder``, and runs on it."""
+
+    def __init__(self, folder, devices=6, changes=()):
+        self.folder = folder
+        self.scenario = scenario_for("digits", [*SMALL, *changes], devices)
+        plan = build_plan(self.scenario, self.scenario.methods[0], self.scenario.seed)
+        self.local = LocalFederation(folder, plan.federation, plan.seen, 2)
+        self.local.provision()
+        self.kit = self.local.operator
+        self.file = folder / "study.toml"
+        self.file.write_text(to_toml(self.scenario))
+        self.runs = []
+
+    def __enter__(self):
+        self.local.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        for run in self.runs:
+            if run.poll() is None:
+                run.kill()
+            run.wait()
+        self.local.__exit__(*error)
+
+    def start_run(self, name, *words, bundle=None):
+        """``fedali run`` in a process of its own, into the folder ``name``."""
+        out = self.folder / name
+        what = ["--resume", out] if out.exists() else [bundle or self.file, "--out", out]
+        with (self.folder / "logs" / f"{name}.log").open("ab") as log:
+            words = [*what, "--kit", self.local.kit("operator"), "--json", "--patience", "120", *words]
+            run = subprocess.Popen(
+                [sys.executable, "-m", "fedali", "run", *map(str, words)],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, **QUIET},
+            )
+        self.runs.append(run)
+        return run
+
+    def said(self, name):
+        return (self.folder / "logs" / f"{name}.log").read_text()
+
+    def finish(self, run, name):
+        """Its results, once it is done."""
+        out, _ = run.communicate(timeout=300)
+        assert run.returncode == 0, self.said(name)
+        return json.loads(out)
+
+    def run_here(self, name):
+        """A run in this process: what it found, and the state after each round."""
+        out, states = self.folder / name, {}
+
+        def report(_, progress):
+            if progress.round:
+                states[progress.round] = self.state(name)[1:]
+
+        running.prepare_scenario(self.scenario, out, {"sites": 2}, self.kit)
+        return running.go_on(out, self.kit, report), states
+
+    def simulate(self, name):
+        """The simulation of the same federation: its results, and the state after each round.
+
+        By the engine that devices have: Adam takes a whole step where a gradient is nearly zero, whichever sign rounding gives it.
+        """
+        training = self.scenario.training.model_copy(update={"engine": "onnx"})
+        scenario = self.scenario.model_copy(update={"training": training, "sites": 2})
+        states = {}
+
+        def report(progress):
+            if progress.round:
+                (found,) = (self.folder / name).glob("*/*/checkpoint.safetensors")
+                state = load_file(found)
+                states[progress.round] = state["shared.theta"], state["shared.prototypes"]
+
+        return simulate(scenario, out=self.folder / name, report=report), states
+
+    def state(self, name):
+        """Round, theta and prototypes of a run's checkpoint; None before the first round."""
+        found = [*(self.folder / name).glob("*/*/checkpoint.safetensors")]
+        if (self.folder / name / "checkpoint.safetensors").exists():
+            found.append(self.folder / name / "checkpoint.safetensors")
+        if not found:
+            return None
+        with found[0].open("rb") as stream:
+            head = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        tensors = load_file(found[0])
+        return json.loads(head["__metadata__"]["fedali"])["round"], tensors["theta"], tensors["prototypes"]
+
+    def wait_for_round(self, name, round_, run, seconds=120):
+        """Wait until a round is complete; its state."""
+        return self.wait(
+            lambda: (s := self.state(name)) and s[0] >= round_ and s, seconds, lambda: self.alive(run, name)
+        )
+
+    def alive(self, run, name):
+        assert run.poll() is None, self.said(name)
+
+    def wait(self, what, seconds=120, meanwhile=lambda: None):
+        """Wait for ``what()`` to be something; what it is."""
+        end = time.monotonic() + seconds
+        while not (found := what()):
+            meanwhile()
+            assert time.monotonic() < end, "it did not happen"
+            time.sleep(0.02)
+        return found
+
+    def rounds(self, name):
+        """What each complete round of a run left."""
+        return [json.loads(p.read_text()) for p in sorted((self.folder / name).rglob("rounds/*.json"))]
+
+
+def same(one, other):
+    """Whether two states are the same bit by bit."""
+    return all(np.array_equal(a, b) for a, b in zip(one[1:], other[1:], strict=True))
