@@ -109,7 +109,7 @@ def print_results(results: Results, console: Console) -> None:
         highlight=False,
     )
     console.print(
-        f"pictures, models and per-client numbers: {results.folder}", highlight=False, soft_wrap=True
+        f"everything this left: {results.folder}", highlight=False, soft_wrap=True
     )
 
 
