@@ -49,11 +49,12 @@ class Process:
     extra: dict[str, str] = field(default_factory=dict)
 
     def start(self) -> None:
-        """Begin, in a process group of its own: Ctrl-C in the terminal is for the one who started it."""
+        """Begin, in a process group of its own: Ctrl-C in the terminal is for this process. It ends when this one does."""
+        self._close()
         with self.log.open("ab") as stream:
             self.running = subprocess.Popen(
-                [sys.executable, "-m", *self.words],
-                stdin=subprocess.DEVNULL,
+                [sys.executable, "-m", "fedali_server.child", *self.words],
+                stdin=subprocess.PIPE,
                 stdout=stream,
                 stderr=stream,
                 start_new_session=True,
@@ -76,6 +77,7 @@ class Process:
             with suppress(ProcessLookupError):
                 os.killpg(self.running.pid, signal.SIGKILL)
             self.running.wait()
+            self._close()
 
     def end(self, seconds: float = _PATIENCE) -> None:
         """Wait for its end; SIGKILL after ``seconds``."""
@@ -85,6 +87,10 @@ class Process:
             self.running.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill_all()
+
+    def _close(self) -> None:
+        if self.running is not None and self.running.stdin is not None:
+            self.running.stdin.close()
 
     def said(self) -> str:
         """What it has said so far."""
