@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import signal
 import socket
 import subprocess
@@ -38,7 +37,7 @@ def free_port():
 class Site:
     """A provisioned site with a gateway process; a second site's devices are strangers to it."""
 
-    def __init__(self, folder, devices=3, **config):
+    def __init__(self, folder, *limits, devices=3, **config):
         self.folder, self.port = Path(folder), free_port()
         self.config = FederationConfig.model_validate(
             {
@@ -62,14 +61,13 @@ class Site:
         self.signer = keys.load_private(self.operator.signing_key)
         self.short = tempfile.TemporaryDirectory(prefix="fedali-")  # a Unix socket's path has to be short
         self.state, self.socket = self.folder / "state", Path(self.short.name, "relay.sock")
-        self.process, self.said, self.open, self.limits = None, [], [], []
+        self.process, self.said, self.open, self.limits, self.calls = None, [], [], limits, []
         self.bundle = b""
 
     def __enter__(self):
         return self.start()
 
-    def start(self, *limits):
-        self.limits = limits or self.limits
+    def start(self):
         words = [f"--limit={limit}" for limit in self.limits]
         command = [sys.executable, "-m", "fedali_server.gateway", self.kit.folder, "--state", self.state]
         self.process = subprocess.Popen(
@@ -165,7 +163,9 @@ class Site:
 
     def begin(self, order):
         """A call that ends with the round's outcome."""
-        return self.relay().Round.future(order, wait_for_ready=True, timeout=10 * ANSWER)
+        call = self.relay().Round.future(order, wait_for_ready=True, timeout=10 * ANSWER)
+        self.calls.append(call)  # gRPC cancels what nobody holds
+        return call
 
     def trained(self, number, round_=1):
         """What device ``number`` would have trained; theta [P] has the start's personal part."""
@@ -219,7 +219,7 @@ class Device:
     def close(self):
         self.channel.close()
 
-    def call(self, name, request, wait=True, timeout=ANSWER):
+    def call(self, name, request, wait=True, timeout=2 * ANSWER):
         return getattr(self.stub, name)(request, wait_for_ready=wait, timeout=timeout)
 
     def enrol(self, **changes):
@@ -231,8 +231,8 @@ class Device:
         return reply.task if reply.HasField("task") else None
 
     def wait_for_task(self):
-        while (task := self.task()) is None:
-            pass
+        task = self.task(60.0)
+        assert task is not None
         return task
 
     def download(self, artifact, offset=0):
@@ -248,6 +248,12 @@ class Device:
 
     def heartbeat(self, task="", progress=0.5):
         return self.call("Heartbeat", pb.HeartbeatRequest(task=task, progress=progress)).wanted
+
+
+def tensor(values):
+    """As a device might send it that checks nothing."""
+    values = np.asarray(values, np.float32)
+    return pb.Tensor(encoding=pb.ENCODING_FLOAT32, size=values.size, data=values.tobytes())
 
 
 def parts(task, data, offset=0, chunk=1000, end=None, **header):
@@ -273,7 +279,3 @@ def assert_sums(outcome, expected):
 
 def states(outcome):
     return {report.number: report.state for report in outcome.devices}
-
-
-def environment(**changes):
-    return {**os.environ, **changes}

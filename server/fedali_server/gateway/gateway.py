@@ -143,12 +143,8 @@ class Gateway:
         except WireError as error:
             raise malformed(str(error)) from None
         key = RoundKey.of(order)
-        async with self._ordering:
-            round_ = self.rounds.get(key)
-            if round_ is None:
-                round_ = await self._begin(key, order)
-            elif round_.content != content(order):
-                raise not_now(f"{key} was ordered with another content: give the training another name")
+        # to its end, even if the node is killed meanwhile
+        round_ = await asyncio.shield(asyncio.ensure_future(self._take(key, order)))
         while not round_.closed:
             if self.stopping:
                 raise Refusal(grpc.StatusCode.UNAVAILABLE, "the gateway is stopping")
@@ -157,6 +153,16 @@ class Gateway:
             await self.news(60.0)
         with reporting(round_.outcome_path, "read"):
             return round_.outcome_path.read_bytes()
+
+    async def _take(self, key: RoundKey, order: relay_pb2.RoundOrder) -> Round:
+        """The round that is meant: the one that is here, or a new one."""
+        async with self._ordering:
+            round_ = self.rounds.get(key)
+            if round_ is None:
+                return await self._begin(key, order)
+            if round_.content != content(order):
+                raise not_now(f"{key} was ordered with another content: give the training another name")
+            return round_
 
     async def _begin(self, key: RoundKey, order: relay_pb2.RoundOrder) -> Round:
         if not self.bundles.held(order.bundle):

@@ -215,9 +215,11 @@ class FederationService:
                 raise malformed(
                     f"behind an upload's header come chunks of at most {self._limits.chunk} bytes"
                 )
-            visitor.receiving(len(data))
-            if upload.received + len(data) > size:
+            too_many = upload.received + len(data) > size
+            if too_many:
                 upload.path.unlink(missing_ok=True)
+            visitor.receiving(len(data))
+            if too_many:
                 raise malformed("more bytes came than the header said")
             async with visitor.uploading:
                 if mine != visitor.uploads:

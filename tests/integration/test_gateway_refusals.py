@@ -1,0 +1,140 @@
+"""What a real gateway process does with updates that are wrong, and that the rest of the round counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fedali.v1 import federation_pb2 as pb
+from fedali.wire import task_id
+from tests.gateways import EVALUATE, TRAIN, Site, assert_sums, states, tensor
+
+
+@pytest.fixture
+def site(tmp_path):
+    with Site(tmp_path) as site:
+        yield site.put_bundle()
+
+
+def changed(site, number, task, change):
+    message = pb.Update.FromString(site.update(number, task))
+    change(message)
+    return message.SerializeToString()
+
+
+def theta(values):
+    return lambda update: update.theta.CopyFrom(tensor(values))
+
+
+def put(**fields):
+    def change(update):
+        for name, value in fields.items():
+            setattr(update, name, value)
+
+    return change
+
+
+def with_metric(name, value):
+    return lambda update: update.metrics.update({name: value})
+
+
+S = 60  # the shared part of the small bundle
+WRONG = {
+    "theta too long": (theta(np.zeros(S + 1)), "61 numbers, not 60"),
+    "theta too short": (theta(np.zeros(S - 1)), "59 numbers, not 60"),
+    "theta empty": (theta([]), "0 numbers, not 60"),
+    "a NaN": (theta([np.nan] * S), "not finite"),
+    "an infinity": (theta([0.0] * (S - 1) + [np.inf]), "not finite"),
+    "too far away": (theta(np.full(S, 100.0)), "from the round's, and at most 10 is taken"),
+    "prototypes of another shape": (
+        lambda u: u.prototypes.CopyFrom(tensor(np.zeros(5))),
+        "5 numbers, not 10",
+    ),
+    "prototypes not finite": (lambda u: u.prototypes.CopyFrom(tensor([-np.inf] * 10)), "not finite"),
+    "prototypes too large": (lambda u: u.prototypes.CopyFrom(tensor([3e38] * 10)), "too large to be summed"),
+    "more data than numbers": (
+        lambda u: setattr(u.theta, "data", u.theta.data + b"1234"),
+        "244 bytes for 60",
+    ),
+    "no theta": (lambda u: u.ClearField("theta"), "one of theta and prototypes"),
+    "no tensors": (lambda u: (u.ClearField("theta"), u.ClearField("prototypes")), "has no tensors"),
+    "an encoding that is none": (lambda u: setattr(u.theta, "encoding", 9), "encoding is 9"),
+    "another round": (put(task=task_id("first", 2, TRAIN)), "for another task"),
+    "another run": (put(task=task_id("second", 1, TRAIN)), "for another task"),
+    "no task": (put(task=""), "task"),
+    "another bundle": (put(bundle=bytes(32)), "of another bundle"),
+    "no samples": (put(samples=0), "samples"),
+    "too many samples": (put(samples=10**9 + 1), "samples"),
+    "a metric that is not finite": (with_metric("train_loss", float("nan")), "finite"),
+    "a metric with a strange name": (with_metric("a\nb", 1.0), "name"),
+    "too many metrics": (lambda u: u.metrics.update({f"m{n}": 1.0 for n in range(40)}), "metrics"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_an_update_that_cannot_be_used_is_refused_and_the_round_goes_on(site, name):
+    change, why = WRONG[name]
+    outcome = site.begin(site.order(largest_norm=10.0))
+    bad = site.device(1)
+    task = bad.wait_for_task()
+    data = changed(site, 1, task.id, change)
+    reply = bad.upload(task.id, data)
+    assert reply.verdict == pb.VERDICT_REFUSED
+    assert why in reply.reason
+    assert reply.reason.isprintable()
+    again = bad.upload(task.id, site.update(1, task.id))  # no second try
+    assert (again.verdict, again.reason) == (pb.VERDICT_REFUSED, reply.reason)
+    assert not bad.heartbeat(task.id)
+    for index in (0, 2):
+        device = site.device(index)
+        task = device.wait_for_task()
+        assert device.upload(task.id, site.update(index, task.id)).verdict == pb.VERDICT_COUNTED
+    found = outcome.result()
+    assert states(found) == {0: "done", 1: "refused", 2: "done"}
+    assert found.devices[1].reason == reply.reason
+    assert_sums(found, site.expected([0, 2]))
+
+
+def test_tensors_in_an_evaluation_are_refused(site):
+    site.begin(site.order(kind=EVALUATE))
+    device = site.device(0)
+    task = device.wait_for_task()
+    reply = device.upload(task.id, site.update(0, task.id))
+    assert (reply.verdict, reply.reason) == (
+        pb.VERDICT_REFUSED,
+        "the update has tensors, and the task was to evaluate",
+    )
+
+
+def test_updates_of_other_rounds_come_late(site):
+    site.begin(site.order())
+    device = site.device(0)
+    task = device.wait_for_task()
+    for other in (task_id("first", 2, TRAIN), task_id("first", 1, EVALUATE), task_id("second", 1, TRAIN)):
+        assert device.upload(other, site.update(0, other)).verdict == pb.VERDICT_LATE
+        assert not device.heartbeat(other)
+    assert device.upload(task.id, site.update(0, task.id)).verdict == pb.VERDICT_COUNTED
+
+
+def test_an_update_of_another_device_counts_for_its_sender_alone(site):
+    """Whoever sends it: the certificate says whose it is."""
+    outcome = site.begin(site.order(devices=[0, 1]))
+    first, second = site.device(0), site.device(1)
+    task = first.wait_for_task()
+    data = site.update(0, task.id)
+    assert first.upload(task.id, data).verdict == pb.VERDICT_COUNTED
+    assert second.held(task.id, data) == 0
+    assert second.upload(task.id, data).verdict == pb.VERDICT_COUNTED
+    assert states(outcome.result()) == {0: "done", 1: "done"}
+
+
+def test_bytes_that_are_not_their_digest_are_asked_for_again_twice(site):
+    outcome = site.begin(site.order(devices=[0]))
+    device = site.device(0)
+    task = device.wait_for_task()
+    data = site.update(0, task.id)
+    for attempt in range(3):
+        reply = device.upload(task.id, data, sha256=bytes(32))
+        assert reply.verdict == (pb.VERDICT_REFUSED if attempt == 2 else pb.VERDICT_INCOMPLETE)
+        assert reply.received == 0
+    assert states(outcome.result()) == {0: "refused"}
