@@ -152,17 +152,23 @@ def settings_of(folder: RunFolder) -> RunSettings:
         ) from None
 
 
-def run_federation(folder: RunFolder, operator: Operator, report: Report = lambda _: None) -> None:
+def run_federation(
+    folder: RunFolder,
+    operator: Operator,
+    report: Report = lambda _: None,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> None:
     """Do the rounds that are left; the run is complete when this returns.
 
-    A SuperLink that restarts is waited for. Raises ``FedaliError`` when it stays away, when sites do not come, or when too many
+    ``report`` is told of each change, ``meanwhile`` is called several times a second; what they raise ends the run, which can be
+    taken up again. A SuperLink that restarts is waited for. Raises ``FedaliError`` when it stays away, when sites do not come, or when too many
     rounds in a row pass without an update.
     """
     settings = settings_of(folder)
     if folder.done:
         return
     bundle = read_bundle(folder.bundle, [operator.trusted_key])
-    run = _Run(folder, settings, bundle, operator, report)
+    run = _Run(folder, settings, bundle, operator, report, meanwhile)
     lost_since: float | None = None
     while not folder.done:
         before = run.checkpoint.round
@@ -173,6 +179,7 @@ def run_federation(folder: RunFolder, operator: Operator, report: Report = lambd
                 lost_since = time.monotonic()
             if time.monotonic() - lost_since > settings.patience:
                 raise
+            meanwhile()
             log.warning("the SuperLink is gone, trying again", why=str(error))
             time.sleep(_PAUSE)
 
@@ -181,8 +188,15 @@ class _Run:
     """A run in this process, between two kills."""
 
     def __init__(
-        self, folder: RunFolder, settings: RunSettings, bundle: Bundle, operator: Operator, report: Report
+        self,
+        folder: RunFolder,
+        settings: RunSettings,
+        bundle: Bundle,
+        operator: Operator,
+        report: Report,
+        meanwhile: Callable[[], None],
     ) -> None:
+        self._meanwhile = meanwhile
         self._folder, self._settings, self._operator, self._report = folder, settings, operator, report
         data = folder.bundle.read_bytes()
         self._sha256 = hashlib.sha256(data).digest()
@@ -229,7 +243,7 @@ class _Run:
                 )
                 self._began = time.monotonic()
                 strategy.start(
-                    SiteGrid(grid, self._wanted, self._changed),
+                    SiteGrid(grid, self._wanted, self._changed, self._meanwhile),
                     records.from_shared(self.checkpoint.shared),
                     settings.rounds,
                     timeout=settings.seconds + _SLACK,

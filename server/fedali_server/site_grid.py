@@ -59,12 +59,17 @@ class SiteGrid(Grid):
         grid: of a run.
         wanted: what sites have to be.
         report: is told each time that the sites that are there change, with their names.
+        meanwhile: is called while waiting, several times a second; what it raises ends the waiting.
     """
 
     def __init__(
-        self, grid: SuperlinkGrid, wanted: Wanted, report: Callable[[list[str]], None] = lambda _: None
+        self,
+        grid: SuperlinkGrid,
+        wanted: Wanted,
+        report: Callable[[list[str]], None] = lambda _: None,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
-        self._grid, self._wanted, self._report = grid, wanted, report
+        self._grid, self._wanted, self._report, self._meanwhile = grid, wanted, report, meanwhile
         self.names: dict[int, str] = {}  # of nodes that take part
         self.hellos: dict[str, Hello] = {}
         self._steps: dict[int, _Steps] = {}
@@ -173,6 +178,7 @@ class SiteGrid(Grid):
 
     def _there(self) -> list[int]:
         """Nodes that take part and are online; newcomers are introduced."""
+        self._meanwhile()
         online = self._grid.joined
         for node in [node for node in self._steps if online.get(node) != self._since[node]]:
             del self._steps[node]  # what it was asked is lost

@@ -79,18 +79,22 @@ def go_on(
     kit: OperatorKit,
     report: Callable[[str, RunProgress], None],
     say: Callable[[str], None] = lambda _: None,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Do what is left of the runs in a folder that ``prepare_scenario`` or ``prepare_bundle`` made, one after another.
 
-    ``report`` is told the title of the run that goes on, and where it is. Raises what ``run_federation`` does.
+    ``report`` is told the title of the run that goes on, and where it is; ``meanwhile`` is called several times a second. Raises what ``run_federation`` does.
     """
     operator = operator_of(kit)
     if (folder / "run.json").exists():
-        run_federation(RunFolder(folder), operator, lambda progress: report(folder.name, progress))
+        run_federation(RunFolder(folder), operator, partial(report, folder.name), meanwhile)
         scenario = _as_scenario(RunFolder(folder), operator)
         runs = [DeployedRun(scenario.methods[0].title, scenario.seed, folder)]
     else:
-        scenario, runs = scenario_of(_checked(folder)), _run_scenario(folder, kit, operator, report, say)
+        scenario, runs = (
+            scenario_of(_checked(folder)),
+            _run_scenario(folder, kit, operator, report, say, meanwhile),
+        )
     outcome = Outcome(collect_runs(scenario, folder, runs), {run.title: traffic(run) for run in runs})
     write_text(folder / "results.json", json.dumps(outcome.to_dict(), indent=1))
     return outcome
@@ -111,6 +115,7 @@ def _run_scenario(
     operator: Operator,
     report: Callable[[str, RunProgress], None],
     say: Callable[[str], None],
+    meanwhile: Callable[[], None],
 ) -> list[DeployedRun]:
     scenario = scenario_of(folder)
     stamp, options = _facts(folder)
@@ -124,7 +129,7 @@ def _run_scenario(
                 say(f"exporting the untrained model of {name} ...")
                 export_untrained(scenario, job.line, job.seed, bundle, key=kit.signing_key)
             start_run(stored, bundle, _settings(job, stamp, options), operator)
-        run_federation(stored, operator, partial(report, name))
+        run_federation(stored, operator, partial(report, name), meanwhile)
         runs.append(DeployedRun(title, job.seed, job.folder))
     return runs
 

@@ -61,12 +61,7 @@ def bring_up(
         running.prepare_scenario(scenario, run, {"sites": sites, **options}, local.operator)
     say(f"starting the server, {sites} sites and {len(local.devices)} devices ...")
     with local:
-
-        def watched(name: str, progress: RunProgress) -> None:
-            local.check()
-            report(name, progress)
-
-        return running.go_on(run, local.operator, watched, say)
+        return running.go_on(run, local.operator, report, say, local.check)
 
 
 def simulate_same(scenario: Scenario, sites: int, folder: Path, say: Say = lambda _: None) -> Results:
