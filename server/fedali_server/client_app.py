@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import Mod
 
 from fedali_server import records
 from fedali_server.contract import Site
 
 
-def make_client_app(find_site: Callable[[Context], Site]) -> ClientApp:
+def make_client_app(find_site: Callable[[Context], Site], mods: Sequence[Mod] = ()) -> ClientApp:
     """A Flower ``ClientApp`` whose node answers by a site; the same app runs in one process and on a SuperLink."""
-    app = ClientApp()
+    app = ClientApp(mods=list(mods))
 
     @app.train()
     def train(message: Message, context: Context) -> Message:

@@ -77,6 +77,7 @@ from fedali.errors import FedaliError, SettingsError
 from fedali.files import write_text
 from fedali_server.connection import beating, client_of, is_distrust, refusal
 from fedali_server.link import Link
+from fedali_server.packing import pack, unpack
 
 APP_FAILED = 2  # Flower's code of a reply that says that the app raised an exception
 
@@ -241,6 +242,7 @@ class _Node:
             if hand.message is None:
                 hand.message = self._fetch(hand.head, hand.tree)
             hand.reply = _call(self._app, hand.message, self._context(hand.head.metadata.run_id))
+            pack(hand.reply)
             hand.message = None
         self._send(hand.reply, hand.started)
 
@@ -333,6 +335,7 @@ class _Signing(NodeAuthHttpInterceptor):
 def _call(app: ClientApp, message: Message, context: Context) -> Message:
     """The app's reply; what it raises becomes an error reply of one line."""
     try:
+        unpack(message)
         return app(message, context)
     except FedaliError as error:
         why = str(error)

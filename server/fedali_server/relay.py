@@ -16,6 +16,7 @@ import grpc
 import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import Mod
 
 from fedali import wire
 from fedali.aggregation import WeightedSum
@@ -192,9 +193,11 @@ class RelaySite:
         return SiteReply(_columns(reports, samples), contribution, reports)
 
 
-def make_relay_app(find_gateway: Callable[[Context], Gateway]) -> ClientApp:
-    """A ``ClientApp`` that answers with what a gateway says."""
-    app = make_client_app(lambda context: RelaySite(find_gateway(context), DeviceRun.of(context.run_config)))
+def make_relay_app(find_gateway: Callable[[Context], Gateway], mods: Sequence[Mod] = ()) -> ClientApp:
+    """A ``ClientApp`` that answers with what a gateway says; ``mods`` are Flower's, around all that it does."""
+    app = make_client_app(
+        lambda context: RelaySite(find_gateway(context), DeviceRun.of(context.run_config)), mods
+    )
 
     @app.query(relay_records.HELLO)
     def hello(message: Message, context: Context) -> Message:

@@ -11,6 +11,7 @@ from pathlib import Path
 from flwr.app import Context
 
 from fedali.errors import SettingsError
+from fedali_server.packing import unpacking
 from fedali_server.relay import Gateway, make_relay_app
 
 
@@ -28,4 +29,4 @@ def _connected(socket: str) -> Gateway:
     return Gateway(Path(socket))
 
 
-app = make_relay_app(_gateway)
+app = make_relay_app(_gateway, mods=[unpacking])

@@ -58,6 +58,7 @@ from fedali_server.connection import LinkLostError, beating, client_of, is_away,
 from fedali_server.empty_bundle import empty_bundle
 from fedali_server.link import Link
 from fedali_server.node_keys import read_node_key
+from fedali_server.packing import pack, unpack
 
 # Codes of error replies that mean: the site is gone, or its reply was lost. Others come from the site's app.
 LOST = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
@@ -107,6 +108,8 @@ class SuperlinkGrid(HttpGrid):
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Send messages; their ids, "" for one whose node is not known any more."""
         messages = list(messages)
+        for message in messages:
+            pack(message)
         for attempt in range(_ATTEMPTS):
             try:  # a message is stored once, whatever is repeated
                 return list(super().push_messages(messages))
@@ -136,6 +139,7 @@ class SuperlinkGrid(HttpGrid):
             )
             reply = cast(Message, inflate_object_from_contents(name, contents))
             reply.metadata.__dict__["_message_id"] = name
+            unpack(reply)
             replies.append(reply)
         return replies
 
