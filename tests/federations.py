@@ -12,6 +12,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from fedali_simulations import running
+from fedali_simulations.exporting import export_untrained
 from fedali_simulations.local_federation import LocalFederation
 from fedali_simulations.setup import build_plan
 from fedali_simulations.study import simulate
@@ -64,6 +65,14 @@ class Place:
             )
         self.runs.append(run)
         return run
+
+    def bundle(self):
+        """The untrained model that the scenario's runs start from, signed: exported once."""
+        path = self.folder / "untrained.fedali"
+        if not path.exists():
+            line, seed = self.scenario.methods[0], self.scenario.seed
+            export_untrained(self.scenario, line, seed, path, key=self.kit.signing_key)
+        return path
 
     def said(self, name):
         return (self.folder / "logs" / f"{name}.log").read_text()

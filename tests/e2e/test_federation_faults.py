@@ -46,13 +46,15 @@ time_t time(time_t *t) {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    with Place(tmp_path_factory.mktemp("faults"), devices=4) as running:
-        yield running
+    place = Place(tmp_path_factory.mktemp("faults"), devices=4)
+    place.bundle()
+    with place:
+        yield place
 
 
 @pytest.fixture(scope="module")
 def undisturbed(place):
-    place.finish(place.start_run("undisturbed"), "undisturbed")
+    place.finish(start(place, "undisturbed"), "undisturbed")
     return place.state("undisturbed")
 
 
@@ -70,10 +72,15 @@ def trained(place, device):
     return place.local.processes[device].said().count("trained on")
 
 
+def start(place, name):
+    """Three rounds from the same untrained model, which a run does not have to export."""
+    return place.start_run(name, "--rounds", "3", bundle=place.bundle())
+
+
 def in_the_middle(place, name, device="device-2"):
     """A run whose first round has an acknowledged update, and cannot end."""
     before = trained(place, device)
-    run = place.start_run(name)
+    run = start(place, name)
     place.wait(lambda: trained(place, device) > before, meanwhile=lambda: place.alive(run, name))
     return run
 
@@ -143,7 +150,7 @@ def test_a_run_is_killed_and_resumed(place, undisturbed, held):
     run = in_the_middle(place, "run")
     run.kill()
     run.wait()
-    again = place.start_run("run")
+    again = place.start_run("run")  # there is a folder: it is resumed
     held()
     check(place, again, "run", undisturbed)
 
@@ -173,7 +180,7 @@ def test_clocks_are_five_minutes_off(place, undisturbed, tmp_path):
         process.extra["LD_PRELOAD"] = str(library)
         process.start()
     try:
-        check(place, place.start_run("clock"), "clock", undisturbed)
+        check(place, start(place, "clock"), "clock", undisturbed)
     finally:
         for process in (device, site):
             process.kill_all()
