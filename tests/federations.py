@@ -49,6 +49,7 @@ class Place:
             if run.poll() is None:
                 run.kill()
             run.wait()
+            run.stdout.close()
         self.local.__exit__(*error)
 
     def start_run(self, name, *words, bundle=None):
