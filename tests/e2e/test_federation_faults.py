@@ -16,6 +16,8 @@ import pytest
 
 from tests.federations import Place, same
 
+pytestmark = pytest.mark.xdist_group("federation-faults")  # one federation for all
+
 CLOCK = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
