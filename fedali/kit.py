@@ -184,7 +184,7 @@ def read_kit_as(folder: Path | str, kind: type[_K]) -> _K:
     kit = read_kit(folder)
     if not isinstance(kit, kind):
         raise KitError(
-            f"{folder} is the kit of a {_CALLED[type(kit)]}; this takes the kit of a {_CALLED[kind]}"
+            f"{folder} is a kit for the {_CALLED[type(kit)]}; this takes one for the {_CALLED[kind]}"
         )
     return kit
 

@@ -92,7 +92,8 @@ class PersonalisedStrategy(Strategy):
             evaluated = self._collect(grid.send_and_receive(messages, timeout=timeout), round_)
             if self.on_round is not None:
                 metrics = self._train, _join(r for _, r in evaluated)
-                self.on_round(RoundResult(round_, arrays, *metrics, tuple(self._reports)))
+                reports = sorted(self._reports, key=lambda report: int(report.get("number", 0)))
+                self.on_round(RoundResult(round_, arrays, *metrics, tuple(reports)))
         return result
 
     def settings(self, round_: int) -> RoundSettings:

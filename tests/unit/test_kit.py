@@ -75,7 +75,7 @@ def test_a_kit_may_be_a_link_to_a_folder(made, tmp_path):
 
 
 def test_another_kind_is_named(made):
-    with pytest.raises(KitError, match="is the kit of a server; this takes the kit of a device"):
+    with pytest.raises(KitError, match="is a kit for the server; this takes one for the device"):
         read_kit_as(made / "server", DeviceKit)
 
 
