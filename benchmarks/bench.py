@@ -93,6 +93,30 @@ def run(plan: Plan, launcher: Launcher, path: Path) -> dict[str, Any]:
     return results
 
 
+def merged(before: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
+    """``before`` with the workloads of ``again`` measured anew; each says so. Numbers of two runs are never in one workload.
+
+    Raises ``SystemExit`` when the machines differ.
+    """
+    for key in ("processor", "cores", "family_model"):
+        if before["machine"][key] != again["machine"][key]:
+            raise SystemExit(
+                f"{key} was {before['machine'][key]!r} and is {again['machine'][key]!r}: run all of it again"
+            )
+    names = set(again["workloads"])
+    found = dict(before)
+    note = {"load_before": again["machine"]["load_before"], "repetitions": again["plan"]["repetitions"]}
+    found["workloads"] = {
+        name: {**again["workloads"][name], "again": note} if name in names else facts
+        for name, facts in before["workloads"].items()
+    }
+    for key in ("peaks", "runs", "failed"):
+        kept = [one for one in before[key] if one["workload"] not in names]
+        found[key] = kept + again[key]
+    found["skipped"] = before["skipped"] | again["skipped"]
+    return found
+
+
 def _data(launcher: Launcher, workload: str, epochs: int) -> Path:
     return launcher.scratch / "data" / (workload if epochs else f"{workload}-idle")
 
@@ -180,6 +204,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--clients", type=int, help="clients in a round")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--workers", type=int, default=2, help="threads of ours, actors of Ray")
+    parser.add_argument(
+        "--again", action="store_true", help="measure these workloads anew, and keep the others' numbers"
+    )
     parser.add_argument("--quick", action="store_true", help="4 clients, 1 steady round, once: does it work?")
     parser.add_argument("--pfl-python", type=Path, default=ROOT / ".venv-pfl" / "bin" / "python")
     arguments = parser.parse_args()
@@ -205,7 +232,14 @@ def main() -> None:
         workers=arguments.workers,
     )
     report.RESULTS.mkdir(exist_ok=True)
-    path = report.RESULTS / ("quick.json" if quick else "bench.json")
+    whole = report.RESULTS / "bench.json"
+    path = (
+        report.RESULTS / "quick.json"
+        if quick
+        else report.RESULTS / "again.json"
+        if arguments.again
+        else whole
+    )
     with tempfile.TemporaryDirectory(prefix="fedali-bench-") as scratch:
         # Not resolved: a virtual environment's interpreter is a link that finds its packages by its own path.
         launcher = Launcher(Path(sys.executable), arguments.pfl_python.absolute(), Path(scratch))
@@ -213,6 +247,10 @@ def main() -> None:
     if quick:
         print(report.page(results, None))
     else:
+        if arguments.again:
+            together = merged(json.loads(whole.read_text()), results)
+            whole.write_text(json.dumps(together, indent=1) + "\n")
+            path.unlink()
         report.write_page()
 
 

@@ -68,7 +68,7 @@ def write_page() -> None:
 def page(results: Results, scale: dict[str, Any] | None) -> str:
     """The whole page."""
     together = statistics.median(p["together"] for p in results["peaks"])
-    onednn = statistics.median(p["onednn"] for p in results["peaks"])
+    onednn = statistics.median(p["onednn"] for p in results["peaks"] if "onednn" in p)
     head = _HEAD.format(**results["plan"], peak=peak(results), together=short(together), onednn=short(onednn))
     parts = [head, _machine(results)]
     parts += [_workload(results, name) for name in results["workloads"]]
@@ -147,6 +147,12 @@ def _workload(results: Results, name: str) -> str:
         f"## Workload {name}\n\n{facts['description']}: {facts['parameters']:,} parameters, {facts['prototype_values']:,} prototype values, "
         f"{per_sample} MFLOP a sample and step. {facts['clients']} clients, {facts['samples']:,} samples, {facts['steps']:,} steps a round; {facts['steady_rounds']} measured in each repetition.\n"
     )
+    if "again" in facts:
+        again = facts["again"]
+        text += (
+            f"\nMeasured again later than the others, {again['repetitions']} repetitions, load before the start {again['load_before']}: "
+            "compare within this workload alone.\n"
+        )
     speed = _table(
         (
             "contender",
