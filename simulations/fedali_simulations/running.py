@@ -27,7 +27,6 @@ from fedali_server.federation import (
 from fedali_server.link import Link
 from fedali_server.run_folder import RunFolder
 from fedali_simulations.deployed import DeployedRun, Traffic, collect_runs, traffic
-from fedali_simulations.exporting import export_untrained
 from fedali_simulations.folder import safe_name
 from fedali_simulations.jobs import Job
 from fedali_simulations.results import Results
@@ -117,6 +116,8 @@ def _run_scenario(
     say: Callable[[str], None],
     meanwhile: Callable[[], None],
 ) -> list[DeployedRun]:
+    from fedali_simulations.exporting import export_untrained  # with torch, which nothing else here needs
+
     scenario = scenario_of(folder)
     stamp, options = _facts(folder)
     runs = []
