@@ -14,7 +14,7 @@ from fedali.bundle import Bundle
 from fedali.errors import DataError, MissingExtraError
 from fedali_client.client import EdgeClient
 from fedali_client.data import read_line, read_samples
-from fedali_client.doctor import doctor
+from fedali_client.memory import stay_small
 from fedali_client.observations import UNLABELLED
 from fedali_client.progress import ProgressLine
 from fedali_client.results import FitReport
@@ -116,8 +116,16 @@ def observe(options: argparse.Namespace) -> None:
             _print_json(facts)
 
 
+def examine(options: argparse.Namespace) -> None:
+    """What this machine can do with a bundle."""
+    from fedali_client.doctor import doctor
+
+    doctor(_bundle(options), options.state.expanduser(), as_json=options.json)
+
+
 def join(options: argparse.Namespace) -> None:
     """Take part in a federation."""
+    stay_small()
     for module in ("google.protobuf", "grpc", "onnxruntime"):
         try:
             importlib.import_module(module)
@@ -136,7 +144,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "evaluate": evaluate,
     "observe": observe,
     "join": join,
-    "doctor": lambda options: doctor(_bundle(options), options.state.expanduser(), as_json=options.json),
+    "doctor": examine,
 }
 
 

@@ -81,6 +81,7 @@ class Inference:
     def close(self) -> None:
         """Give back the memory of open graphs."""
         self._forwards.clear()
+        self._theta = None
 
     def _run(self, forward: Forward, x: Array, constants: Mapping[str, Array]) -> Vector:
         normalisation = self.normalisation

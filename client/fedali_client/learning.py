@@ -14,6 +14,7 @@ from fedali_client.batches import Batches, Labels, Order, OwnOrder, RoundOrder, 
 from fedali_client.embedding import cached_embeddings
 from fedali_client.graphs import BoundGraph, Runtime, open_session
 from fedali_client.inference import Inference
+from fedali_client.memory import give_back
 from fedali_client.results import FitReport
 from fedali_client.state import PersonalState
 from fedali_client.trainer import Callback, Trainer
@@ -74,6 +75,7 @@ class Learning:
                 state.begin(identity, epochs * batches.per_epoch, len(x))
             resumed_at = state.progress.step
             session = open_session(self._bundle, "train.onnx", self._runtime)
+            give_back()
             Trainer(state, session, batches).run(order, progress)
         else:
             resumed_at = state.progress.step

@@ -40,6 +40,7 @@ class PersonalState:
         trained = layouts.trained.size
         self.sizes = Sizes(trained, trained, trained if moments == 2 else 0, layouts.prototypes.size)
         self._where = bundle.manifest.trained
+        self._all_trained = trained == layouts.parameters.size  # nothing of the base's own theta counts then
         self._bundle = bundle
         self._lock: Lock | None = None
         self._slots: Slots | None = None
@@ -163,6 +164,8 @@ class PersonalState:
     ) -> None:
         """Begin a round: theta [P], the server's theta [P] and prototypes [L], local prototypes [L]. On disk on return."""
         arrays = {"theta": theta, "shared_theta": shared_theta, "shared_prototypes": prototypes}
+        if self._all_trained:
+            del arrays["theta"]
         base = self._files.write_base(self.checkpoint.generation + 1, arrays)
         before = self.progress
         self._write(
@@ -224,6 +227,8 @@ class PersonalState:
         initial = self._bundle.state() if not (checkpoint.base and checkpoint.arrays) else {}
         base = self._files.read_base(checkpoint.base) if checkpoint.base else initial
         self._base = {name: base.get(name, np.zeros(0, np.float32)) for name in _BASE}
+        if self._all_trained:
+            self._base["theta"] = self._base["shared_theta"]
         self.checkpoint = dataclasses.replace(checkpoint, arrays={})
         path, generation = self._files.slots, checkpoint.generation
         found = Slots.open(path, self._files.purpose, generation, self.sizes, read_only=self.read_only)

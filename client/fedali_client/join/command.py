@@ -8,6 +8,8 @@ from pathlib import Path
 from fedali.errors import FedaliError
 from fedali.kit import DeviceKit, read_kit_as
 from fedali_client.client import EdgeClient
+from fedali_client.graphs import Runtime
+from fedali_client.join.opening import open_verified
 from fedali_client.join.report import Report
 from fedali_client.join.samples import DataFiles
 from fedali_client.join.session import Session
@@ -27,9 +29,7 @@ def join(options: argparse.Namespace) -> None:
     lock = Lock(folder / "lock")
 
     def open_client(path: Path) -> EdgeClient:
-        return EdgeClient.open(
-            path, root, trusted_key=kit.trusted_key, threads=options.threads, provider=options.provider
-        )
+        return open_verified(path, root, kit.trusted_key, Runtime(options.threads, options.provider))
 
     report = Report(quiet=options.quiet, as_json=options.json)
     try:

@@ -27,6 +27,7 @@ from fedali_client.join.samples import DataFiles
 from fedali_client.join.signals import AwayError, GoneError, UnableError, UnwantedError
 from fedali_client.join.transfers import send
 from fedali_client.join.work import Worker, check, identity
+from fedali_client.memory import give_back
 
 _WAIT = 30.0  # seconds of a long poll
 _PAUSES = 0.25, 20.0  # seconds between attempts to connect: the first, twice as many each time, the most
@@ -168,15 +169,13 @@ class Session:
         worker = self._hold(gateway, task.bundle)
         path = self._artifacts.fetch(gateway, task.state, "the round's state", worker.largest_state)
         self._artifacts.keep(task.state.sha256)
-        with reporting(path, "read"):
-            state = path.read_bytes()
         name, bundle = "", worker.bundle.hex()
         with Heart(gateway, task.id, self._heartbeat) as heart:
             if kind == "train":
                 name, owed = self._journal.owed(task.run, bundle)
-                done = worker.train(task, state, owed, heart.beat)
+                done = worker.train(task, path, owed, heart.beat)
             else:
-                done = worker.evaluate(task, state)
+                done = worker.evaluate(task, path)
         record = Record(
             kind=kind,
             identity=identity(task),
@@ -189,6 +188,7 @@ class Session:
             residual=name,
             facts=done.facts,
         )
+        give_back()
         return self._journal.add(record, done.update, done.lost), done.update
 
     def _hold(self, gateway: Gateway, artifact: federation_pb2.Artifact) -> Worker:
@@ -208,6 +208,7 @@ class Session:
             path.unlink(missing_ok=True)
             raise
         self._worker = Worker(client, sha256, self._files)
+        give_back()
         if not held:
             with reporting(self._bundle):
                 path.replace(self._bundle)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fedali.files import reporting
 from fedali.v1 import federation_pb2
 from fedali.wire import ClientUpdate, Encoding, decode_state, encode_update, largest_state
 from fedali_client.client import EdgeClient
@@ -60,21 +62,20 @@ class Worker:
         """Bytes that a shared state may have."""
         return largest_state(self._sizes)
 
-    def train(self, task: federation_pb2.Task, state: bytes, owed: Vector | None, beat: Beat) -> Done:
+    def train(self, task: federation_pb2.Task, state: Path, owed: Vector | None, beat: Beat) -> Done:
         """Train from the shared state, or go on with it; what a kill interrupted ends with the bits of what was not.
 
         Args:
             task: of training.
-            state: a serialised ``SharedState``.
+            state: file of a serialised ``SharedState``.
             owed: what earlier encodings lost.
             beat: is told how far it is, 0..1, and may raise.
         """
         client, name = self.client, identity(task)
-        theta, prototypes = decode_state(state, self._sizes)
         x, y = self._files.read(self._files.train, client.manifest)
         words = (x, y, task.epochs, tuple(task.entropy))
         if not client.goes_on(name, *words):
-            client.receive(theta, prototypes, task.round, task.influence, task=name)
+            client.receive(*decode_state(_read(state), self._sizes), task.round, task.influence, task=name)
 
         def show(now: FitProgress) -> None:
             beat(now.step / now.total)
@@ -87,6 +88,7 @@ class Worker:
                 metrics |= {metric: found.accuracy, f"{metric}_f1": found.macro_f1}
         update = client.update()
         message = ClientUpdate(task.id, self.bundle, update.samples, update.theta, update.prototypes, metrics)
+        theta, _ = decode_state(_read(state), self._sizes)
         data, lost = encode_update(message, theta, _encoding(task), owed)
         seconds = {
             "resumed_at": report.resumed_at,
@@ -95,20 +97,26 @@ class Worker:
         }
         return Done(data, lost, {"samples": update.samples, **seconds, "metrics": metrics})
 
-    def evaluate(self, task: federation_pb2.Task, state: bytes) -> Done:
+    def evaluate(self, task: federation_pb2.Task, state: Path) -> Done:
         """How good the shared state is on this device's test data."""
         client, files = self.client, self._files
         if files.test is None:
             raise UnableError(
                 "there are no test data here to evaluate the server's model on; --test names a file"
             )
-        theta, prototypes = decode_state(state, self._sizes)
+        theta, prototypes = decode_state(_read(state), self._sizes)
         client.normalise_by(files.read(files.train, client.manifest)[0])
         x, y = files.read(files.test, client.manifest)
         found = client.evaluate_shared(theta, prototypes, task.influence, x, y)
         metrics = {"global": found.accuracy, "global_f1": found.macro_f1}
         data, _ = encode_update(ClientUpdate(task.id, self.bundle, found.samples, metrics=metrics))
         return Done(data, None, {"samples": found.samples, "metrics": metrics})
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a file."""
+    with reporting(path, "read"):
+        return path.read_bytes()
 
 
 def identity(task: federation_pb2.Task) -> str:
