@@ -58,7 +58,7 @@ soak: $(READY) ## a federation on loopback under random kills for half an hour: 
 	$(BIN)/python -m benchmarks.soak $(SOAK_ARGS)
 
 test: $(READY) ## run every test
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 CASES := .edge/cases
 ON_DEVICE := -p tests.device.recorded -p no:cacheprovider tests/device/test_device.py tests/unit/client tests/unit/test_keys.py \

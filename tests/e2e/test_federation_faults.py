@@ -16,8 +16,6 @@ import pytest
 
 from tests.federations import Place, same
 
-pytestmark = pytest.mark.xdist_group("federation-faults")  # one federation for all
-
 CLOCK = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>

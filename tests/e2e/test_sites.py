@@ -43,8 +43,6 @@ from fedali_server.superlink import LOST, list_sites, running
 from tests import small_bundles
 from tests.gateways import free_port
 
-pytestmark = pytest.mark.xdist_group("sites")  # one federation for all
-
 ANSWER = 60.0  # seconds: an answer that takes as long is a failure, on any machine
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "PYTHONUNBUFFERED": "1"}
 BIN = Path(sys.executable).parent
