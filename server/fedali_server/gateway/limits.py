@@ -23,7 +23,7 @@ class Limits:
         stall: seconds after which a transfer that moved less than ``least_progress`` is cut.
         least_progress: bytes.
         handshake: seconds for TLS.
-        devices_at_once: transfers of chunks at one time; others wait for their turn.
+        transfers_at_once: uploads at one time, and downloads; others wait, but not for those of slow devices.
         fold_every: updates between two snapshots of a round's sum: as many are on the disk at once.
     """
 
@@ -37,7 +37,7 @@ class Limits:
     stall: float = 20.0
     least_progress: int = 16 << 10
     handshake: float = 15.0
-    devices_at_once: int = 16
+    transfers_at_once: int = 16
     fold_every: int = 16
 
 

@@ -5,22 +5,18 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 from fedali.v1 import federation_pb2
 from fedali.wire import LARGEST_REASON, LARGEST_SOFTWARE, LONGEST_WAIT, PROTOCOL, TASK_ID
-from fedali_server.gateway.gateway import INCOMPLETE, LATE, Gateway, verdict
-from fedali_server.gateway.incoming import Upload
+from fedali_server.gateway.gateway import LATE, Gateway
 from fedali_server.gateway.lane import Lane
 from fedali_server.gateway.orders import TRAIN
+from fedali_server.gateway.receipt import Arriving, Receipt, Requests
 from fedali_server.gateway.refusal import malformed, not_found, not_now, too_much
 from fedali_server.gateway.round import Round
 from fedali_server.gateway.rpc import Context, Method
 from fedali_server.gateway.visitors import Visitor
-
-_Stream = AsyncIterator[federation_pb2.UploadRequest]
 
 
 class FederationService:
@@ -28,7 +24,7 @@ class FederationService:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway, self._limits = gateway, gateway.limits
-        self._down, self._up = Lane(self._limits.devices_at_once), Lane(self._limits.devices_at_once)
+        self._down, self._up = Lane(self._limits.transfers_at_once), Lane(self._limits.transfers_at_once)
 
     @property
     def methods(self) -> dict[str, Method]:
@@ -122,22 +118,23 @@ class FederationService:
             handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 visitor.doing = "downloading"
-                for offset in range(request.offset, size, self._limits.chunk):
-                    self._visitor(context)
-                    await self._send(visitor, handle, offset, context)
+                async with self._down.turn() as turn:
+                    for offset in range(request.offset, size, self._limits.chunk):
+                        self._visitor(context)
+                        with turn.waiting():
+                            await self._send(visitor, handle, offset, context)
             finally:
                 os.close(handle)
 
     async def _send(self, visitor: Visitor, handle: int, offset: int, context: Context) -> None:
-        async with self._down.turn():
-            data = os.pread(handle, self._limits.chunk, offset)
-            visitor.sending(len(data))
-            try:
-                await asyncio.wait_for(context.write(federation_pb2.Chunk(data=data)), self._limits.stall)
-            except asyncio.TimeoutError:
-                raise too_much(
-                    f"no chunk was taken in {self._limits.stall:g} seconds: go on at {offset}"
-                ) from None
+        data = os.pread(handle, self._limits.chunk, offset)
+        visitor.sending(len(data))
+        try:
+            await asyncio.wait_for(context.write(federation_pb2.Chunk(data=data)), self._limits.stall)
+        except asyncio.TimeoutError:
+            raise too_much(
+                f"no chunk was taken in {self._limits.stall:g} seconds: go on at {offset}"
+            ) from None
 
     def _artifact(self, sha256: bytes) -> Path:
         gateway = self._gateway
@@ -163,72 +160,28 @@ class FederationService:
                 return federation_pb2.UploadOffsetReply(received=answer.size)
             return federation_pb2.UploadOffsetReply(received=round_.incoming.held(visitor.number, sha256))
 
-    async def upload(self, requests: _Stream, context: Context) -> federation_pb2.UploadReply:
+    async def upload(self, requests: Requests, context: Context) -> federation_pb2.UploadReply:
         """An update."""
         visitor = self._visitor(context)
         with visitor.call():
-            arriving = _Arriving(requests, self._limits.stall, self._limits.least_progress)
+            arriving = Arriving(requests, self._limits.stall, self._limits.least_progress)
             first = await arriving.next()
             if first is None or first.WhichOneof("part") != "header":
                 raise malformed("an upload begins with a header")
-            header = first.header
-            sha256, size = _digest(header.update.sha256), header.update.size
-            round_ = self._round(header.task)
+            round_, sha256 = self._round(first.header.task), _digest(first.header.update.sha256)
             if round_ is None:
                 return federation_pb2.UploadReply(verdict=LATE, reason="the task is not of this round")
-            known = verdict(round_, visitor.number, sha256)
-            if known is not None:
-                return known
-            if not 0 < size <= round_.largest_update:
-                why = f"the update has {size} bytes; the round takes 1 to {round_.largest_update}"
-                return await self._gateway.refuse(round_, visitor, why)
-            visitor.uploads += 1
-            mine = visitor.uploads
-            held = round_.incoming.held(visitor.number, sha256)
-            if header.offset > held or header.offset > size:
-                return federation_pb2.UploadReply(
-                    verdict=INCOMPLETE, reason=f"go on at {held}", received=held
-                )
-            async with visitor.uploading:
-                upload = round_.incoming.begin(visitor.number, sha256, header.offset)
-            visitor.doing = "uploading"
-            try:
-                while upload.received < size:
-                    ended = await self._receive(arriving, upload, size, visitor, mine, round_)
-                    if ended is not None:
-                        return ended
-            finally:
-                upload.close()
-            async with visitor.uploading:
-                return await self._gateway.finish(round_, visitor, sha256, context.auth_context())
-
-    async def _receive(
-        self, arriving: _Arriving, upload: Upload, size: int, visitor: Visitor, mine: int, round_: Round
-    ) -> federation_pb2.UploadReply | None:
-        """The next bytes; the answer when the upload ends without being whole."""
-        async with self._up.turn():
-            part = await arriving.next()
-            if part is None:
-                return federation_pb2.UploadReply(verdict=INCOMPLETE, received=upload.received)
-            data = part.data
-            if part.WhichOneof("part") != "data" or len(data) > self._limits.chunk:
-                raise malformed(
-                    f"behind an upload's header come chunks of at most {self._limits.chunk} bytes"
-                )
-            too_many = upload.received + len(data) > size
-            if too_many:
-                upload.path.unlink(missing_ok=True)
-            visitor.receiving(len(data))
-            if too_many:
-                raise malformed("more bytes came than the header said")
-            async with visitor.uploading:
-                if mine != visitor.uploads:
-                    raise not_now("this device began another upload")
-                known = verdict(round_, visitor.number, "")
-                if known is not None:
-                    return known
-                upload.write(data)
-        return None
+            receipt = Receipt(round_, visitor, sha256, first.header.update.size, self._limits.chunk)
+            ended = await receipt.begin(self._gateway, first.header.offset)
+            if ended is not None:
+                return ended
+            async with self._up.turn() as turn:
+                visitor.doing = "uploading"
+                ended = await receipt.receive(arriving, turn, first.header.offset)
+                if ended is not None:
+                    return ended
+                async with visitor.uploading:
+                    return await self._gateway.finish(round_, visitor, sha256, context.auth_context())
 
     async def decline(
         self, request: federation_pb2.DeclineRequest, context: Context
@@ -264,35 +217,6 @@ class FederationService:
         if not TASK_ID.fullmatch(task):
             raise malformed("a task's id has 32 lower-case hex digits")
         return self._gateway.of_task(task)
-
-
-class _Arriving:
-    """Messages of an upload, as long as they come fast enough; time in which none is asked for does not count."""
-
-    def __init__(self, requests: _Stream, stall: float, least: int) -> None:
-        self._requests, self._stall, self._least = requests, stall, least
-        self._left, self._moved = stall, 0
-
-    async def next(self) -> federation_pb2.UploadRequest | None:
-        """The next one, or None at the end. Raises ``Refusal`` when less than the least came in time."""
-        clock = asyncio.get_running_loop().time
-        waiting: asyncio.Future[Any] = asyncio.ensure_future(anext(self._requests, None))
-        try:
-            while not waiting.done():
-                began = clock()
-                await asyncio.wait([waiting], timeout=self._left)
-                self._left -= clock() - began
-                if self._left <= 0:
-                    if self._moved < self._least:
-                        raise too_much(
-                            f"fewer than {self._least} bytes in {self._stall:g} seconds: send faster, or later"
-                        )
-                    self._left, self._moved = self._stall, 0
-            part: federation_pb2.UploadRequest | None = waiting.result()
-        finally:
-            waiting.cancel()
-        self._moved += 0 if part is None else len(part.data)
-        return part
 
 
 def _digest(sha256: bytes) -> str:
