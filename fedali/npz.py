@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.errors import DataError
+
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0}
 
 
 def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -28,7 +31,26 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
                 f"{path}: array {name!r} holds Python objects, which are refused because reading them can run code; "
                 "save plain numbers or strings (samples of equal shape)"
             ) from error
-        raise DataError(
-            f"{path} is broken and cannot be read as .npz ({type(error).__name__}); fetch or save it again"
-        ) from error
+        raise _broken(path, error) from error
     return arrays
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of all arrays of a .npz by name, without reading the arrays. Raises ``DataError`` as ``read_arrays`` does."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.namelist():
+                with archive.open(entry) as stream:
+                    version = np.lib.format.read_magic(stream)
+                    read = _HEADERS.get(version, np.lib.format.read_array_header_2_0)
+                    shapes[entry.removesuffix(".npy")] = read(stream)[0]
+    except Exception as error:  # see read_arrays
+        raise _broken(path, error) from error
+    return shapes
+
+
+def _broken(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path} is broken and cannot be read as .npz ({type(error).__name__}); fetch or save it again"
+    )

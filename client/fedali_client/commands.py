@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -126,6 +127,9 @@ def examine(options: argparse.Namespace) -> None:
 def join(options: argparse.Namespace) -> None:
     """Take part in a federation."""
     stay_small()
+    os.environ.setdefault(
+        "GRPC_VERBOSITY", "NONE"
+    )  # read when it is loaded; a device says itself what is wrong
     for module in ("google.protobuf", "grpc", "onnxruntime"):
         try:
             importlib.import_module(module)

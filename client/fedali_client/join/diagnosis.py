@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
+from datetime import datetime, timezone
 
 from fedali.errors import KitError
 from fedali.kit import DeviceKit, host_and_port
 from fedali_client.join.signals import AwayError
 
 _SECONDS = 10.0
+_AGAIN = 1.0  # seconds
 _REFUSALS = {  # what TLS calls them -> what they mean
     "UNKNOWN_CA": "its certificate is of another federation",
     "BAD_CERTIFICATE": "its certificate is of another federation, or damaged",
@@ -27,7 +30,7 @@ def explain(kit: DeviceKit, failure: str) -> AwayError | KitError:
     """What is wrong between this device and its gateway, now.
 
     ``KitError`` for what will not pass by itself: the kit's files do not fit, or the gateway, whose certificate is sound,
-    refuses this device's. ``AwayError`` for everything else; ``failure`` is what a call failed with.
+    says that it refuses this device's. ``AwayError`` for everything else; ``failure`` is what a call failed with.
     """
     where = kit.gateway
     try:
@@ -38,18 +41,14 @@ def explain(kit: DeviceKit, failure: str) -> AwayError | KitError:
             f"the certificate and the key in {kit.folder} do not work together ({reason}); copy the kit again"
         )
     try:
-        with (
-            socket.create_connection(host_and_port(where), timeout=_SECONDS) as plain,
-            context.wrap_socket(plain, server_hostname=kit.gateway_name) as secure,
-        ):
-            secure.settimeout(_SECONDS)
-            if secure.recv(
-                1
-            ):  # with TLS 1.3 the other side's opinion of our certificate comes after the handshake
-                return AwayError(
-                    f"the gateway {where} is there, and calls fail: {failure or 'no reason was given'}"
-                )
-        return AwayError(f"no gateway answers at {where}: something listens there that hangs up")
+        if _speaks(kit, context):
+            return AwayError(f"the gateway {where} is there, and calls fail: {failure or 'no reason given'}")
+        time.sleep(_AGAIN)  # it may just have been stopping
+        if _speaks(kit, context):
+            return AwayError(f"the gateway {where} has just come back")
+        return AwayError(
+            f"the gateway {where} hangs up on this device: {_lifetime(kit)}; ask for a new kit", stranger=True
+        )
     except ssl.SSLCertVerificationError as error:
         return _stranger(kit, error)
     except ssl.SSLError as error:
@@ -65,6 +64,27 @@ def explain(kit: DeviceKit, failure: str) -> AwayError | KitError:
         return AwayError(f"no gateway at {where}: no answer in {_SECONDS:g} seconds")
     except OSError as error:
         return AwayError(f"no gateway at {where}: {error.strerror or error}")
+
+
+def _speaks(kit: DeviceKit, context: ssl.SSLContext) -> bool:
+    """Whether the gateway, once each has seen the other's certificate, says anything instead of hanging up."""
+    with (
+        socket.create_connection(host_and_port(kit.gateway), timeout=_SECONDS) as plain,
+        context.wrap_socket(plain, server_hostname=kit.gateway_name) as secure,
+    ):
+        return bool(secure.recv(1))
+
+
+def _lifetime(kit: DeviceKit) -> str:
+    from cryptography.x509 import load_pem_x509_certificate
+
+    try:
+        until = load_pem_x509_certificate(kit.certificate.read_bytes()).not_valid_after_utc
+    except (OSError, ValueError):
+        return "its certificate cannot be read"
+    if until < datetime.now(timezone.utc):
+        return f"its certificate has expired on {until:%Y-%m-%d}"
+    return "its certificate is of another federation, or not accepted any more"
 
 
 def _context(kit: DeviceKit) -> ssl.SSLContext:

@@ -5,12 +5,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TypeVar
-
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a device says in one line of its own what is wrong
 
 import grpc
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fedali.errors import DataError
 from fedali.manifest import Manifest
-from fedali.npz import read_arrays
+from fedali.npz import read_shapes
 from fedali_client.data import Labels, read_samples
 
 Array = npt.NDArray[Any]
@@ -26,8 +26,7 @@ class DataFiles:
 
     def counts(self) -> tuple[int, int]:
         """Samples to train on, and to test on. Raises ``DataError`` for files that no model could take."""
-        for path in (self.validation,):
-            _count(path)
+        _count(self.validation)
         return _count(self.train), _count(self.test)
 
     def read(self, path: Path, manifest: Manifest) -> tuple[Array, Labels]:
@@ -43,12 +42,12 @@ def _count(path: Path | None) -> int:
         return 0
     if not path.exists():
         raise DataError(f"{path} does not exist")
-    arrays = read_arrays(path)
+    shapes = read_shapes(path)
     for name in "xy":
-        if name not in arrays or arrays[name].ndim == 0:
+        if not shapes.get(name):
             raise DataError(
                 f"{path} has no array {name}; save it with numpy.savez({path.name}, x=..., y=...)"
             )
-    if not len(arrays["x"]):
+    if not shapes["x"][0]:
         raise DataError(f"{path} holds no samples")
-    return len(arrays["x"])
+    return shapes["x"][0]

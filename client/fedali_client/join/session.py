@@ -65,7 +65,8 @@ class Session:
         self._bundle, self._known = folder / "model.fedali", folder / "gateway"
         self._worker: Worker | None = None
         self._refused: dict[bytes, BundleError] = {}  # bundles, by their digests
-        self._attempts = 0
+        self._failures = 0  # to connect, one after another
+        self._pauses = 0  # since the gateway last did something for this device
         self._heartbeat = 15.0
 
     def run(self) -> bool:
@@ -84,20 +85,17 @@ class Session:
             self._close()
 
     def _be_away(self, error: AwayError) -> None:
-        cause: AwayError | KitError = error
-        if not error.heard and self._attempts % _LOOK == 1:  # not at once: a connection may just have broken
+        if error.heard:
+            self._report.away(str(error))
+        elif self._failures % _LOOK == 1:  # not at once: a connection may just have broken
             cause = explain(self._kit, str(error))
-            if isinstance(cause, KitError):
-                raise cause
-            if (
-                cause.stranger and not self._met
-            ):  # the kit is wrong; later it may be a network that leads astray
+            # A stranger at the first attempt ever is a wrong kit; later it may be a network that leads astray.
+            if isinstance(cause, KitError) or (cause.stranger and not self._met):
                 raise KitError(str(cause))
-        if self._attempts or error.heard:
             self._report.away(str(cause))
-        self._attempts += 1
         first, most = _PAUSES
-        time.sleep(min(most, first * 2 ** min(self._attempts - 1, 16)) * random.uniform(0.5, 1.0))
+        time.sleep(min(most, first * 2 ** min(self._pauses, 16)) * random.uniform(0.5, 1.0))
+        self._failures, self._pauses = self._failures + 1, self._pauses + 1
 
     @property
     def _met(self) -> bool:
@@ -107,7 +105,7 @@ class Session:
     def _take_part(self, gateway: Gateway) -> bool:
         train, test = self._files.counts()
         reply = gateway.enrol(_software(), train, test, digest(self._bundle))
-        self._heartbeat = reply.heartbeat_seconds
+        self._heartbeat, self._failures = reply.heartbeat_seconds, 0
         if not self._met:
             write_text(self._known, f"{self._kit.gateway_name}\n")
         self._report.joined(reply.federation, reply.device, gateway.address)
@@ -129,7 +127,7 @@ class Session:
         while True:
             began = time.monotonic()
             task = gateway.next_task(_WAIT)
-            self._attempts = 0
+            self._pauses = 0
             if task is None:
                 time.sleep(max(0.0, _MOMENT - (time.monotonic() - began)))
                 continue
@@ -220,7 +218,7 @@ class Session:
         before = gateway.sent
         verdict, reason = send(gateway, record.task, update)
         self._journal.settle(record, verdict)
-        self._attempts = 0
+        self._pauses = 0
         self._report.answered(record, verdict, reason, gateway.sent - before)
         return verdict == COUNTED
 

@@ -11,7 +11,7 @@ class AwayError(FedaliError):
     Args:
         why: in one line.
         heard: the gateway itself said so.
-        stranger: somebody else answered at its address, or it has another name.
+        stranger: somebody else answered at its address, or it knows no such device.
     """
 
     def __init__(self, why: str, *, heard: bool = False, stranger: bool = False) -> None:
