@@ -36,7 +36,7 @@ class Heart:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join()
+        self._thread.join(_LEAST)  # one that waits for an answer ends with the connection
 
     def _run(self) -> None:
         while not self._stop.wait(self._seconds):

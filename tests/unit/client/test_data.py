@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fedali.errors import DataError
+from fedali.npz import read_shapes
 from fedali_client.data import check_labels, check_samples, read_line, read_samples
 
 CLASSES = ("rest", "walk", "run")
@@ -89,6 +90,19 @@ def test_files(tmp_path, bundle):
     }.items():
         with pytest.raises(DataError, match=line):
             read_samples(tmp_path / name, manifest)
+
+
+def test_shapes_are_known_without_reading_the_arrays(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, x=np.zeros((5, *SHAPE), np.float16), y=np.array(["run"] * 5), z=np.float64(1))
+    assert read_shapes(path) == {"x": (5, *SHAPE), "y": (5,), "z": ()}
+    np.savez_compressed(path, x=np.asfortranarray(np.zeros((2, 7))), long=np.zeros(3, [("é" * 9, float)]))
+    assert read_shapes(path) == {"x": (2, 7), "long": (3,)}
+    whole = path.read_bytes()
+    for data in (b"", b"PK\x03\x04 and so on", whole[:-30]):
+        path.write_bytes(data)
+        with pytest.raises(DataError, match=r"a\.npz is broken"):
+            read_shapes(path)
 
 
 def test_lines():
