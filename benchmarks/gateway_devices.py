@@ -80,7 +80,7 @@ class Bench:
         self.theta = random.standard_normal(manifest.layouts.parameters.size).astype(np.float32)
         self.prototypes = random.standard_normal(manifest.layouts.prototypes.size).astype(np.float32)
         self.begun = 0.0
-        self.round = 0
+        self.round = self.chunk = 0
 
     async def run(self) -> Seen:
         """All rounds."""
@@ -91,7 +91,7 @@ class Bench:
         kits = [read_kit_as(Path(self.order.kits, f"d-{n:04}"), DeviceKit) for n in range(self.order.devices)]
         stubs = [_connect(kit) for kit in kits]
         for first in range(0, len(stubs), 50):  # handshakes are not what is measured
-            await asyncio.gather(*(_enrol(stub) for stub in stubs[first : first + 50]))
+            (self.chunk, *_) = await asyncio.gather(*(_enrol(stub) for stub in stubs[first : first + 50]))
         self.seen.memory["connected"] = _memory(self.order.gateway)["VmRSS"]
         watch = asyncio.create_task(self._watch())
         devices = [
@@ -152,7 +152,7 @@ class Bench:
                 digest.update(chunk.data)
             assert digest.digest() == task.state.sha256
             data = self._update(kit.number, task.id)
-            reply = await stub.Upload(_parts(task.id, data), timeout=_SLACK)
+            reply = await stub.Upload(_parts(task.id, data, self.chunk), timeout=_SLACK)
             assert reply.verdict == federation_pb2.VERDICT_COUNTED, reply.reason
 
     def _update(self, number: int, task: str) -> bytes:
@@ -185,16 +185,17 @@ def _connect(kit: DeviceKit) -> federation_pb2_grpc.FederationAsyncStub:
     return federation_pb2_grpc.FederationStub(channel)  # type: ignore[return-value]
 
 
-async def _enrol(stub: federation_pb2_grpc.FederationAsyncStub) -> None:
+async def _enrol(stub: federation_pb2_grpc.FederationAsyncStub) -> int:
+    """Bytes of a chunk."""
     request = federation_pb2.EnrolRequest(protocol=wire.PROTOCOL, software="bench")
-    await stub.Enrol(request, wait_for_ready=True, timeout=_SLACK)
+    return int((await stub.Enrol(request, wait_for_ready=True, timeout=_SLACK)).chunk_bytes)
 
 
-async def _parts(task: str, data: bytes) -> AsyncIterator[federation_pb2.UploadRequest]:
+async def _parts(task: str, data: bytes, chunk: int) -> AsyncIterator[federation_pb2.UploadRequest]:
     artifact = federation_pb2.Artifact(sha256=hashlib.sha256(data).digest(), size=len(data))
     yield federation_pb2.UploadRequest(header=federation_pb2.UploadHeader(task=task, update=artifact))
-    for first in range(0, len(data), wire.CHUNK):
-        yield federation_pb2.UploadRequest(data=data[first : first + wire.CHUNK])
+    for first in range(0, len(data), chunk):
+        yield federation_pb2.UploadRequest(data=data[first : first + chunk])
 
 
 def _memory(pid: int) -> dict[str, int]:
