@@ -173,3 +173,27 @@ def test_files_that_are_damaged_cost_one_round_and_say_so(tmp_path):
             task = device.wait_for_task()
             assert device.upload(task.id, site.update(index, task.id)).verdict == pb.VERDICT_COUNTED
         assert_sums(outcome.result(), site.expected(range(3)))
+
+
+def test_what_counted_before_may_be_damaged_without_harm(tmp_path):
+    with Site(tmp_path) as site:
+        site.put_bundle()
+        device = site.device(0)
+        outcome = site.begin(site.order(1, devices=[0]))
+        task = device.wait_for_task()
+        update = site.update(0, task.id)
+        assert device.upload(task.id, update).verdict == pb.VERDICT_COUNTED
+        outcome.result()
+        site.begin(site.order(2, devices=[1]))
+        site.device(1).wait_for_task()
+        assert device.upload(task.id, update).verdict == pb.VERDICT_COUNTED
+        assert device.upload(task.id, site.update(1, task.id)).verdict == pb.VERDICT_LATE
+        assert site.device(2).upload(task.id, update).verdict == pb.VERDICT_LATE
+        site.kill()
+        (site.state / "counted.json").write_text("[[0, ")
+        site.start()
+        (said,) = [line for line in site.said if "what counted before is lost" in line]
+        assert "counted.json" in said
+        device = site.device(0)
+        assert device.upload(task.id, update).verdict == pb.VERDICT_LATE
+        assert device.upload(task.id, site.update(1, task.id)).verdict == pb.VERDICT_LATE

@@ -25,6 +25,8 @@ from tests.bundles import toy_data, write_full
 from tests.gateways import ANSWER, EVALUATE, Site, assert_sums, states
 
 SAMPLES = 60
+# A device's, which has no flwr: importing that, as other tests do here, sets the verbosity of this process's children.
+_CLEAN = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
 
 
 class Joined:
@@ -48,7 +50,7 @@ class Joined:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **environment},
+            env={**_CLEAN, **environment},
         )
         self.events, self._news, self._closed = [], threading.Condition(), False
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -270,6 +272,33 @@ def test_a_kill_at_each_moment_of_a_round_changes_nothing(site, moment):
         assert (np.frombuffer(found.theta.total) == SAMPLES * theta.astype(np.float64)).all()
         assert (np.frombuffer(found.prototypes.total) == SAMPLES * prototypes.astype(np.float64)).all()
         assert metrics_of(found, 0) == metrics
+    expected.close()
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["the same gateway", "a gateway started anew"])
+def test_a_device_killed_before_it_heard_that_it_counted_learns_so_rounds_later(site, restart):
+    """What its encoding lost is owed, though the round is long over and others have passed."""
+    expected = Undisturbed(site, 0, Encoding.INT8)
+    outcome = site.begin(site.order(1, epochs=2, encoding=int(Encoding.INT8), devices=[0]))
+    with Joined(
+        site, 0, program=("-c", SUICIDE, *MOMENTS["before the acknowledgement is noted"][:2], "1")
+    ) as device:
+        assert device.end(None)[0] == -signal.SIGKILL
+    assert states(outcome.result()) == {0: "done"}
+    expected.round(1, 2)
+    for number in (2, 3):
+        with Joined(site, 1):
+            site.begin(site.order(number, epochs=1, encoding=int(Encoding.INT8), devices=[1])).result()
+    if restart:
+        site.kill()
+        site.start()
+    outcome = site.begin(site.order(4, epochs=2, encoding=int(Encoding.INT8), devices=[0]))
+    with Joined(site, 0) as device:
+        found = outcome.result()
+        assert device.event("train", round=1)["verdict"] == "counted"
+    theta, prototypes, _ = expected.round(4, 2)
+    assert (np.frombuffer(found.theta.total) == SAMPLES * theta.astype(np.float64)).all()
+    assert (np.frombuffer(found.prototypes.total) == SAMPLES * prototypes.astype(np.float64)).all()
     expected.close()
 
 

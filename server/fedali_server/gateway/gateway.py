@@ -136,6 +136,13 @@ class Gateway:
         """The round that a task belongs to, if it is one of the last."""
         return next((each for each in self.rounds.values() if each.key.task == task), None)
 
+    def past_verdict(self, task: str, number: int, sha256: str) -> federation_pb2.UploadReply:
+        """What became of a device's update for a round that is no longer kept."""
+        counted = self._shelf.ledger.find(task, number)
+        if counted is not None and counted.sha256 == sha256:
+            return federation_pb2.UploadReply(verdict=COUNTED, received=counted.size)
+        return federation_pb2.UploadReply(verdict=LATE, reason="the task is not of this round")
+
     async def do(self, order: relay_pb2.RoundOrder) -> bytes:
         """Do a round, or go on with it, or recall it: a serialised ``RoundOutcome``. Raises ``Refusal``."""
         try:
@@ -200,6 +207,7 @@ class Gateway:
         if timer is not None:
             timer.cancel()
             log.warning("round given up", run=old.key.run, round=old.key.round, kind=old.key.kind)
+        await self.work(lambda: self._shelf.remember(old))  # first: a device may ask at any moment
         old.given_up = True
         del self.rounds[old.key]
         self.tell()

@@ -34,6 +34,7 @@ from fedali_server.gateway.bundles import Bundles, RoundModel
 from fedali_server.gateway.elapsed import Stopwatch
 from fedali_server.gateway.incoming import Incoming
 from fedali_server.gateway.journal import Journal
+from fedali_server.gateway.ledger import Counted
 from fedali_server.gateway.orders import TRAIN, RoundKey, content, shared_state
 from fedali_server.gateway.sums import RoundSums, Term
 
@@ -218,6 +219,17 @@ class Round:
         )
         self._answer(number, answer)
         self._fold(number, sha256, term)
+
+    def counted(self) -> dict[int, Counted]:
+        """The updates of a training that counted, by their devices' numbers."""
+        if self.key.kind != TRAIN:
+            return {}
+        answers = self.answers.items()
+        return {
+            number: Counted(self.key.task, answer.sha256, answer.size)
+            for number, answer in answers
+            if answer.state == DONE
+        }
 
     def close(self, reports: Iterable[relay_pb2.DeviceReport]) -> None:
         """Write the outcome, and forget what it was made of."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fedali.v1 import federation_pb2
 from fedali.wire import LARGEST_REASON, LARGEST_SOFTWARE, LONGEST_WAIT, PROTOCOL, TASK_ID
-from fedali_server.gateway.gateway import LATE, Gateway
+from fedali_server.gateway.gateway import Gateway
 from fedali_server.gateway.lane import Lane
 from fedali_server.gateway.orders import TRAIN
 from fedali_server.gateway.receipt import Arriving, Receipt, Requests
@@ -154,7 +154,8 @@ class FederationService:
         with visitor.call():
             round_, sha256 = self._round(request.task), _digest(request.sha256)
             if round_ is None:
-                return federation_pb2.UploadOffsetReply()
+                known = self._gateway.past_verdict(request.task, visitor.number, sha256)
+                return federation_pb2.UploadOffsetReply(received=known.received)
             answer = round_.answers.get(visitor.number)
             if answer is not None and answer.sha256 == sha256 != "":
                 return federation_pb2.UploadOffsetReply(received=answer.size)
@@ -170,7 +171,7 @@ class FederationService:
                 raise malformed("an upload begins with a header")
             round_, sha256 = self._round(first.header.task), _digest(first.header.update.sha256)
             if round_ is None:
-                return federation_pb2.UploadReply(verdict=LATE, reason="the task is not of this round")
+                return self._gateway.past_verdict(first.header.task, visitor.number, sha256)
             receipt = Receipt(round_, visitor, sha256, first.header.update.size, self._limits.chunk)
             ended = await receipt.begin(self._gateway, first.header.offset)
             if ended is not None:

@@ -12,6 +12,7 @@ from fedali.errors import CheckpointError, FedaliError
 from fedali.files import flush_folder, reporting
 from fedali.v1 import relay_pb2
 from fedali_server.gateway.bundles import Bundles
+from fedali_server.gateway.ledger import Ledger
 from fedali_server.gateway.orders import RoundKey, due_devices
 from fedali_server.gateway.round import Round
 
@@ -23,6 +24,7 @@ class Shelf:
 
     def __init__(self, folder: Path, bundles: Bundles, known: Mapping[int, str], fold_every: int) -> None:
         self.folder, self._bundles, self._known, self._fold_every = folder, bundles, known, fold_every
+        self.ledger = Ledger(folder.with_name("counted.json"))
 
     def create(self, order: relay_pb2.RoundOrder, sequence: int) -> Round:
         """A new round, durably. Raises ``WireError`` for an order that does not fit, ``FedaliError`` from the disk."""
@@ -34,6 +36,13 @@ class Shelf:
         Round.create(folder, order, sequence, model, due)
         self._bundles.prune(order.bundle)
         return self._open(folder)
+
+    def remember(self, round_: Round) -> None:
+        """Keep what counted in a closed round that is going to be removed, as far as the disk has room for it."""
+        try:
+            self.ledger.add(round_.counted() if round_.closed else {})
+        except FedaliError as error:
+            log.error("what counted in a round is not kept", round=str(round_.key), why=str(error))
 
     def remove(self, round_: Round) -> None:
         """Forget a round."""
@@ -57,6 +66,7 @@ class Shelf:
         for round_ in found[:-1]:
             same = (round_.key.run, round_.key.round) == (found[-1].key.run, found[-1].key.round)
             if not (same and round_.closed):
+                self.remember(round_)
                 self.remove(round_)
                 found = [each for each in found if each is not round_]
         return found
