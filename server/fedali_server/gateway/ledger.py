@@ -40,12 +40,10 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._counted: Mapping[int, Counted] = {}
+        self._counted: dict[int, Counted] = {}
         try:
-            plain = json.loads(path.read_text("utf-8"))
-            self._counted = {
-                int(number): Counted(*map(str, words), int(size)) for number, *words, size in plain
-            }
+            for number, task, sha256, size in json.loads(path.read_text("utf-8")):
+                self._counted[int(number)] = Counted(str(task), str(sha256), int(size))
         except FileNotFoundError:
             pass
         except (OSError, ValueError, TypeError) as error:
