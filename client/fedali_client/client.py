@@ -13,8 +13,8 @@ import numpy.typing as npt
 from fedali.bundle import Bundle
 from fedali.errors import DataError, FedaliError, SettingsError
 from fedali.metrics import accuracy, macro_f1
+from fedali.samples import check_labels, check_samples
 from fedali_client import federation
-from fedali_client.data import check_labels, check_samples
 from fedali_client.graphs import CPU, Runtime
 from fedali_client.inference import Inference
 from fedali_client.learning import Learning, round_identity

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fedali.errors import DataError
 from fedali.manifest import Manifest
 from fedali.npz import read_shapes
-from fedali_client.data import Labels, read_samples
+from fedali.samples import Labels, read_samples
 
 Array = npt.NDArray[Any]
 

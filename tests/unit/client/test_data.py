@@ -7,7 +7,8 @@ import pytest
 
 from fedali.errors import DataError
 from fedali.npz import read_shapes
-from fedali_client.data import check_labels, check_samples, read_line, read_samples
+from fedali.samples import check_labels, check_samples, read_samples
+from fedali_client.data import read_line
 
 CLASSES = ("rest", "walk", "run")
 SHAPE = (6, 3)
