@@ -79,7 +79,7 @@ def write_full(
         "personal": _ranges(personal_indices(chosen, parameters)),
         "optimizer": {"name": type(optimizer).__name__.lower(), **vars(optimizer)},
         "hyper": Hyper(0.2, 0.9),
-        "keeps_local_prototypes": False,
+        "keeps_local_prototypes": (options or {}).get("local_prototypes") == "keep",
         "round": 3,
         "opset": 18,
         "onnxruntime": ">=1.19",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -84,8 +85,8 @@ class Place:
         assert run.returncode == 0, self.said(name)
         return json.loads(out)
 
-    def run_here(self, name):
-        """A run in this process: what it found, and the state after each round."""
+    def run_here(self, name, like=None):
+        """A run in this process: what it found, and the state after each round. It starts from the bundle of the run ``like``."""
         out, states = self.folder / name, {}
 
         def report(_, progress):
@@ -93,6 +94,8 @@ class Place:
                 states[progress.round] = self.state(name)[1:]
 
         running.prepare_scenario(self.scenario, out, {"sites": 2}, self.kit)
+        if like:
+            shutil.copytree(self.folder / like / "untrained", out / "untrained")
         return running.go_on(out, self.kit, report), states
 
     def simulate(self, name):

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import numpy as np
@@ -30,8 +30,32 @@ from fedali_server.contract import ClientMetrics, RoundSettings, SiteReply
 _PAUSE = 0.1  # seconds between attempts
 
 
+class RoundKeeper(Protocol):
+    """What a site's node asks for what it answers the server; methods raise ``FedaliError`` with a reason in one line."""
+
+    def status(self) -> relay_pb2.SiteStatus:
+        """Who is there."""
+        ...
+
+    def has_bundle(self, sha256: bytes) -> bool:
+        """Whether it holds the bundle with this SHA-256."""
+        ...
+
+    def put_bundle(self, bundle: bytes) -> None:
+        """Give it a bundle."""
+        ...
+
+    def revoke(self, revoked: bytes, signature: bytes) -> int:
+        """Give it a list of certificates not to be trusted any more; the number of the list that it has then."""
+        ...
+
+    def round(self, order: relay_pb2.RoundOrder) -> relay_pb2.RoundOutcome:
+        """Have a round done; the same order gets the same answer."""
+        ...
+
+
 class Gateway:
-    """The gateway's end for its own site.
+    """The gateway's end for its own site, a ``RoundKeeper``.
 
     Args:
         socket: the Unix socket that it listens on.
@@ -126,12 +150,12 @@ class RelaySite:
     """The devices of a site in one run; implements ``fedali_server.contract.Site``.
 
     Args:
-        gateway: that the devices are connected to.
+        keeper: the gateway that the devices are connected to, or what stands for it.
         run: what the rounds have in common.
     """
 
-    def __init__(self, gateway: Gateway, run: DeviceRun) -> None:
-        self._gateway, self._run = gateway, run
+    def __init__(self, keeper: RoundKeeper, run: DeviceRun) -> None:
+        self._keeper, self._run = keeper, run
 
     def train(self, settings: RoundSettings, shared: SharedState) -> SiteReply:
         """Have the devices train; the sum of those that did, and a report of each."""
@@ -169,12 +193,12 @@ class RelaySite:
             grace_seconds=run.grace_seconds,
             largest_norm=run.largest_norm,
         )
-        return self._gateway.round(order)
+        return self._keeper.round(order)
 
     def _reply(
         self, devices: Sequence[relay_pb2.DeviceReport], samples: str, contribution: Contribution | None
     ) -> SiteReply:
-        site = self._gateway.status().site
+        site = self._keeper.status().site
         reports = tuple(
             {
                 "site": site,
@@ -193,30 +217,30 @@ class RelaySite:
         return SiteReply(_columns(reports, samples), contribution, reports)
 
 
-def make_relay_app(find_gateway: Callable[[Context], Gateway], mods: Sequence[Mod] = ()) -> ClientApp:
-    """A ``ClientApp`` that answers with what a gateway says; ``mods`` are Flower's, around all that it does."""
+def make_relay_app(find_keeper: Callable[[Context], RoundKeeper], mods: Sequence[Mod] = ()) -> ClientApp:
+    """A ``ClientApp`` that answers with what a gateway, or what stands for it, says; ``mods`` are Flower's, around all that it does."""
     app = make_client_app(
-        lambda context: RelaySite(find_gateway(context), DeviceRun.of(context.run_config)), mods
+        lambda context: RelaySite(find_keeper(context), DeviceRun.of(context.run_config)), mods
     )
 
     @app.query(relay_records.HELLO)
     def hello(message: Message, context: Context) -> Message:
-        status = find_gateway(context).status()
+        status = find_keeper(context).status()
         return Message(relay_records.answer_hello(status), reply_to=message)
 
     @app.query(relay_records.HAS_BUNDLE)
     def has_bundle(message: Message, context: Context) -> Message:
-        held = find_gateway(context).has_bundle(relay_records.read_sha256(message))
+        held = find_keeper(context).has_bundle(relay_records.read_sha256(message))
         return Message(relay_records.answer_has_bundle(held), reply_to=message)
 
     @app.query(relay_records.PUT_BUNDLE)
     def put_bundle(message: Message, context: Context) -> Message:
-        find_gateway(context).put_bundle(relay_records.read_bundle(message))
+        find_keeper(context).put_bundle(relay_records.read_bundle(message))
         return Message(RecordDict(), reply_to=message)
 
     @app.query(relay_records.REVOKE)
     def revoke(message: Message, context: Context) -> Message:
-        number = find_gateway(context).revoke(*relay_records.read_revoke(message))
+        number = find_keeper(context).revoke(*relay_records.read_revoke(message))
         return Message(relay_records.answer_revoke(number), reply_to=message)
 
     return app

@@ -22,16 +22,40 @@ def start(
     state: Annotated[
         Path | None, typer.Option(help="For what it remembers.", show_default="KIT/state")
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Train on data that are here, DIR/DEVICE/train.npz, instead of on devices.",
+            show_default=False,
+        ),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="With --data: auto, loop, compiled, onnx, stacked or ray.", show_default="auto"),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="With --data: threads or processes.", show_default="all cores")
+    ] = None,
 ) -> None:
     r"""Run a site of a federation until Ctrl-C or SIGTERM: its gateway, for devices, and its end of the server's line.
 
     Killed and started again, it goes on: what devices were told to be counted is counted.
 
+    With --data there are no devices and no gateway: this process trains in their place, each on the files in its folder,
+    DIR/DEVICE/train.npz (x and y), validation.npz and test.npz (both optional). The server cannot tell.
+
     \b
     Examples:
       fedali site start kits/hospital-a
       fedali site start kits/hospital-a --state /var/lib/fedali
+      fedali site start kits/hospital-b --data /srv/wards --engine onnx --workers 4
     """
+    if data is None and (engine is not None or workers is not None):
+        raise SettingsError(
+            f"{'--engine' if engine is not None else '--workers'} goes with --data: devices train by themselves"
+        )
+    chosen = _engine(engine)
     import structlog
 
     from fedali.kit import SiteKit, read_kit_as
@@ -39,10 +63,17 @@ def start(
 
     found = read_kit_as(kit, SiteKit)
     quiet_flower()
-    from fedali_server.site_start import run_site
-
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    run_site(found, (state or found.folder / "state").absolute())
+    folder = (state or found.folder / "state").absolute()
+    if data is None:
+        from fedali_server.site_start import run_site
+
+        run_site(found, folder)
+        return
+    from fedali_simulations.data_site.start import run_data_site
+    from fedali_simulations.environment import cores
+
+    run_data_site(found, data.absolute(), folder, engine=chosen or "auto", workers=workers or cores())
 
 
 @site.callback()
@@ -107,8 +138,7 @@ def hold(
             f"{missing} is missing: it says which clients to hold; a site with devices is fedali site start KIT"
         )
     number, parts = _part(part)
-    if engine is not None and engine not in get_args(EngineName):
-        raise SettingsError(f"unknown engine {engine!r}; {did_you_mean(engine, get_args(EngineName))}")
+    chosen = _engine(engine)
     if data is not None and not data.exists():
         raise SettingsError(f"--data {data}: there is no such file or folder")
     import structlog
@@ -127,7 +157,7 @@ def hold(
         number,
         parts,
         folder or Path("sites") / f"{number}-of-{parts}",
-        engine=cast(EngineName | None, engine),
+        engine=chosen,
         source=None if data is None else str(data.absolute()),
         workers=workers or cores(),
     )
@@ -140,6 +170,12 @@ def hold(
         serve(link, place.app(), joined=joined, key=key)
     except KeyboardInterrupt:
         typer.echo(f"part {number}/{parts} has left {superlink}")
+
+
+def _engine(name: str | None) -> EngineName | None:
+    if name is not None and name not in get_args(EngineName):
+        raise SettingsError(f"unknown engine {name!r}; {did_you_mean(name, get_args(EngineName))}")
+    return cast(EngineName | None, name)
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -14,13 +19,56 @@ def place(tmp_path_factory):
         yield running
 
 
-def test_three_rounds_over_two_sites_and_six_devices_equal_the_simulation(place):
+@pytest.fixture(scope="module")
+def simulated(place):
+    return place.simulate("simulated")
+
+
+def test_three_rounds_over_two_sites_and_six_devices_equal_the_simulation(place, simulated):
     found, states = place.run_here("run")
-    simulated, expected_states = place.simulate("simulated")
+    simulated, expected_states = simulated
     for facts in place.rounds("run"):
         assert [report["state"] for report in facts["reports"]] == ["done"] * 12  # six trained, six evaluated
     for one, other in zip(states[1], expected_states[1], strict=True):
         assert np.abs(one - other).max() < 1e-4
+    agree(found, simulated)
+
+
+def test_a_site_that_holds_data_takes_the_place_of_one_with_devices(place, simulated):
+    """Its kit, and the same data; the other site keeps its devices."""
+    local = place.local
+    for name in (*local.devices[3:], "site-b"):
+        local.processes[name].signal(signal.SIGTERM)
+        local.processes[name].end()
+    kit, data = str(local.kit("site-b")), str(local.folder / "data")
+    words = ("--data", data, "--engine", "onnx", "--workers", "1")
+    site = local.start("site-b with data", "fedali", "site", "start", kit, *words)
+    found, states = place.run_here("mixed", like="run")
+    for facts in place.rounds("mixed"):
+        assert [report["state"] for report in facts["reports"]] == ["done"] * 12
+        assert {report["site"]: report["sent"] > 0 for report in facts["reports"]} == {
+            "site-a": True,
+            "site-b": False,
+        }
+    for one, other in zip(states[1], simulated[1][1], strict=True):
+        assert np.abs(one - other).max() < 1e-4
+    agree(found, simulated[0])
+    words = [sys.executable, "-m", "fedali", "status", kit, "--json"]
+    told = json.loads(subprocess.run(words, capture_output=True, check=True, text=True).stdout)
+    assert [(device["device"], device["online"]) for device in told["devices"]] == [
+        (name, True) for name in local.devices[3:]
+    ]
+    site.signal(signal.SIGTERM)
+    site.end()
+    assert site.running.returncode == 0
+    said = site.said()
+    assert "folders of no device of this site are not used" in said
+    assert said.count("has joined") == 1
+    assert said.rstrip().rsplit("\n", 1)[-1].startswith("site site-b has left ")
+
+
+def agree(found, simulated):
+    """Tables of a run and of a simulation."""
     expected = {line["measure"]: line for line in simulated.to_dict()["table"]}
     for line in found.to_dict()["table"]:
         if line["measure"] == "generalisation":
