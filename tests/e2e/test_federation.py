@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
+from fedali_server.relay import Gateway
 from tests.federations import Place
 
 
@@ -37,9 +35,11 @@ def test_three_rounds_over_two_sites_and_six_devices_equal_the_simulation(place,
 def test_a_site_that_holds_data_takes_the_place_of_one_with_devices(place, simulated):
     """Its kit, and the same data; the other site keeps its devices."""
     local = place.local
-    for name in (*local.devices[3:], "site-b"):
-        local.processes[name].signal(signal.SIGTERM)
-        local.processes[name].end()
+    replaced = [local.processes[name] for name in (*local.devices[3:], "site-b")]
+    for process in replaced:
+        process.signal(signal.SIGTERM)
+    for process in replaced:
+        process.end()
     kit, data = str(local.kit("site-b")), str(local.folder / "data")
     words = ("--data", data, "--engine", "onnx", "--workers", "1")
     site = local.start("site-b with data", "fedali", "site", "start", kit, *words)
@@ -53,11 +53,10 @@ def test_a_site_that_holds_data_takes_the_place_of_one_with_devices(place, simul
     for one, other in zip(states[1], simulated[1][1], strict=True):
         assert np.abs(one - other).max() < 1e-4
     agree(found, simulated[0])
-    words = [sys.executable, "-m", "fedali", "status", kit, "--json"]
-    told = json.loads(subprocess.run(words, capture_output=True, check=True, text=True).stdout)
-    assert [(device["device"], device["online"]) for device in told["devices"]] == [
-        (name, True) for name in local.devices[3:]
-    ]
+    asked = Gateway(local.kit("site-b") / "state" / "relay.sock")  # as fedali status KIT does
+    told = [(device.device, device.online) for device in asked.status().devices]
+    asked.close()
+    assert told == [(name, True) for name in local.devices[3:]]
     site.signal(signal.SIGTERM)
     site.end()
     assert site.running.returncode == 0

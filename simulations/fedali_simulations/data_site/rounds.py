@@ -64,6 +64,7 @@ class DataRound:
         engine: what trains.
         personal: what clients keep; a training changes it.
         due: clients by their numbers.
+        begun: when the order came, by ``time.monotonic``.
 
     Raises ``WireError`` for a state that is not the bundle's.
     """
@@ -75,8 +76,9 @@ class DataRound:
         engine: Engine,
         personal: PersonalParts,
         due: Mapping[int, DueClient],
+        begun: float,
     ) -> None:
-        self.order, self.begun = order, time.monotonic()
+        self.order, self.begun = order, begun
         self.at_work: frozenset[int] = frozenset()
         self._bundle, self._engine, self._personal, self._due = bundle, engine, personal, due
         self._shared = shared_state(order, bundle.rounds)

@@ -129,11 +129,14 @@ class DataSite:
     def _open(self, sha256: bytes) -> TrainedBundle:
         if self._bundle is None or self._bundle.rounds.sha256 != sha256:
             bundle = read_bundle(self._bundles.path(sha256), [self._trusted])
-            self._bundle = TrainedBundle(bundle, self._bundles.model(sha256))
+            found = TrainedBundle(bundle, self._bundles.model(sha256))
+            found.engine(self._engine, 1, self._workers)  # compiled and cached now, not in a round's time
+            self._bundle = found
         return self._bundle
 
     def _begin(self, order: relay_pb2.RoundOrder) -> DataRound:
-        bundle, devices = self._open(order.bundle), {device.number: device for device in self.kit.devices}
+        begun, devices = time.monotonic(), {device.number: device for device in self.kit.devices}
+        bundle = self._open(order.bundle)
         self._roster.look()
         due = {
             number: DueClient(name, self._files[name], self._roster.revoked(devices[number]))
@@ -145,7 +148,7 @@ class DataSite:
         model, folder = bundle.rounds, self._state / "clients" / order.bundle.hex()
         personal = PersonalParts(folder, model.method, model.layouts)
         engine = bundle.engine(self._engine, max(1, order.epochs), self._workers)
-        return DataRound(order, bundle, engine, personal, due)
+        return DataRound(order, bundle, engine, personal, due, begun)
 
     def _prune(self, used: bytes) -> None:
         """Forget old bundles, and what clients of them kept."""
