@@ -244,6 +244,11 @@ def test_clients_that_cannot_take_part_are_reported_as_devices_are(place):
     assert states(judged)[1] == "done"
     assert states(train(site, place, 2, devices=[1])[1]) == {1: "done"}
     assert states(train(site, place, 3, seconds=0.0)[1]) == {0: "late", 1: "late", 2: "offline"}
+    (place.data / "a-1" / "test.npz").unlink()
+    only = {report.device: sorted(report.metrics) for report in train(site, place, 4)[1].devices}
+    assert only["a-0"] == ["train_accuracy", "train_loss", "validation", "validation_f1"]
+    assert only["a-1"] == ["train_accuracy", "train_loss"]
+    assert set(states(site.round(place.order(4, EVALUATE))).values()) == {"declined", "offline"}
 
 
 def test_updates_that_moved_too_far_or_diverged_do_not_count(place):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ from fedali_server.gateway.sums import RoundSums, Term
 from fedali_simulations.data_site.bundle import TrainedBundle
 from fedali_simulations.data_site.folder import ClientFiles, Pair
 from fedali_simulations.data_site.personal import PersonalParts
-from fedali_simulations.engines.base import Engine, Labels, Query, Samples, TrainJob, TrainResult, Vector
+from fedali_simulations.engines.base import Engine, Query, Samples, TrainJob, TrainResult, Vector
 
 log = structlog.get_logger("fedali.site")
 
@@ -112,15 +112,15 @@ class DataRound:
     def evaluate(self) -> relay_pb2.RoundOutcome:
         """Evaluate the server's model on the clients' test data; a report of each. Nothing else changes."""
         self._personal.look()
+        shared = self._received.theta, self._received.prototypes
         for group in self._groups():
             began, tests = time.monotonic(), {}
             for number in group:
                 with self._excusing(number):
                     tests[number] = self._test(number)
-            query = self._query(self._received.theta, self._received.prototypes, tests.values())
-            (predicted,) = self._engine.predict([query])
-            for (number, samples), found in zip(tests.items(), predicted, strict=True):
-                self._done(number, began, len(samples), self._scores("global", samples, found))
+            models = [(*shared, {"global": samples}) for samples in tests.values()]
+            for (number, samples), scores in zip(tests.items(), self._scores(models), strict=True):
+                self._done(number, began, len(samples), scores)
         return self._outcome(RoundSums())
 
     def _groups(self) -> Iterator[Sequence[int]]:
@@ -190,12 +190,27 @@ class DataRound:
 
     def _metrics(self, done: Sequence[tuple[_Ready, TrainResult]]) -> Iterator[dict[str, float]]:
         """Of each client's training, and of its personal model."""
-        queries = [self._query(r.theta, r.local_prototypes, c.tests.values()) for c, r in done]
-        for (client, result), predicted in zip(done, self._engine.predict(queries), strict=True):
-            metrics = {"train_loss": result.loss, "train_accuracy": result.accuracy}
-            for (name, samples), found in zip(client.tests.items(), predicted, strict=True):
-                metrics |= self._scores(name, samples, found)
-            yield metrics
+        models = [(result.theta, result.local_prototypes, client.tests) for client, result in done]
+        for (_, result), scores in zip(done, self._scores(models), strict=True):
+            yield {"train_loss": result.loss, "train_accuracy": result.accuracy, **scores}
+
+    def _scores(
+        self, models: Sequence[tuple[Vector, Vector, Mapping[str, Samples]]]
+    ) -> Iterator[dict[str, float]]:
+        """Of each theta [P] and prototypes [L] on its samples, by the metric's name."""
+        classes, influence = len(self._bundle.manifest.classes), self.order.influence
+        queries = (
+            Query(theta, prototypes, tuple(tests.values()), influence)
+            for theta, prototypes, tests in models
+            if tests
+        )
+        answers = self._engine.predict(queries)
+        for _, _, tests in models:
+            scores: dict[str, float] = {}
+            for (name, samples), found in zip(tests.items(), next(answers) if tests else (), strict=True):
+                scores[name] = accuracy(samples.y, found)
+                scores[f"{name}_f1"] = macro_f1(samples.y, found, classes)
+            yield scores
 
     def _test(self, number: int) -> Samples:
         files, manifest = self._due[number].files, self._bundle.manifest
@@ -209,13 +224,6 @@ class DataRound:
         if self._bundle.manifest.normalisation.kind != "client":
             return self._bundle.normalisation
         return self._personal.normalisations.get(number) or channel_statistics([x])
-
-    def _query(self, theta: Vector, prototypes: Vector, samples: Iterable[Samples]) -> Query:
-        return Query(theta, prototypes, tuple(samples), self.order.influence)
-
-    def _scores(self, name: str, samples: Samples, found: Labels) -> dict[str, float]:
-        classes = len(self._bundle.manifest.classes)
-        return {name: accuracy(samples.y, found), f"{name}_f1": macro_f1(samples.y, found, classes)}
 
     @contextmanager
     def _excusing(self, number: int) -> Iterator[None]:
