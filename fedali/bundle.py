@@ -121,7 +121,7 @@ def read_bundle(
                 raise BundleError(f"{path} is no file")
             if facts.st_size > LARGEST:
                 raise BundleError(_too_large(str(path)))
-            data = stream.read(LARGEST + 1)
+            data = stream.read(facts.st_size + 1)  # what grew meanwhile has no room, and fails its checks
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
     return parse_bundle(data, trusted, allow_unsigned=allow_unsigned, where=str(path))

@@ -49,7 +49,7 @@ Options = list[tuple[str, int | str]]
 _Kind = TypeVar("_Kind", bound=Message)
 
 PROTOCOL = 1  # version of the device protocol
-CHUNK = 256 << 10  # bytes of a download's or upload's chunk
+CHUNK = 64 << 10  # bytes of a download's or upload's chunk: gRPC keeps room for about one at each connection
 LARGEST_CHUNK = 1 << 20  # bytes; more is refused
 LONGEST_WAIT = 60.0  # seconds of a long poll
 LARGEST_SAMPLES = 10**9  # of one update

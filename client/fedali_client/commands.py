@@ -13,10 +13,10 @@ from typing import Any
 
 from fedali.bundle import Bundle
 from fedali.errors import DataError, MissingExtraError
+from fedali.memory import stay_small
 from fedali.samples import read_samples
 from fedali_client.client import EdgeClient
 from fedali_client.data import read_line
-from fedali_client.memory import stay_small
 from fedali_client.observations import UNLABELLED
 from fedali_client.progress import ProgressLine
 from fedali_client.results import FitReport

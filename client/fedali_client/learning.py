@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.bundle import Bundle
+from fedali.memory import give_back
 from fedali.normalisation import channel_statistics
 from fedali_client.batches import Batches, Labels, Order, OwnOrder, RoundOrder, fingerprint
 from fedali_client.embedding import cached_embeddings
 from fedali_client.graphs import BoundGraph, Runtime, open_session
 from fedali_client.inference import Inference
-from fedali_client.memory import give_back
 from fedali_client.results import FitReport
 from fedali_client.state import PersonalState
 from fedali_client.trainer import Callback, Trainer

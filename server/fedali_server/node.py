@@ -82,11 +82,10 @@ from fedali_server.packing import pack, unpack
 APP_FAILED = 2  # Flower's code of a reply that says that the app raised an exception
 
 _HEARTBEAT = 10.0  # seconds, Flower's least: a node that was killed counts as gone after twice that
-_POLL, _IDLE_POLL, _IDLE_AFTER = (
+_POLL, _IDLE_POLL = (
     0.05,
     0.5,
-    30.0,
-)  # seconds between looks for a message; slower when none came for long
+)  # seconds between looks for a message: a twentieth of the time waited so far, within these
 _REJOIN = 0.25, 2.0  # seconds between attempts to join: the first, twice as many each time, the most
 _WRONG_CLOCK = 2.0  # seconds; the server tells its time in whole ones
 _ATTEMPTS = 3  # to send a reply that the SuperLink does not take whole
@@ -213,7 +212,7 @@ class _Node:
             if self._hand is None:
                 found = self._client.PullMessages(PullMessagesRequest(node=self._node))
                 if not found.messages_list:
-                    time.sleep(_IDLE_POLL if time.monotonic() - busy > _IDLE_AFTER else _POLL)
+                    time.sleep(min(max((time.monotonic() - busy) / 20, _POLL), _IDLE_POLL))
                     continue
                 head = message_from_proto(found.messages_list[0])
                 self._hand = _Hand(head, found.message_object_trees[0], time.monotonic())

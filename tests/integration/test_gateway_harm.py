@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fedali import wire
 from fedali.v1 import federation_pb2 as pb
 from fedali.wire import task_id
 from tests.gateways import ANSWER, TRAIN, Site, assert_sums, parts, states
@@ -44,7 +45,7 @@ def test_an_upload_of_a_gigabyte_is_cut_at_once_and_takes_no_memory(site, said):
         nonlocal sent
         artifact = pb.Artifact(sha256=bytes(32), size=said)
         yield pb.UploadRequest(header=pb.UploadHeader(task=task.id, update=artifact))
-        chunk = pb.UploadRequest(data=bytes(256 << 10))
+        chunk = pb.UploadRequest(data=bytes(wire.CHUNK))
         while sent < GIB:
             sent += len(chunk.data)
             yield chunk

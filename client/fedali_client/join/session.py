@@ -13,6 +13,7 @@ from fedali.bundle import LARGEST
 from fedali.errors import BundleError, CheckpointError, DataError, FedaliError, KitError, WireError
 from fedali.files import flush_folder, reporting, write_text
 from fedali.kit import DeviceKit
+from fedali.memory import give_back
 from fedali.v1 import federation_pb2
 from fedali.version import __version__
 from fedali.wire import LARGEST_REASON
@@ -27,7 +28,6 @@ from fedali_client.join.samples import DataFiles
 from fedali_client.join.signals import AwayError, GoneError, UnableError, UnwantedError
 from fedali_client.join.transfers import send
 from fedali_client.join.work import Worker, check, identity
-from fedali_client.memory import give_back
 
 _WAIT = 30.0  # seconds of a long poll
 _PAUSES = 0.25, 20.0  # seconds between attempts to connect: the first, twice as many each time, the most

@@ -15,6 +15,7 @@ import structlog
 
 from fedali.errors import FedaliError, SettingsError, did_you_mean
 from fedali.kit import SiteKit, read_kit_as
+from fedali.memory import share_arena
 from fedali_server.gateway.limits import Limits
 
 
@@ -65,6 +66,7 @@ def _prepare() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it has a line for each scanner that passes
     for backend in ("PYTORCH", "JAX", "CUPY", "TENSORFLOW"):
         os.environ.setdefault(f"POT_BACKEND_DISABLE_{backend}", "1")  # hundreds of megabytes
+    share_arena()  # many threads of gRPC take what they free elsewhere
     logging.getLogger("grpc").addHandler(logging.NullHandler())
     structlog.configure(
         processors=[

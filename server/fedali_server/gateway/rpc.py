@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -39,7 +39,7 @@ def _bind(described: MethodDescriptor, method: Method) -> grpc.RpcMethodHandler[
     async def answer(request: Any, context: Context) -> Any:
         try:
             if described.client_streaming:
-                return await method(_sound(request, kind), context)
+                return await method(_Messages(context, kind), context)
             _check(request, kind)
             return await method(request, context)
         except Refusal as refusal:
@@ -77,11 +77,22 @@ def _check(message: Message | None, kind: type[Message]) -> None:
         raise malformed(f"these bytes are no {kind.DESCRIPTOR.name}")
 
 
-async def _sound(messages: AsyncIterator[Message | None], kind: type[Message]) -> AsyncIterator[Message]:
-    async for message in messages:
-        _check(message, kind)
-        assert message is not None
-        yield message
+class _Messages:
+    """A stream of requests. Not gRPC's own iterator: that is a generator, and keeps its last message while its call is kept."""
+
+    def __init__(self, context: Context, kind: type[Message]) -> None:
+        self._context, self._kind = context, kind
+
+    def __aiter__(self) -> _Messages:
+        return self
+
+    async def __anext__(self) -> Message:
+        message = await self._context.read()
+        if message is grpc.aio.EOF:
+            raise StopAsyncIteration
+        _check(message, self._kind)
+        assert isinstance(message, Message)
+        return message
 
 
 def _serialise(message: Message | bytes) -> bytes:

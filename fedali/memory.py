@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -12,11 +13,14 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
 _SMALL = 64 << 10  # bytes: blocks of this size and more go back to the system as soon as they are free
 
 
+def share_arena() -> None:
+    """From now on, all threads take from one heap, so that what one frees serves another. Elsewhere than on glibc: nothing."""
+    _set({_ARENA_MAX: 1})
+
+
 def stay_small() -> None:
-    """From now on, give large free blocks back at once, and share one arena among threads. Elsewhere than on glibc: nothing."""
-    with contextlib.suppress(AttributeError, OSError):
-        for parameter, value in ((_ARENA_MAX, 1), (_TRIM_THRESHOLD, _SMALL), (_MMAP_THRESHOLD, _SMALL)):
-            _libc().mallopt(parameter, value)
+    """``share_arena``, and give large free blocks back at once, which takes time in a process that moves much."""
+    _set({_ARENA_MAX: 1, _TRIM_THRESHOLD: _SMALL, _MMAP_THRESHOLD: _SMALL})
 
 
 def give_back() -> None:
@@ -24,6 +28,12 @@ def give_back() -> None:
     gc.collect()
     with contextlib.suppress(AttributeError, OSError):
         _libc().malloc_trim(0)
+
+
+def _set(parameters: Mapping[int, int]) -> None:
+    with contextlib.suppress(AttributeError, OSError):
+        for parameter, value in parameters.items():
+            _libc().mallopt(parameter, value)
 
 
 @lru_cache(maxsize=1)
