@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 OPSET = 18  # the oldest that torch writes; onnxruntime 1.19 reads up to 21
 _FOLDED = 1024  # constants up to this size are computed when the graph is made
+_KEPT = 16
+_latest: dict[tuple[str, tuple[str, ...], tuple[str, ...]], bytes] = {}
 
 
 def output_names(graph: Graph) -> tuple[str, ...]:
@@ -37,8 +39,18 @@ def output_names(graph: Graph) -> tuple[str, ...]:
 def export_graph(graph: Graph) -> bytes:
     """The ONNX model of a captured graph, in one piece: from ``graph.inputs`` to ``output_names(graph)``.
 
-    Raises ``MissingExtraError`` without the packages of the extra ``export``.
+    The latest are kept: bundles of one architecture, of several seeds or methods, share their graphs. Raises
+    ``MissingExtraError`` without the packages of the extra ``export``.
     """
+    key = graph.fingerprint(), graph.inputs, graph.outputs
+    if key not in _latest:
+        _latest[key] = _export(graph)
+        while len(_latest) > _KEPT:
+            del _latest[next(iter(_latest))]
+    return _latest[key]
+
+
+def _export(graph: Graph) -> bytes:
     try:
         import onnx_ir
         import onnxscript  # noqa: F401

@@ -198,7 +198,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_at_any_moment_and_resumed_gives_the_bits_of_an_uninterrupted_run(tmp_path, workers):
-    settings = [*SMALL, "--set", "seeds=1", "--set", "methods=fedali,fedali-head", "--rounds", "8"]
+    settings = [*SMALL, "--set", "seeds=1", "--set", "methods=fedali,fedali-head", "--rounds", "6"]
     settings += ["--set", "evaluation.transductive=false"]
     fedali("simulate", "digits", *settings, "--quiet", "--out", "whole", cwd=tmp_path)
     expected = numbers(tmp_path / "whole")

@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from onnx import numpy_helper
 from safetensors.numpy import load_file
 
+from fedali import onnx_export
 from fedali.bundle import read_bundle
 from fedali.errors import BundleError, CheckpointError, DataError, SettingsError
 from fedali.keys import create, load_private
@@ -224,6 +225,7 @@ def test_the_same_model_is_the_same_bytes(tmp_path):
     create(tmp_path / "site")
     key = load_private(tmp_path / "site.key")
     for name in ("a", "b"):
+        onnx_export._latest.clear()  # made anew, not kept
         export_bundle(tmp_path / name, source("cnn1d"), mode="head", batch=8, key=key, created=CREATED)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
