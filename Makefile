@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: soak simulate study leads study-encodings bench bench-scale bench-edge test test-edge-matrix edge-arm64 parity proto check-proto check format clean help
+.PHONY: soak simulate study leads study-encodings bench bench-scale bench-edge bench-gateway bench-joined test test-edge-matrix edge-arm64 parity proto check-proto check format clean help
 .DEFAULT_GOAL := help
 
 help: ## what can be made here
@@ -53,6 +53,12 @@ bench-edge: $(READY) ## the edge client against torch: docs/edge-performance.md 
 
 study-encodings: $(READY) ## what float16 and int8 updates cost: docs/encodings.md (an hour; MotionSense from FEDALI_DATA)
 	$(BIN)/python -m benchmarks.encodings $(BENCH_ARGS)
+
+bench-gateway: $(READY) ## 50 to 500 devices at one gateway: docs/gateway-performance.md (five minutes on 2 cores)
+	$(BIN)/python -m benchmarks.gateway $(BENCH_ARGS)
+
+bench-joined: $(READY) ## what a joined device takes: memory, seconds and bytes of its rounds at a real gateway
+	$(BIN)/python -m benchmarks.joined $(BENCH_ARGS)
 
 soak: $(READY) ## a federation on loopback under random kills for half an hour: same bits, flat memory
 	$(BIN)/python -m benchmarks.soak $(SOAK_ARGS)

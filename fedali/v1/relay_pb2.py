@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x66\x65\x64\x61li/v1/relay.proto\x12\tfedali.v1\"\"\n\x10HasBundleRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\"\x1e\n\x0eHasBundleReply\x12\x0c\n\x04held\x18\x01 \x01(\x08\"\"\n\x10PutBundleRequest\x12\x0e\n\x06\x62undle\x18\x01 \x01(\x0c\"\x10\n\x0ePutBundleReply\"\x8b\x02\n\nRoundOrder\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0c\n\x04kind\x18\x03 \x01(\r\x12\x0e\n\x06\x62undle\x18\x04 \x01(\x0c\x12\r\n\x05theta\x18\x05 \x01(\x0c\x12\x12\n\nprototypes\x18\x06 \x01(\x0c\x12\x0e\n\x06\x65pochs\x18\x07 \x01(\r\x12\x11\n\tinfluence\x18\x08 \x01(\x02\x12\x0c\n\x04seed\x18\t \x01(\x04\x12\x10\n\x08\x65ncoding\x18\n \x01(\r\x12\x0f\n\x07seconds\x18\x0b \x01(\x01\x12\x0e\n\x06quorum\x18\x0c \x01(\x01\x12\x15\n\rgrace_seconds\x18\r \x01(\x01\x12\x14\n\x0clargest_norm\x18\x0e \x01(\x01\x12\x0f\n\x07\x64\x65vices\x18\x0f \x03(\r\"\xf6\x01\n\x0c\x44\x65viceReport\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\r\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\x12\x0c\n\x04sent\x18\x06 \x01(\x04\x12\x10\n\x08received\x18\x07 \x01(\x04\x12\x35\n\x07metrics\x18\x08 \x03(\x0b\x32$.fedali.v1.DeviceReport.MetricsEntry\x12\x0f\n\x07samples\x18\t \x01(\x04\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\",\n\x0bWeightedSum\x12\r\n\x05total\x18\x01 \x01(\x0c\x12\x0e\n\x06weight\x18\x02 \x01(\x01\"\xb8\x01\n\x0cRoundOutcome\x12%\n\x05theta\x18\x01 \x01(\x0b\x32\x16.fedali.v1.WeightedSum\x12*\n\nprototypes\x18\x02 \x01(\x0b\x32\x16.fedali.v1.WeightedSum\x12\x16\n\x0eprototype_sets\x18\x03 \x03(\x0c\x12\x13\n\x0bset_weights\x18\x04 \x03(\x01\x12(\n\x07\x64\x65vices\x18\x05 \x03(\x0b\x32\x17.fedali.v1.DeviceReport\"\x0f\n\rStatusRequest\"\x86\x01\n\x0c\x44\x65viceStatus\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\r\x12\x0e\n\x06online\x18\x03 \x01(\x08\x12\x14\n\x0cseen_seconds\x18\x04 \x01(\x01\x12\r\n\x05\x64oing\x18\x05 \x01(\t\x12\x10\n\x08software\x18\x06 \x01(\t\x12\x0f\n\x07revoked\x18\x07 \x01(\x08\"\x98\x01\n\nSiteStatus\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\r\n\x05round\x18\x04 \x01(\r\x12\x0c\n\x04kind\x18\x05 \x01(\r\x12\x14\n\x0cseconds_left\x18\x06 \x01(\x01\x12(\n\x07\x64\x65vices\x18\x07 \x03(\x0b\x32\x17.fedali.v1.DeviceStatus\"0\n\rRevokeRequest\x12\x0c\n\x04list\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\x1d\n\x0bRevokeReply\x12\x0e\n\x06number\x18\x01 \x01(\x04\x32\xc1\x02\n\x05Relay\x12\x43\n\tHasBundle\x12\x1b.fedali.v1.HasBundleRequest\x1a\x19.fedali.v1.HasBundleReply\x12\x43\n\tPutBundle\x12\x1b.fedali.v1.PutBundleRequest\x1a\x19.fedali.v1.PutBundleReply\x12\x37\n\x05Round\x12\x15.fedali.v1.RoundOrder\x1a\x17.fedali.v1.RoundOutcome\x12\x39\n\x06Status\x12\x18.fedali.v1.StatusRequest\x1a\x15.fedali.v1.SiteStatus\x12:\n\x06Revoke\x12\x18.fedali.v1.RevokeRequest\x1a\x16.fedali.v1.RevokeReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x66\x65\x64\x61li/v1/relay.proto\x12\tfedali.v1\"\"\n\x10HasBundleRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\"\x1e\n\x0eHasBundleReply\x12\x0c\n\x04held\x18\x01 \x01(\x08\"\"\n\x10PutBundleRequest\x12\x0e\n\x06\x62undle\x18\x01 \x01(\x0c\"\x10\n\x0ePutBundleReply\"\xa4\x02\n\nRoundOrder\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0c\n\x04kind\x18\x03 \x01(\r\x12\x0e\n\x06\x62undle\x18\x04 \x01(\x0c\x12\r\n\x05theta\x18\x05 \x01(\x0c\x12\x12\n\nprototypes\x18\x06 \x01(\x0c\x12\x0e\n\x06\x65pochs\x18\x07 \x01(\r\x12\x11\n\tinfluence\x18\x08 \x01(\x02\x12\x0c\n\x04seed\x18\t \x01(\x04\x12\x10\n\x08\x65ncoding\x18\n \x01(\r\x12\x0f\n\x07seconds\x18\x0b \x01(\x01\x12\x0e\n\x06quorum\x18\x0c \x01(\x01\x12\x15\n\rgrace_seconds\x18\r \x01(\x01\x12\x14\n\x0clargest_norm\x18\x0e \x01(\x01\x12\x17\n\x0flargest_samples\x18\x10 \x01(\x04\x12\x0f\n\x07\x64\x65vices\x18\x0f \x03(\r\"\xf6\x01\n\x0c\x44\x65viceReport\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\r\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\x12\x0c\n\x04sent\x18\x06 \x01(\x04\x12\x10\n\x08received\x18\x07 \x01(\x04\x12\x35\n\x07metrics\x18\x08 \x03(\x0b\x32$.fedali.v1.DeviceReport.MetricsEntry\x12\x0f\n\x07samples\x18\t \x01(\x04\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\",\n\x0bWeightedSum\x12\r\n\x05total\x18\x01 \x01(\x0c\x12\x0e\n\x06weight\x18\x02 \x01(\x01\"\xb8\x01\n\x0cRoundOutcome\x12%\n\x05theta\x18\x01 \x01(\x0b\x32\x16.fedali.v1.WeightedSum\x12*\n\nprototypes\x18\x02 \x01(\x0b\x32\x16.fedali.v1.WeightedSum\x12\x16\n\x0eprototype_sets\x18\x03 \x03(\x0c\x12\x13\n\x0bset_weights\x18\x04 \x03(\x01\x12(\n\x07\x64\x65vices\x18\x05 \x03(\x0b\x32\x17.fedali.v1.DeviceReport\"\x0f\n\rStatusRequest\"\x86\x01\n\x0c\x44\x65viceStatus\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\r\x12\x0e\n\x06online\x18\x03 \x01(\x08\x12\x14\n\x0cseen_seconds\x18\x04 \x01(\x01\x12\r\n\x05\x64oing\x18\x05 \x01(\t\x12\x10\n\x08software\x18\x06 \x01(\t\x12\x0f\n\x07revoked\x18\x07 \x01(\x08\"\x98\x01\n\nSiteStatus\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\r\n\x05round\x18\x04 \x01(\r\x12\x0c\n\x04kind\x18\x05 \x01(\r\x12\x14\n\x0cseconds_left\x18\x06 \x01(\x01\x12(\n\x07\x64\x65vices\x18\x07 \x03(\x0b\x32\x17.fedali.v1.DeviceStatus\"0\n\rRevokeRequest\x12\x0c\n\x04list\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\x1d\n\x0bRevokeReply\x12\x0e\n\x06number\x18\x01 \x01(\x04\x32\xc1\x02\n\x05Relay\x12\x43\n\tHasBundle\x12\x1b.fedali.v1.HasBundleRequest\x1a\x19.fedali.v1.HasBundleReply\x12\x43\n\tPutBundle\x12\x1b.fedali.v1.PutBundleRequest\x1a\x19.fedali.v1.PutBundleReply\x12\x37\n\x05Round\x12\x15.fedali.v1.RoundOrder\x1a\x17.fedali.v1.RoundOutcome\x12\x39\n\x06Status\x12\x18.fedali.v1.StatusRequest\x1a\x15.fedali.v1.SiteStatus\x12:\n\x06Revoke\x12\x18.fedali.v1.RevokeRequest\x1a\x16.fedali.v1.RevokeReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,25 +42,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUTBUNDLEREPLY']._serialized_start=140
   _globals['_PUTBUNDLEREPLY']._serialized_end=156
   _globals['_ROUNDORDER']._serialized_start=159
-  _globals['_ROUNDORDER']._serialized_end=426
-  _globals['_DEVICEREPORT']._serialized_start=429
-  _globals['_DEVICEREPORT']._serialized_end=675
-  _globals['_DEVICEREPORT_METRICSENTRY']._serialized_start=629
-  _globals['_DEVICEREPORT_METRICSENTRY']._serialized_end=675
-  _globals['_WEIGHTEDSUM']._serialized_start=677
-  _globals['_WEIGHTEDSUM']._serialized_end=721
-  _globals['_ROUNDOUTCOME']._serialized_start=724
-  _globals['_ROUNDOUTCOME']._serialized_end=908
-  _globals['_STATUSREQUEST']._serialized_start=910
-  _globals['_STATUSREQUEST']._serialized_end=925
-  _globals['_DEVICESTATUS']._serialized_start=928
-  _globals['_DEVICESTATUS']._serialized_end=1062
-  _globals['_SITESTATUS']._serialized_start=1065
-  _globals['_SITESTATUS']._serialized_end=1217
-  _globals['_REVOKEREQUEST']._serialized_start=1219
-  _globals['_REVOKEREQUEST']._serialized_end=1267
-  _globals['_REVOKEREPLY']._serialized_start=1269
-  _globals['_REVOKEREPLY']._serialized_end=1298
-  _globals['_RELAY']._serialized_start=1301
-  _globals['_RELAY']._serialized_end=1622
+  _globals['_ROUNDORDER']._serialized_end=451
+  _globals['_DEVICEREPORT']._serialized_start=454
+  _globals['_DEVICEREPORT']._serialized_end=700
+  _globals['_DEVICEREPORT_METRICSENTRY']._serialized_start=654
+  _globals['_DEVICEREPORT_METRICSENTRY']._serialized_end=700
+  _globals['_WEIGHTEDSUM']._serialized_start=702
+  _globals['_WEIGHTEDSUM']._serialized_end=746
+  _globals['_ROUNDOUTCOME']._serialized_start=749
+  _globals['_ROUNDOUTCOME']._serialized_end=933
+  _globals['_STATUSREQUEST']._serialized_start=935
+  _globals['_STATUSREQUEST']._serialized_end=950
+  _globals['_DEVICESTATUS']._serialized_start=953
+  _globals['_DEVICESTATUS']._serialized_end=1087
+  _globals['_SITESTATUS']._serialized_start=1090
+  _globals['_SITESTATUS']._serialized_end=1242
+  _globals['_REVOKEREQUEST']._serialized_start=1244
+  _globals['_REVOKEREQUEST']._serialized_end=1292
+  _globals['_REVOKEREPLY']._serialized_start=1294
+  _globals['_REVOKEREPLY']._serialized_end=1323
+  _globals['_RELAY']._serialized_start=1326
+  _globals['_RELAY']._serialized_end=1647
 # @@protoc_insertion_point(module_scope)

@@ -50,6 +50,7 @@ class RunSettings:
         quorum: share of a site's devices, 0 to 1; once so many have answered, the others have ``grace_seconds``.
         grace_seconds: see ``quorum``.
         largest_norm: of a client's parameters minus the round's, Euclidean; an update that is farther is refused. 0: no bound.
+        largest_samples: that a client may say it has, which are its weight in the sum; an update that says more is refused. 0: no bound.
         sites: that have to be there for a round to begin.
         patience: seconds to wait for them.
         empty_rounds: rounds in a row that may pass without any update.
@@ -67,6 +68,7 @@ class RunSettings:
     quorum: float = 1.0
     grace_seconds: float = 30.0
     largest_norm: float = 0.0
+    largest_samples: int = 0
     sites: int = 1
     patience: float = 600.0
     empty_rounds: int = 3
@@ -80,6 +82,7 @@ class RunSettings:
         if self.encoding not in [encoding.name.lower() for encoding in Encoding]:
             raise SettingsError(f"encoding is {self.encoding!r}; it has to be float32, float16 or int8")
         least = {"rounds": 1, "epochs": 1, "seed": 0, "sites": 1, "empty_rounds": 0, "evaluate_every": 1}
+        least |= {"largest_samples": 0}
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it has to be at least {value}")
@@ -225,7 +228,7 @@ class _Run:
             "run": settings.name,
             "bundle": self._sha256.hex(),
             "encoding": int(Encoding[settings.encoding.upper()]),
-            **{name: getattr(settings, name) for name in ("epochs", "seed")},
+            **{name: getattr(settings, name) for name in ("epochs", "seed", "largest_samples")},
             **{
                 name: float(getattr(settings, name))
                 for name in ("seconds", "quorum", "grace_seconds", "largest_norm")

@@ -125,6 +125,7 @@ class DeviceRun:
     epochs: int
     seed: int
     encoding: int
+    largest_samples: int
     seconds: float
     quorum: float
     grace_seconds: float
@@ -137,7 +138,7 @@ class DeviceRun:
             return cls(
                 str(config["run"]),
                 bytes.fromhex(str(config["bundle"])),
-                *(int(config[name]) for name in ("epochs", "seed", "encoding")),
+                *(int(config[name]) for name in ("epochs", "seed", "encoding", "largest_samples")),
                 *(float(config[name]) for name in ("seconds", "quorum", "grace_seconds", "largest_norm")),
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -192,6 +193,7 @@ class RelaySite:
             quorum=run.quorum,
             grace_seconds=run.grace_seconds,
             largest_norm=run.largest_norm,
+            largest_samples=run.largest_samples,
         )
         return self._keeper.round(order)
 

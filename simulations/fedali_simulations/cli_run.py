@@ -66,6 +66,9 @@ def run(
     largest_norm: Annotated[
         float, typer.Option(min=0.0, help="Refuse updates that moved farther; 0: none.")
     ] = 0.0,
+    largest_samples: Annotated[
+        int, typer.Option(min=0, help="Refuse updates of devices that say they have more samples; 0: none.")
+    ] = 0,
     patience: Annotated[
         float, typer.Option(min=0.1, help="Seconds to wait for sites and for the server.")
     ] = 600.0,
@@ -111,6 +114,7 @@ def run(
         "grace_seconds": grace,
         "encoding": encoding,
         "largest_norm": largest_norm,
+        "largest_samples": largest_samples,
         "patience": patience,
     }
     options |= {name: value for name, value in (("rounds", rounds), ("epochs", epochs)) if value is not None}

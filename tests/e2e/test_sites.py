@@ -168,6 +168,7 @@ class Place:
         return {
             **plain,
             "encoding": 1,
+            "largest_samples": 0,
             **{"seconds": seconds, "quorum": 1.0, "grace_seconds": 0.0, "largest_norm": 0.0},
         }
 

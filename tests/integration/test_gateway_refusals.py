@@ -65,6 +65,7 @@ WRONG = {
     "another bundle": (put(bundle=bytes(32)), "of another bundle"),
     "no samples": (put(samples=0), "samples"),
     "too many samples": (put(samples=10**9 + 1), "samples"),
+    "more samples than the run takes": (put(samples=1001), "says 1001 samples, and at most 1000 are taken"),
     "a metric that is not finite": (with_metric("train_loss", float("nan")), "finite"),
     "a metric with a strange name": (with_metric("a\nb", 1.0), "name"),
     "too many metrics": (lambda u: u.metrics.update({f"m{n}": 1.0 for n in range(40)}), "metrics"),
@@ -74,7 +75,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_an_update_that_cannot_be_used_is_refused_and_the_round_goes_on(site, name):
     change, why = WRONG[name]
-    outcome = site.begin(site.order(largest_norm=10.0))
+    outcome = site.begin(site.order(largest_norm=10.0, largest_samples=1000))
     bad = site.device(1)
     task = bad.wait_for_task()
     data = changed(site, 1, task.id, change)

@@ -45,7 +45,14 @@ def _in_a_run(monkeypatch):
 
 
 def config(site, **changes):
-    plain = {"run": "first", "bundle": site.sha256.hex(), "epochs": 2, "seed": 7, "encoding": 1}
+    plain = {
+        "run": "first",
+        "bundle": site.sha256.hex(),
+        "epochs": 2,
+        "seed": 7,
+        "encoding": 1,
+        "largest_samples": 0,
+    }
     bounds = {"seconds": 600.0, "quorum": 1.0, "grace_seconds": 0.0, "largest_norm": 0.0}
     return {**plain, **bounds, **changes}
 

@@ -59,6 +59,7 @@ def check_order(order: relay_pb2.RoundOrder) -> None:
         ("quorum", order.quorum, 0, 1),
         ("grace_seconds", order.grace_seconds, 0, _LONGEST),
         ("largest_norm", order.largest_norm, 0, 1e300),
+        ("largest_samples", order.largest_samples, 0, 2**53),
         ("epochs", order.epochs, 1 if order.kind == TRAIN else 0, 10**6),
     ]
     for name, value, least, most in numbers:

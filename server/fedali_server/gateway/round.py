@@ -175,6 +175,9 @@ class Round:
             raise WireError("the update is for another task")
         if update.bundle != self.model.sha256:
             raise WireError("the update is of another bundle")
+        most = self.order.largest_samples
+        if most and update.samples > most:
+            raise WireError(f"the update says {update.samples} samples, and at most {most} are taken")
         if update.theta is None or update.prototypes is None:
             if self.key.kind == TRAIN:
                 raise WireError("the update has no tensors, and the task was to train")

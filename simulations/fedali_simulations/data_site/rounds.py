@@ -178,6 +178,9 @@ class DataRound:
             raise _RefusedError(
                 f"the update's theta is {norm:.4g} from the round's, and at most {bound:.4g} is taken"
             )
+        most = self.order.largest_samples
+        if most and samples > most:
+            raise _RefusedError(f"the update says {samples} samples, and at most {most} are taken")
         recorder = Term.recorder()
         trained = Trained(result.theta, result.local_prototypes, samples)
         try:
