@@ -75,7 +75,17 @@ class Site:
 
     def start(self, program=("-m", "fedali_server.gateway"), wait=True):
         words = [f"--limit={limit}" for limit in self.limits]
-        command = [sys.executable, *program, self.kit.folder, "--state", self.state, "--socket", self.socket]
+        command = [
+            sys.executable,
+            "-X",
+            "faulthandler",
+            *program,
+            self.kit.folder,
+            "--state",
+            self.state,
+            "--socket",
+            self.socket,
+        ]
         self.process = subprocess.Popen([*command, *words], stderr=subprocess.PIPE, text=True, bufsize=1)
         listening = threading.Event()
         self.reader = threading.Thread(target=self._read, args=(self.process.stderr, listening), daemon=True)
@@ -139,10 +149,25 @@ class Site:
             random.standard_normal(self.layouts.parameters.size).astype(np.float32),
             random.standard_normal(self.layouts.prototypes.size).astype(np.float32),
         )
-        self.relay().PutBundle(
-            relay_pb2.PutBundleRequest(bundle=self.bundle), wait_for_ready=True, timeout=ANSWER
-        )
+        request = relay_pb2.PutBundleRequest(bundle=self.bundle)
+        try:
+            self.relay().PutBundle(request, wait_for_ready=True, timeout=ANSWER / 2)
+        except grpc.RpcError as error:
+            self._explain(error)
+            self.relay().PutBundle(request, wait_for_ready=True, timeout=ANSWER / 2)
         return self
+
+    def _explain(self, error):
+        """Of a gateway that does not answer: what its threads do. One that answers another channel is well."""
+        if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+            raise error
+        try:
+            self.relay().Status(relay_pb2.StatusRequest(), wait_for_ready=True, timeout=ANSWER / 6)
+        except grpc.RpcError:
+            self.process.send_signal(signal.SIGABRT)
+            self.process.wait(ANSWER)
+            self.reader.join(ANSWER)
+            raise AssertionError("".join(self.said)) from error
 
     @property
     def sizes(self):
