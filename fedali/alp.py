@@ -46,7 +46,8 @@ def sinkhorn(
         valid: [N] of 0 and 1; tokens that are padding get no mass.
 
     Returns:
-        [N, P] plan. A token that is alone keeps the scaling of its row: columns of one entry would all be 1, and say
+        [N, P] plan. Columns sum to less where every token is so far that ``exp(similarity / temperature)`` is below 1e-30 of its
+        row's best: with cosines, at temperatures below 0.03. A token that is alone keeps the scaling of its row: columns of one entry would all be 1, and say
         nothing of which prototype is near.
     """
     tokens, prototypes = similarity.shape

@@ -28,7 +28,7 @@ from flwr.common.constant import ErrorCode, Status, SubStatus
 from flwr.common.serde import message_from_proto, run_from_proto, user_config_from_proto, user_config_to_proto
 from flwr.proto.control_pb2 import ListNodesRequest, ListRunsRequest, StartRunRequest, StopRunRequest
 from flwr.proto.fab_pb2 import Fab
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
     PullAppMessagesRequest,
@@ -66,8 +66,24 @@ LOST = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, Erro
 _PATIENCE, _FIRST_PATIENCE = 60.0, 5.0  # seconds without a SuperLink before giving up; at the beginning
 _HEARTBEAT = 10.0  # seconds; the SuperLink waits for 30 at first, then 60
 _POLLS = 0.02, 0.5  # seconds between looks for replies: a twentieth of the time waited so far, within these
+_BRIEFLY = 0.2  # seconds that the rest of a reply is waited for at a time
+_FORGOTTEN = 180.0  # seconds: what a sender leaves half done for so long is lost; Flower forgets it then
 _PAUSES = 0.1, 1.0  # seconds between attempts to reach a SuperLink, twice as many each time
 _ATTEMPTS = 5  # to push messages that a restart cut off
+
+
+class _Arriving:
+    """A reply whose head is there.
+
+    Args:
+        head: without content.
+        tree: of the parts of its content.
+    """
+
+    def __init__(self, head: Message, tree: ObjectTree) -> None:
+        self.head, self.since = head, time.monotonic()
+        self.parts = [part.object_id for part in iterate_object_tree(tree)]
+        self.contents: dict[str, bytes] = {}
 
 
 class SuperlinkGrid(HttpGrid):
@@ -85,6 +101,7 @@ class SuperlinkGrid(HttpGrid):
         super().__init__(link.address, link.insecure, token=token)
         self._link = link
         self._retry_invoker: Any = _Retry()  # Flower's would try for ever
+        self._arriving: dict[str, _Arriving] = {}  # replies of which parts have not come, by their ids
         self.sites: list[int] | None = None
         self.check: Callable[[int, Message], None] = lambda node, reply: None
 
@@ -121,27 +138,55 @@ class SuperlinkGrid(HttpGrid):
         raise AssertionError
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Replies that are there, with their content."""
-        request = PullAppMessagesRequest(message_ids=message_ids)
-        found = self._runtime_client.PullMessages(request)
-        run, replies = self.run.run_id, []
-        pull = make_pull_object_fn_protobuf(self._runtime_client.PullObject, self.node, run)
-        for head, tree in zip(found.messages_list, found.message_object_trees, strict=True):
-            ids, name = [part.object_id for part in iterate_object_tree(tree)], head.metadata.message_id
-            try:  # the sender may still be at it; what it leaves half done is forgotten after three minutes
-                contents = pull_objects(ids, pull, initial_backoff=_POLLS[0], backoff_cap=_POLLS[1])
-            except ObjectPullError as error:
-                lost = Error(ErrorCode.REPLY_MESSAGE_UNAVAILABLE, f"its reply is incomplete: {error}")
-                replies.append(make_message(metadata=message_from_proto(head).metadata, error=lost))
-                continue
-            self._runtime_client.ConfirmMessageReceived(
-                ConfirmMessageReceivedRequest(node=self.node, run_id=run, message_object_id=name)
-            )
-            reply = cast(Message, inflate_object_from_contents(name, contents))
-            reply.metadata.__dict__["_message_id"] = name
-            unpack(reply)
-            replies.append(reply)
+        """Replies that are there as a whole; one that is not yet, since its sender is slow or was killed, does not hold up others."""
+        wanted = set(message_ids)
+        here = {arriving.head.metadata.reply_to_message_id for arriving in self._arriving.values()}
+        if wanted - here:
+            found = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=wanted - here))
+            for head, tree in zip(found.messages_list, found.message_object_trees, strict=True):
+                self._arriving[head.metadata.message_id] = _Arriving(message_from_proto(head), tree)
+        now, replies = time.monotonic(), []
+        for name, arriving in list(self._arriving.items()):
+            if arriving.head.metadata.reply_to_message_id in wanted:
+                reply = self._go_on(name, arriving)
+                if reply is not None:
+                    replies.append(reply)
+            elif now - arriving.since > _FORGOTTEN:  # nobody waits for it any more
+                del self._arriving[name]
         return replies
+
+    def _go_on(self, name: str, arriving: _Arriving) -> Message | None:
+        """Pull what is missing of a reply: the reply, or that it is lost; None while there is hope."""
+        run, missing = self.run.run_id, [one for one in arriving.parts if one not in arriving.contents]
+        pull, gone = make_pull_object_fn_protobuf(self._runtime_client.PullObject, self.node, run), False
+
+        def keep(part: str) -> bytes:
+            nonlocal gone
+            try:
+                arriving.contents[part] = pull(part)
+            except ObjectPullError:
+                gone = True
+                raise
+            return arriving.contents[part]
+
+        try:
+            pull_objects(
+                missing, keep, max_time=_BRIEFLY, initial_backoff=_POLLS[0], backoff_cap=_BRIEFLY / 2
+            )
+        except ObjectPullError as error:
+            if not gone and time.monotonic() - arriving.since < _FORGOTTEN:
+                return None
+            del self._arriving[name]
+            lost = Error(ErrorCode.REPLY_MESSAGE_UNAVAILABLE, f"its reply is incomplete: {error}")
+            return make_message(metadata=arriving.head.metadata, error=lost)
+        del self._arriving[name]
+        self._runtime_client.ConfirmMessageReceived(
+            ConfirmMessageReceivedRequest(node=self.node, run_id=run, message_object_id=name)
+        )
+        reply = cast(Message, inflate_object_from_contents(name, arriving.contents))
+        reply.metadata.__dict__["_message_id"] = name
+        unpack(reply)
+        return reply
 
     def _connect(self) -> None:
         interceptors = [
