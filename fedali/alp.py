@@ -46,9 +46,9 @@ def sinkhorn(
         valid: [N] of 0 and 1; tokens that are padding get no mass.
 
     Returns:
-        [N, P] plan. Columns sum to less where every token is so far that ``exp(similarity / temperature)`` is below 1e-30 of its
-        row's best: with cosines, at temperatures below 0.03. A token that is alone keeps the scaling of its row: columns of one entry would all be 1, and say
-        nothing of which prototype is near.
+        [N, P] plan. A column sums to less where ``exp(similarity / temperature)`` is below 1e-30 of each row's best: with
+        cosines, at temperatures below 0.03. A token that is alone keeps the scaling of its row: columns of one entry would
+        all be 1, and say nothing of which prototype is near.
     """
     tokens, prototypes = similarity.shape
     kernel = torch.exp((similarity - similarity.amax(1, keepdim=True)) / temperature)
