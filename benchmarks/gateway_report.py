@@ -34,8 +34,7 @@ checked. Each number of devices got a fresh gateway; {rounds} rounds each.
 {bars}
 
 What grows with the devices: some 60 kB of TLS and HTTP/2 for each connection, and the blocks of 64 KiB that gRPC keeps ready to read
-as much as came in the last burst, which is a chunk of {chunk} KiB and 16 KiB ahead; slower links have smaller bursts. Chunks of 256 KiB took four
-fifths of the processor time, and twice the memory at 500 devices.
+as much as came in the last burst, which is a chunk of {chunk} KiB and 16 KiB ahead; slower links have smaller bursts.
 
 Not shown here: links that are slower than loopback, where a round takes the devices' time and the gateway waits; kernels of
 prototypes that moved so far that they have to be matched anew, a millisecond each for {rows} rows; disks slower than this one: an
