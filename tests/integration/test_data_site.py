@@ -332,6 +332,9 @@ def test_a_folder_of_data_that_is_none_is_refused_in_one_line(place):
     (place.folder / "empty" / "a-1").mkdir()
     with pytest.raises(DataError, match=r"a-1 has no train\.npz: save it with numpy\.savez"):
         opened(place.folder / "empty")
+    (place.folder / "empty" / "a-1" / "train.npz").touch()
+    with pytest.raises(DataError, match=r"a-1/train\.npz is broken and cannot be read"):
+        opened(place.folder / "empty")
     (place.data / "a-9").mkdir()
     with capture_logs() as logs:
         opened(place.data)

@@ -12,6 +12,7 @@ import structlog
 
 from fedali.errors import DataError, did_you_mean
 from fedali.manifest import Manifest
+from fedali.npz import read_shapes
 from fedali.samples import Labels, read_samples
 
 Pair = tuple[npt.NDArray[Any], Labels]
@@ -47,7 +48,7 @@ class ClientFiles:
 def open_folder(path: Path, names: Sequence[str]) -> dict[str, ClientFiles]:
     """The files of the devices ``names``, by those; devices may lack a folder.
 
-    Raises ``DataError`` when no device has one, or when one has nothing to train on. Folders of nobody are warned of.
+    Raises ``DataError`` when no device has one, when one has nothing to train on, or a file that is broken. Folders of nobody are warned of.
     """
     example = f"{path / names[0]}/train.npz" if names else ""
     if not path.is_dir():
@@ -72,6 +73,9 @@ def open_folder(path: Path, names: Sequence[str]) -> dict[str, ClientFiles]:
                 f"{path / name} has no train.npz: save it with numpy.savez(train.npz, x=..., y=...), "
                 "or remove the folder"
             )
+    for files in found.values():
+        for one in sorted(files.folder.glob("*.npz")):
+            read_shapes(one)  # now, not in the middle of a round
     if strangers:
         hints = [f"{name!r} ({did_you_mean(name, names)})" for name in strangers[:_SHOWN]]
         more = f" and {len(strangers) - _SHOWN} more" if len(strangers) > _SHOWN else ""

@@ -18,6 +18,7 @@ from fedali.capture import (
     capture_step,
 )
 from fedali.decompositions import CHANNELS_LAST
+from fedali.memory import keep_freed
 from fedali.methods import Method
 from fedali.models import Model
 from fedali.optimizers import Optimizer
@@ -26,7 +27,7 @@ from fedali_simulations.engines.base import TrainingSettings
 from fedali_simulations.engines.compiler import compile_graphs
 from fedali_simulations.engines.identity import structure_key
 from fedali_simulations.engines.loop import Functions, LoopEngine
-from fedali_simulations.engines.native import NativeGraph, keep_freed_memory
+from fedali_simulations.engines.native import NativeGraph
 
 
 class CompiledEngine(LoopEngine):
@@ -62,7 +63,7 @@ class CompiledEngine(LoopEngine):
         dtype: torch.dtype = torch.float32,
         cache: Path | None = None,
     ) -> None:
-        keep_freed_memory()
+        keep_freed()
         super().__init__(model, method, optimizer, settings, decay=decay, workers=workers, dtype=dtype)
         self._sizes = batch_sizes(model.alp_layers, settings.batch_size)
         shape = tuple(input_shape)

@@ -17,26 +17,10 @@ from torch import Tensor
 
 from fedali.errors import FedaliError
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's mallopt
-
 _pointer = ctypes.pythonapi.PyCapsule_GetPointer
 _pointer.restype, _pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
 _capsule = ctypes.pythonapi.PyCapsule_New
 _capsule.restype, _capsule.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-
-
-def keep_freed_memory() -> None:
-    """Let the allocator keep what a step frees for the next step.
-
-    By default glibc maps every larger tensor anew and returns it when it is freed; the page faults take 6 to 30 % of a
-    compiled step. Threads share one arena, since those of threads other than the first map large tensors all the same.
-    Elsewhere than on glibc this does nothing.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
-        mallopt(_M_ARENA_MAX, 1)
 
 
 class NativeGraph:
