@@ -43,7 +43,7 @@ def start(
     Killed and started again, it goes on: what devices were told to be counted is counted.
 
     With --data there are no devices and no gateway: this process trains in their place, each on the files in its folder,
-    DIR/DEVICE/train.npz (x and y), validation.npz and test.npz (both optional). The server cannot tell.
+    DIR/DEVICE/train.npz (x and y), validation.npz and test.npz (both optional).
 
     \b
     Examples:
