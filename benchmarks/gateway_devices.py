@@ -30,6 +30,7 @@ from fedali.v1 import federation_pb2, federation_pb2_grpc, relay_pb2, relay_pb2_
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PROBES, _PROBE_PAUSE = 10, 0.1  # devices that send heartbeats all the time, and seconds between them
 _LOOK = 0.05  # seconds between looks at the gateway's memory
+_Stub = federation_pb2_grpc.FederationAsyncStub
 _SLACK = 600.0  # seconds that an answer may take: the bench reports times, it does not enforce them
 
 
@@ -89,15 +90,15 @@ class Bench:
         )
         await relay.PutBundle(relay_pb2.PutBundleRequest(bundle=self.bundle), wait_for_ready=True)
         kits = [read_kit_as(Path(self.order.kits, f"d-{n:04}"), DeviceKit) for n in range(self.order.devices)]
-        stubs = [_connect(kit) for kit in kits]
-        for first in range(0, len(stubs), 50):  # handshakes are not what is measured
-            (self.chunk, *_) = await asyncio.gather(*(_enrol(stub) for stub in stubs[first : first + 50]))
+        lines = [_connect(kit) for kit in kits]
+        for first in range(0, len(lines), 50):  # handshakes of 500 at once are not what is measured
+            (self.chunk, *_) = await asyncio.gather(*(_enrol(stub) for _, stub in lines[first : first + 50]))
         self.seen.memory["connected"] = _memory(self.order.gateway)["VmRSS"]
         watch = asyncio.create_task(self._watch())
         devices = [
-            asyncio.create_task(self._device(kit, stub)) for kit, stub in zip(kits, stubs, strict=True)
+            asyncio.create_task(self._device(kit, *line)) for kit, line in zip(kits, lines, strict=True)
         ]
-        probes = [asyncio.create_task(self._probe(stub)) for stub in stubs[:_PROBES]]
+        probes = [asyncio.create_task(self._probe(kit)) for kit in kits[:_PROBES]]
         await asyncio.sleep(1.0)  # until all are waiting for a task
         for round_ in range(1, self.order.rounds + 1):
             self.round = round_
@@ -138,7 +139,7 @@ class Bench:
     def _trained(self) -> Any:
         return self.theta[self.shared] + np.float32(0.01)
 
-    async def _device(self, kit: DeviceKit, stub: federation_pb2_grpc.FederationAsyncStub) -> None:
+    async def _device(self, kit: DeviceKit, channel: grpc.aio.Channel, stub: _Stub) -> None:
         for _ in range(self.order.rounds):
             task = None
             while task is None:
@@ -152,8 +153,10 @@ class Bench:
                 digest.update(chunk.data)
             assert digest.digest() == task.state.sha256
             data = self._update(kit.number, task.id)
-            reply = await stub.Upload(_parts(task.id, data, self.chunk), timeout=_SLACK)
-            assert reply.verdict == federation_pb2.VERDICT_COUNTED, reply.reason
+            await _upload(stub, task.id, data, self.chunk)
+            await channel.close()
+            channel, stub = _connect(kit)  # as a device does
+        await channel.close()
 
     def _update(self, number: int, task: str) -> bytes:
         update = wire.ClientUpdate(
@@ -161,7 +164,8 @@ class Bench:
         )
         return wire.encode_update(update)[0]
 
-    async def _probe(self, stub: federation_pb2_grpc.FederationAsyncStub) -> None:
+    async def _probe(self, kit: DeviceKit) -> None:
+        _, stub = _connect(kit)
         while True:
             started = time.monotonic()
             await stub.Heartbeat(federation_pb2.HeartbeatRequest(), timeout=_SLACK)
@@ -176,24 +180,37 @@ class Bench:
             await asyncio.sleep(_LOOK)
 
 
-def _connect(kit: DeviceKit) -> federation_pb2_grpc.FederationAsyncStub:
+def _connect(kit: DeviceKit) -> tuple[grpc.aio.Channel, _Stub]:
     credentials = grpc.ssl_channel_credentials(
         kit.authority.read_bytes(), kit.key.read_bytes(), kit.certificate.read_bytes()
     )
     options = [*wire.client_options(kit.gateway_name), ("grpc.use_local_subchannel_pool", 1)]
     channel = grpc.aio.secure_channel(kit.gateway, credentials, options)
-    return federation_pb2_grpc.FederationStub(channel)  # type: ignore[return-value]
+    return channel, federation_pb2_grpc.FederationStub(channel)  # type: ignore[return-value]
 
 
-async def _enrol(stub: federation_pb2_grpc.FederationAsyncStub) -> int:
+async def _enrol(stub: _Stub) -> int:
     """Bytes of a chunk."""
     request = federation_pb2.EnrolRequest(protocol=wire.PROTOCOL, software="bench")
     return int((await stub.Enrol(request, wait_for_ready=True, timeout=_SLACK)).chunk_bytes)
 
 
-async def _parts(task: str, data: bytes, chunk: int) -> AsyncIterator[federation_pb2.UploadRequest]:
+async def _upload(stub: _Stub, task: str, data: bytes, chunk: int) -> None:
+    """Send an update when it is the device's turn."""
+    turn = asyncio.Event()
+    call = stub.Upload(_parts(task, data, chunk, turn), timeout=_SLACK)
+    await call.initial_metadata()
+    turn.set()
+    reply = await call
+    assert reply.verdict == federation_pb2.VERDICT_COUNTED, reply.reason
+
+
+async def _parts(
+    task: str, data: bytes, chunk: int, turn: asyncio.Event
+) -> AsyncIterator[federation_pb2.UploadRequest]:
     artifact = federation_pb2.Artifact(sha256=hashlib.sha256(data).digest(), size=len(data))
     yield federation_pb2.UploadRequest(header=federation_pb2.UploadHeader(task=task, update=artifact))
+    await turn.wait()
     for first in range(0, len(data), chunk):
         yield federation_pb2.UploadRequest(data=data[first : first + chunk])
 

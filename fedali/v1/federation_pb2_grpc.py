@@ -77,7 +77,7 @@ class FederationServicer:
     """
 
     def Enrol(self, request, context):
-        """Introduces a device; has to come first on each connection that is new to the device.
+        """Introduces a device; has to come first when it starts, and after a call has failed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,7 +105,8 @@ class FederationServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Upload(self, request_iterator, context):
-        """An update: first a header, then data. Durable when acknowledged.
+        """An update: first a header; once the gateway has sent its initial metadata (the response headers), data. Durable when
+        acknowledged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

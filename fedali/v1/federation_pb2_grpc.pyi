@@ -8,7 +8,7 @@ names a device. A gateway serves the devices of one site.
 
 A device's life:
 
-  1. Enrol          once for each connection: versions, limits, the bundle to hold.
+  1. Enrol          at the start, and after a call has failed: versions, limits, the bundle to hold.
   2. Download       the bundle, when it holds another; verify its signature with the key it was provisioned with.
   3. NextTask       long poll; answers with a task, or with nothing when the wait is over.
   4. Download       the task's shared state.
@@ -56,7 +56,7 @@ class FederationStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> FederationAsyncStub: ...
     Enrol: _grpc.UnaryUnaryMultiCallable[_federation_pb2.EnrolRequest, _federation_pb2.EnrolReply]
-    """Introduces a device; has to come first on each connection that is new to the device."""
+    """Introduces a device; has to come first when it starts, and after a call has failed."""
     NextTask: _grpc.UnaryUnaryMultiCallable[_federation_pb2.NextTaskRequest, _federation_pb2.NextTaskReply]
     """Waits for a task. A task that the device has been given and has not answered is given again."""
     Download: _grpc.UnaryStreamMultiCallable[_federation_pb2.DownloadRequest, _federation_pb2.Chunk]
@@ -64,7 +64,9 @@ class FederationStub:
     UploadOffset: _grpc.UnaryUnaryMultiCallable[_federation_pb2.UploadOffsetRequest, _federation_pb2.UploadOffsetReply]
     """How much of an update the gateway already holds, to go on after a broken upload."""
     Upload: _grpc.StreamUnaryMultiCallable[_federation_pb2.UploadRequest, _federation_pb2.UploadReply]
-    """An update: first a header, then data. Durable when acknowledged."""
+    """An update: first a header; once the gateway has sent its initial metadata (the response headers), data. Durable when
+    acknowledged.
+    """
     Decline: _grpc.UnaryUnaryMultiCallable[_federation_pb2.DeclineRequest, _federation_pb2.DeclineReply]
     """The device cannot do a task; the round goes on without it."""
     Heartbeat: _grpc.UnaryUnaryMultiCallable[_federation_pb2.HeartbeatRequest, _federation_pb2.HeartbeatReply]
@@ -76,7 +78,7 @@ class FederationAsyncStub(FederationStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Enrol: _aio.UnaryUnaryMultiCallable[_federation_pb2.EnrolRequest, _federation_pb2.EnrolReply]  # type: ignore[assignment]
-    """Introduces a device; has to come first on each connection that is new to the device."""
+    """Introduces a device; has to come first when it starts, and after a call has failed."""
     NextTask: _aio.UnaryUnaryMultiCallable[_federation_pb2.NextTaskRequest, _federation_pb2.NextTaskReply]  # type: ignore[assignment]
     """Waits for a task. A task that the device has been given and has not answered is given again."""
     Download: _aio.UnaryStreamMultiCallable[_federation_pb2.DownloadRequest, _federation_pb2.Chunk]  # type: ignore[assignment]
@@ -84,7 +86,9 @@ class FederationAsyncStub(FederationStub):
     UploadOffset: _aio.UnaryUnaryMultiCallable[_federation_pb2.UploadOffsetRequest, _federation_pb2.UploadOffsetReply]  # type: ignore[assignment]
     """How much of an update the gateway already holds, to go on after a broken upload."""
     Upload: _aio.StreamUnaryMultiCallable[_federation_pb2.UploadRequest, _federation_pb2.UploadReply]  # type: ignore[assignment]
-    """An update: first a header, then data. Durable when acknowledged."""
+    """An update: first a header; once the gateway has sent its initial metadata (the response headers), data. Durable when
+    acknowledged.
+    """
     Decline: _aio.UnaryUnaryMultiCallable[_federation_pb2.DeclineRequest, _federation_pb2.DeclineReply]  # type: ignore[assignment]
     """The device cannot do a task; the round goes on without it."""
     Heartbeat: _aio.UnaryUnaryMultiCallable[_federation_pb2.HeartbeatRequest, _federation_pb2.HeartbeatReply]  # type: ignore[assignment]
@@ -99,7 +103,7 @@ class FederationServicer(metaclass=_abc_1.ABCMeta):
         request: _federation_pb2.EnrolRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_federation_pb2.EnrolReply, _abc.Awaitable[_federation_pb2.EnrolReply]]:
-        """Introduces a device; has to come first on each connection that is new to the device."""
+        """Introduces a device; has to come first when it starts, and after a call has failed."""
 
     @_abc_1.abstractmethod
     def NextTask(
@@ -131,7 +135,9 @@ class FederationServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_federation_pb2.UploadRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_federation_pb2.UploadReply, _abc.Awaitable[_federation_pb2.UploadReply]]:
-        """An update: first a header, then data. Durable when acknowledged."""
+        """An update: first a header; once the gateway has sent its initial metadata (the response headers), data. Durable when
+        acknowledged.
+        """
 
     @_abc_1.abstractmethod
     def Decline(

@@ -29,7 +29,7 @@ class PutBundleReply(_message.Message):
     def __init__(self) -> None: ...
 
 class RoundOrder(_message.Message):
-    __slots__ = ("run", "round", "kind", "bundle", "theta", "prototypes", "epochs", "influence", "seed", "encoding", "seconds", "quorum", "grace_seconds", "largest_norm", "largest_samples", "devices")
+    __slots__ = ("run", "round", "kind", "bundle", "theta", "prototypes", "epochs", "influence", "seed", "encoding", "seconds", "quorum", "grace_seconds", "largest_step", "largest_samples", "devices")
     RUN_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -43,7 +43,7 @@ class RoundOrder(_message.Message):
     SECONDS_FIELD_NUMBER: _ClassVar[int]
     QUORUM_FIELD_NUMBER: _ClassVar[int]
     GRACE_SECONDS_FIELD_NUMBER: _ClassVar[int]
-    LARGEST_NORM_FIELD_NUMBER: _ClassVar[int]
+    LARGEST_STEP_FIELD_NUMBER: _ClassVar[int]
     LARGEST_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     run: str
@@ -59,10 +59,10 @@ class RoundOrder(_message.Message):
     seconds: float
     quorum: float
     grace_seconds: float
-    largest_norm: float
+    largest_step: float
     largest_samples: int
     devices: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, run: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[int] = ..., bundle: _Optional[bytes] = ..., theta: _Optional[bytes] = ..., prototypes: _Optional[bytes] = ..., epochs: _Optional[int] = ..., influence: _Optional[float] = ..., seed: _Optional[int] = ..., encoding: _Optional[int] = ..., seconds: _Optional[float] = ..., quorum: _Optional[float] = ..., grace_seconds: _Optional[float] = ..., largest_norm: _Optional[float] = ..., largest_samples: _Optional[int] = ..., devices: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, run: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[int] = ..., bundle: _Optional[bytes] = ..., theta: _Optional[bytes] = ..., prototypes: _Optional[bytes] = ..., epochs: _Optional[int] = ..., influence: _Optional[float] = ..., seed: _Optional[int] = ..., encoding: _Optional[int] = ..., seconds: _Optional[float] = ..., quorum: _Optional[float] = ..., grace_seconds: _Optional[float] = ..., largest_step: _Optional[float] = ..., largest_samples: _Optional[int] = ..., devices: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class DeviceReport(_message.Message):
     __slots__ = ("device", "number", "state", "reason", "seconds", "sent", "received", "metrics", "samples")

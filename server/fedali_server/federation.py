@@ -49,7 +49,8 @@ class RunSettings:
         seconds: that a round may take.
         quorum: share of a site's devices, 0 to 1; once so many have answered, the others have ``grace_seconds``.
         grace_seconds: see ``quorum``.
-        largest_norm: of a client's parameters minus the round's, Euclidean; an update that is farther is refused. 0: no bound.
+        largest_step: of a client's parameters minus the round's, in norms of the round's; an update that is farther is refused, and
+            one with prototypes ten times as long as the round's longest. 0: no bounds.
         largest_samples: that a client may say it has, which are its weight in the sum; an update that says more is refused. 0: no bound.
         sites: that have to be there for a round to begin.
         patience: seconds to wait for them.
@@ -67,7 +68,7 @@ class RunSettings:
     seconds: float = 600.0
     quorum: float = 1.0
     grace_seconds: float = 30.0
-    largest_norm: float = 0.0
+    largest_step: float = 1.0
     largest_samples: int = 0
     sites: int = 1
     patience: float = 600.0
@@ -89,7 +90,7 @@ class RunSettings:
         for name in ("seconds", "patience"):
             if not 0 < getattr(self, name) < math.inf:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it has to be a positive number")
-        for name in ("grace_seconds", "largest_norm"):
+        for name in ("grace_seconds", "largest_step"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it has to be 0 or more")
         if not 0 < self.quorum <= 1:
@@ -231,7 +232,7 @@ class _Run:
             **{name: getattr(settings, name) for name in ("epochs", "seed", "largest_samples")},
             **{
                 name: float(getattr(settings, name))
-                for name in ("seconds", "quorum", "grace_seconds", "largest_norm")
+                for name in ("seconds", "quorum", "grace_seconds", "largest_step")
             },
         }
         self._tell(RunProgress(self.checkpoint.round, settings.rounds))

@@ -129,7 +129,7 @@ class DeviceRun:
     seconds: float
     quorum: float
     grace_seconds: float
-    largest_norm: float
+    largest_step: float
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> DeviceRun:
@@ -139,7 +139,7 @@ class DeviceRun:
                 str(config["run"]),
                 bytes.fromhex(str(config["bundle"])),
                 *(int(config[name]) for name in ("epochs", "seed", "encoding", "largest_samples")),
-                *(float(config[name]) for name in ("seconds", "quorum", "grace_seconds", "largest_norm")),
+                *(float(config[name]) for name in ("seconds", "quorum", "grace_seconds", "largest_step")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise FedaliError(
@@ -192,7 +192,7 @@ class RelaySite:
             seconds=run.seconds,
             quorum=run.quorum,
             grace_seconds=run.grace_seconds,
-            largest_norm=run.largest_norm,
+            largest_step=run.largest_step,
             largest_samples=run.largest_samples,
         )
         return self._keeper.round(order)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -96,15 +95,15 @@ def simulate(
         raise SettingsError("with --superlink the sites do the work: leave --profile and --workers away")
     if root_certificates is not None and superlink is None:
         raise SettingsError("--root-certificates is about a SuperLink: give --superlink HOST:PORT too")
-    import structlog
     from rich.console import Console
 
     from fedali_server.link import Link
     from fedali_simulations import study
     from fedali_simulations.console import Display, print_results
+    from fedali_simulations.environment import log_to_stderr
     from fedali_simulations.scenario import load_scenario
 
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    log_to_stderr()
     messages = Console(stderr=True, quiet=as_json or quiet)
     changes = [*(settings or []), *([f"training.rounds={rounds}"] if rounds else [])]
     changes += [f"seed={seed}"] if seed is not None else []

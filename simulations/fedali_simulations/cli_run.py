@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -63,9 +62,12 @@ def run(
     encoding: Annotated[
         str, typer.Option(help="Numbers that devices send: float32, float16 or int8, see docs/encodings.md.")
     ] = "float32",
-    largest_norm: Annotated[
-        float, typer.Option(min=0.0, help="Refuse updates that moved farther; 0: none.")
-    ] = 0.0,
+    largest_step: Annotated[
+        float,
+        typer.Option(
+            min=0.0, help="Refuse updates that moved farther, in norms of the round's parameters; 0: none."
+        ),
+    ] = 1.0,
     largest_samples: Annotated[
         int, typer.Option(min=0, help="Refuse updates of devices that say they have more samples; 0: none.")
     ] = 0,
@@ -95,16 +97,15 @@ def run(
         raise SettingsError(
             f"which federation? Give --kit, the operator's kit of `fedali provision`, or set {_KIT}"
         )
-    import structlog
     from rich.console import Console
 
     from fedali.kit import OperatorKit, read_kit_as
     from fedali_simulations import running
     from fedali_simulations.console import print_results, print_traffic
-    from fedali_simulations.environment import quiet_flower
+    from fedali_simulations.environment import log_to_stderr, quiet_flower
     from fedali_simulations.run_display import RunDisplay
 
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    log_to_stderr()
     quiet_flower()
     operators = read_kit_as(found, OperatorKit)
     options: dict[str, Any] = {
@@ -113,7 +114,7 @@ def run(
         "quorum": quorum,
         "grace_seconds": grace,
         "encoding": encoding,
-        "largest_norm": largest_norm,
+        "largest_step": largest_step,
         "largest_samples": largest_samples,
         "patience": patience,
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import sys
 from pathlib import Path
 from typing import Annotated, cast, get_args
 
@@ -56,14 +55,13 @@ def start(
             f"{'--engine' if engine is not None else '--workers'} goes with --data: devices train by themselves"
         )
     chosen = _engine(engine)
-    import structlog
 
     from fedali.kit import SiteKit, read_kit_as
-    from fedali_server.quiet import quiet_flower
+    from fedali_simulations.environment import log_to_stderr, quiet_flower
 
     found = read_kit_as(kit, SiteKit)
     quiet_flower()
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    log_to_stderr()
     folder = (state or found.folder / "state").absolute()
     if data is None:
         from fedali_server.site_start import run_site
@@ -141,18 +139,17 @@ def hold(
     chosen = _engine(engine)
     if data is not None and not data.exists():
         raise SettingsError(f"--data {data}: there is no such file or folder")
-    import structlog
 
     from fedali_server.link import Link
     from fedali_server.quiet import quiet_flower
-    from fedali_simulations.environment import cores
+    from fedali_simulations.environment import cores, log_to_stderr
 
     link = Link(superlink, root_certificates)
     quiet_flower()
     from fedali_server.node import serve
     from fedali_simulations.site import Part
 
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    log_to_stderr()
     place = Part(
         number,
         parts,

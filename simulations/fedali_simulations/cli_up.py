@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -55,15 +54,14 @@ def up(
       fedali up motionsense --devices 8 --sites 3 --encoding int8
       fedali up --keep demo          then read demo/federation.toml, demo/kits and demo/logs
     """
-    import structlog
     from rich.console import Console
 
     from fedali_simulations.console import print_results, print_traffic
-    from fedali_simulations.environment import quiet_flower
+    from fedali_simulations.environment import log_to_stderr, quiet_flower
     from fedali_simulations.run_display import RunDisplay
     from fedali_simulations.up import bring_up, scenario_for, simulate_same
 
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    log_to_stderr()
     quiet_flower()
     changes = [*(settings or []), *([f"training.rounds={rounds}"] if rounds else [])]
     resolved = scenario_for(scenario, changes, devices)
@@ -71,7 +69,15 @@ def up(
     console = Console(stderr=True, quiet=as_json or quiet)
     try:
         with RunDisplay(folder / "run", console) as display:
-            outcome = bring_up(resolved, folder, sites, {"encoding": encoding}, display.report, display.say)
+            outcome = bring_up(
+                resolved,
+                folder,
+                sites,
+                {"encoding": encoding},
+                display.report,
+                display.say,
+                display.devices,
+            )
             simulated = (
                 simulate_same(resolved, sites, folder / "simulation", display.say) if compare else None
             )

@@ -108,7 +108,8 @@ def print_results(results: Results, console: Console) -> None:
         "global: the server's model on all test data.",
         highlight=False,
     )
-    console.print(f"everything this left: {results.folder}", highlight=False, soft_wrap=True)
+    if results.folder.exists():
+        console.print(f"everything this left: {results.folder}", highlight=False, soft_wrap=True)
 
 
 def print_traffic(traffic: Mapping[str, Traffic], console: Console) -> None:

@@ -10,10 +10,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from fedali.version import __version__
 from fedali_server.quiet import quiet_flower as quiet_flower
 
 _PACKAGES = ("numpy", "torch", "flwr", "pot", "scipy", "scikit-learn", "safetensors", "pandas")
+
+
+def log_to_stderr() -> None:
+    """Logs go to what ``sys.stderr`` is when they are written: a display of progress puts another in its place."""
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
 
 
 def cores() -> int:

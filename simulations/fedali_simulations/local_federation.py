@@ -140,6 +140,11 @@ class LocalFederation:
         """The folder of a kit."""
         return self.folder / "kits" / name
 
+    @property
+    def sockets(self) -> dict[str, Path]:
+        """Where gateways can be asked what their devices are at, by site."""
+        return {site: self.kit(site) / "state" / "relay.sock" for site in self.sites}
+
     def __enter__(self) -> LocalFederation:
         try:
             self.start("server", "fedali", "server", "start", str(self.kit("server")))

@@ -1,16 +1,31 @@
-"""What a person sees while devices train: a bar for each run, and a line for each round."""
+"""What a person sees while devices train: a bar for each run, what each device is at, and a line for each round."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
+from fedali.v1 import relay_pb2
 from fedali_server.federation import RunProgress
+from fedali_simulations.lookout import Seen
+
+
+class _Bars(Progress):
+    """Bars, and lines below them."""
+
+    below: Sequence[Text] = ()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bars, then the lines."""
+        yield from super().get_renderables()
+        yield from self.below
 
 
 class RunDisplay:
@@ -18,7 +33,7 @@ class RunDisplay:
 
     def __init__(self, folder: Path, console: Console) -> None:
         self._console, self._folder = console, folder
-        self._progress = Progress(
+        self._progress = _Bars(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -36,6 +51,7 @@ class RunDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._progress.below = []
         self._progress.stop()
         if kind is KeyboardInterrupt:
             self.say(f"stopped; continue with: fedali run --resume {self._folder}")
@@ -43,6 +59,11 @@ class RunDisplay:
     def say(self, line: str) -> None:
         """Print a line above the bars."""
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def devices(self, seen: Seen) -> None:
+        """Show what the devices of sites are at."""
+        self._progress.below = [Text(site_line(site, status)) for site, status in seen.items()]
+        self._progress.refresh()
 
     def report(self, name: str, progress: RunProgress) -> None:
         """Move a bar, and tell of a round that was completed."""
@@ -54,6 +75,21 @@ class RunDisplay:
         self._progress.update(self._bars[name], completed=progress.round, sites=sites)
         if progress.reports:
             self.say(round_line(progress))
+
+
+def site_line(site: str, status: relay_pb2.SiteStatus | None) -> str:
+    """A site's devices in one line: what each is at, or how long it has not been heard of."""
+    if status is None:
+        return f"{site}: its gateway does not answer"
+    return f"{site}: " + ", ".join(f"{device.device} {_at(device)}" for device in status.devices)
+
+
+def _at(device: relay_pb2.DeviceStatus) -> str:
+    if device.revoked:
+        return "revoked"
+    if device.online:
+        return device.doing.replace(",", "") or "online"
+    return "not here yet" if device.seen_seconds < 0 else f"offline for {device.seen_seconds:.0f} s"
 
 
 def round_line(progress: RunProgress) -> str:

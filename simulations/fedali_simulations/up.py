@@ -9,6 +9,7 @@ from fedali.errors import SettingsError
 from fedali_server.federation import RunProgress
 from fedali_simulations import running
 from fedali_simulations.local_federation import LocalFederation
+from fedali_simulations.lookout import Lookout, Seen
 from fedali_simulations.results import Results
 from fedali_simulations.running import Options, Outcome
 from fedali_simulations.scenario import Scenario, load_scenario
@@ -43,10 +44,11 @@ def bring_up(
     options: Options,
     report: Callable[[str, RunProgress], None],
     say: Say = lambda _: None,
+    seen: Callable[[Seen], None] = lambda _: None,
 ) -> Outcome:
     """Start a federation in ``folder``, train, and end it; what runs is over when this returns or raises.
 
-    A folder of an earlier call is taken up again: its run goes on after its last complete round.
+    ``report`` is told of rounds, ``say`` of beginnings, ``seen`` once a second of what devices are at. A folder of an earlier call is taken up again: its run goes on after its last complete round.
     """
     plan = build_plan(scenario, scenario.methods[0], scenario.seed)
     if scenario.seeds > 1:
@@ -60,7 +62,7 @@ def bring_up(
     if not (run / "federation.json").exists():
         running.prepare_scenario(scenario, run, {"sites": sites, **options}, local.operator)
     say(f"starting the server, {sites} sites and {len(local.devices)} devices ...")
-    with local:
+    with local, Lookout(local.sockets, seen):
         return running.go_on(run, local.operator, report, say, local.check)
 
 

@@ -169,7 +169,7 @@ class Place:
             **plain,
             "encoding": 1,
             "largest_samples": 0,
-            **{"seconds": seconds, "quorum": 1.0, "grace_seconds": 0.0, "largest_norm": 0.0},
+            **{"seconds": seconds, "quorum": 1.0, "grace_seconds": 0.0, "largest_step": 0.0},
         }
 
     def nodes(self, grid, name):

@@ -7,6 +7,8 @@ import os
 import stat
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import numpy as np
@@ -305,6 +307,43 @@ def test_a_second_upload_of_a_device_ends_the_first(site):
         device.call("Upload", slowly())
     assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert_sums(outcome.result(), site.expected([0]))
+
+
+def test_a_device_is_told_its_turn_before_it_sends_data(tmp_path):
+    """Devices that wait for it send one after another, however many there are; one that keeps its turn for long loses it."""
+    with Site(tmp_path, "transfers_at_once=1") as site:
+        site.put_bundle()
+        outcome = site.begin(site.order())
+        told, may_send = [], [threading.Event() for _ in range(3)]
+
+        def upload(index):
+            device = site.device(index)
+            task = device.wait_for_task()
+            messages = parts(task.id, site.update(index, task.id))
+            header = next(messages)
+
+            def sent():
+                yield header
+                assert may_send[index].wait(30)
+                yield from messages
+
+            call = device.stub.Upload.future(sent(), timeout=60)
+            assert call.initial_metadata() is not None
+            told.append(index)
+            return call
+
+        calls = [upload(0)]
+        with ThreadPoolExecutor(2) as pool:
+            waiting = [pool.submit(upload, index) for index in (1, 2)]
+            may_send[0].set()
+            assert calls[0].result().verdict == pb.VERDICT_COUNTED
+            calls += [each.result(30) for each in waiting]  # the second keeps its turn, the third is let in
+        assert not any(call.done() for call in calls[1:])
+        for event in may_send:
+            event.set()
+        assert {call.result().verdict for call in calls} == {pb.VERDICT_COUNTED}
+        assert told[0] == 0
+        assert_sums(outcome.result(), site.expected([0, 1, 2]))
 
 
 def test_status_tells_who_is_there(site):

@@ -45,13 +45,13 @@ WRONG = {
     "theta empty": (theta([]), "0 numbers, not 60"),
     "a NaN": (theta([np.nan] * S), "not finite"),
     "an infinity": (theta([0.0] * (S - 1) + [np.inf]), "not finite"),
-    "too far away": (theta(np.full(S, 100.0)), "from the round's, and at most 10 is taken"),
+    "too far away": (theta(np.full(S, 1000.0)), "from the round's, and at most"),
     "prototypes of another shape": (
         lambda u: u.prototypes.CopyFrom(tensor(np.zeros(5))),
         "5 numbers, not 10",
     ),
     "prototypes not finite": (lambda u: u.prototypes.CopyFrom(tensor([-np.inf] * 10)), "not finite"),
-    "prototypes too large": (lambda u: u.prototypes.CopyFrom(tensor([3e38] * 10)), "too large to be summed"),
+    "prototypes too long": (lambda u: u.prototypes.CopyFrom(tensor([1e3] * 10)), "long, and at most"),
     "more data than numbers": (
         lambda u: setattr(u.theta, "data", u.theta.data + b"1234"),
         "244 bytes for 60",
@@ -75,7 +75,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_an_update_that_cannot_be_used_is_refused_and_the_round_goes_on(site, name):
     change, why = WRONG[name]
-    outcome = site.begin(site.order(largest_norm=10.0, largest_samples=1000))
+    outcome = site.begin(site.order(largest_step=10.0, largest_samples=1000))
     bad = site.device(1)
     task = bad.wait_for_task()
     data = changed(site, 1, task.id, change)
@@ -94,6 +94,16 @@ def test_an_update_that_cannot_be_used_is_refused_and_the_round_goes_on(site, na
     assert states(found) == {0: "done", 1: "refused", 2: "done"}
     assert found.devices[1].reason == reply.reason
     assert_sums(found, site.expected([0, 2]))
+
+
+def test_without_bounds_what_cannot_be_summed_is_refused(site):
+    outcome = site.begin(site.order(devices=[0, 1]))
+    for index, size, verdict in ((0, 3e38, pb.VERDICT_REFUSED), (1, 1e6, pb.VERDICT_COUNTED)):
+        device = site.device(index)
+        task = device.wait_for_task()
+        long = changed(site, index, task.id, lambda u, size=size: u.prototypes.CopyFrom(tensor([size] * 10)))
+        assert device.upload(task.id, long).verdict == verdict
+    assert states(outcome.result()) == {0: "refused", 1: "done"}
 
 
 def test_tensors_in_an_evaluation_are_refused(site):

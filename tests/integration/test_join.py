@@ -491,7 +491,7 @@ def test_once_is_one_training_and_its_exit_code_is_whether_it_counted(site):
 
 
 def test_an_update_that_is_refused_is_told_with_its_reason(site):
-    outcome = site.begin(site.order(1, devices=[0], epochs=20, largest_norm=1e-6))
+    outcome = site.begin(site.order(1, devices=[0], epochs=20, largest_step=1e-6))
     with Joined(site, 0, "--once") as device:
         code, said = device.end(None)
     (report,) = outcome.result().devices

@@ -53,7 +53,7 @@ def config(site, **changes):
         "encoding": 1,
         "largest_samples": 0,
     }
-    bounds = {"seconds": 600.0, "quorum": 1.0, "grace_seconds": 0.0, "largest_norm": 0.0}
+    bounds = {"seconds": 600.0, "quorum": 1.0, "grace_seconds": 0.0, "largest_step": 0.0}
     return {**plain, **bounds, **changes}
 
 

@@ -195,7 +195,7 @@ def order(**changes):
         ({"seconds": -1.0}, "seconds is -1"),
         ({"quorum": 1.5}, "quorum is 1.5"),
         ({"grace_seconds": float("inf")}, "grace_seconds is inf"),
-        ({"largest_norm": -1.0}, "largest_norm is -1"),
+        ({"largest_step": -1.0}, "largest_step is -1"),
         ({"influence": 2.0}, "influence is 2"),
         ({"encoding": 9}, "encoding is 9"),
     ],
@@ -208,7 +208,7 @@ def test_orders_that_make_no_sense_are_refused(changes, why):
 
 def test_two_orders_are_the_same_round_when_devices_see_the_same():
     assert content(order()) == content(order(seconds=2.0, quorum=0.5, grace_seconds=3.0))
-    for change in ({"theta": b"1234"}, {"seed": 1}, {"epochs": 2}, {"bundle": b"x"}, {"largest_norm": 1.0}):
+    for change in ({"theta": b"1234"}, {"seed": 1}, {"epochs": 2}, {"bundle": b"x"}, {"largest_step": 1.0}):
         assert content(order()) != content(order(**change))
 
 

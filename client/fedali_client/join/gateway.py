@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TypeVar
@@ -34,13 +35,16 @@ class Gateway:
     def __init__(self, kit: DeviceKit) -> None:
         self.address = kit.gateway
         self.sent = self.received = 0
-        self._chunk = CHUNK
+        self._chunk, self._name = CHUNK, kit.gateway_name
         with reporting(kit.folder, "read"):
-            credentials = grpc.ssl_channel_credentials(
+            self._credentials = grpc.ssl_channel_credentials(
                 kit.authority.read_bytes(), kit.key.read_bytes(), kit.certificate.read_bytes()
             )
-        options = [*client_options(kit.gateway_name), ("grpc.use_local_subchannel_pool", 1)]
-        self._channel = grpc.secure_channel(kit.gateway, credentials, options)
+        self._connect()
+
+    def _connect(self) -> None:
+        options = [*client_options(self._name), ("grpc.use_local_subchannel_pool", 1)]
+        self._channel = grpc.secure_channel(self.address, self._credentials, options)
         self._stub = federation_pb2_grpc.FederationStub(self._channel)
 
     def enrol(self, software: str, train: int, test: int, bundle: bytes) -> federation_pb2.EnrolReply:
@@ -76,19 +80,37 @@ class Gateway:
         return int(self._call(lambda: self._stub.UploadOffset(request, timeout=_ANSWER)).received)
 
     def upload(self, task: str, sha256: bytes, update: bytes, offset: int) -> federation_pb2.UploadReply:
-        """Send an update from ``offset`` on."""
+        """Send an update from ``offset`` on, when it is this device's turn; then connect anew.
+
+        A gateway's memory holds room for what a connection last brought, as long as the connection is there.
+        """
+        turn = threading.Event()
 
         def parts() -> Iterator[federation_pb2.UploadRequest]:
             artifact = federation_pb2.Artifact(sha256=sha256, size=len(update))
             header = federation_pb2.UploadHeader(task=task, update=artifact, offset=offset)
             yield federation_pb2.UploadRequest(header=header)
+            turn.wait()
             for start in range(offset, len(update), self._chunk):
                 data = update[start : start + self._chunk]
                 self.sent += len(data)
                 yield federation_pb2.UploadRequest(data=data)
 
         timeout = _ANSWER + (len(update) - offset) / _SLOWEST
-        return self._call(lambda: self._stub.Upload(parts(), timeout=timeout))
+
+        def send() -> federation_pb2.UploadReply:
+            call = self._stub.Upload.future(parts(), timeout=timeout)
+            try:
+                call.initial_metadata()  # until it is there, or the call is over
+            finally:
+                turn.set()
+            return call.result()
+
+        reply = self._call(send)
+        if len(update) - offset > self._chunk:
+            self.close()
+            self._connect()
+        return reply
 
     def decline(self, task: str, reason: str) -> None:
         """Say why a task is not done."""

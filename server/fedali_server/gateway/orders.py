@@ -58,7 +58,7 @@ def check_order(order: relay_pb2.RoundOrder) -> None:
         ("seconds", order.seconds, 0, _LONGEST),
         ("quorum", order.quorum, 0, 1),
         ("grace_seconds", order.grace_seconds, 0, _LONGEST),
-        ("largest_norm", order.largest_norm, 0, 1e300),
+        ("largest_step", order.largest_step, 0, 1e6),
         ("largest_samples", order.largest_samples, 0, 2**53),
         ("epochs", order.epochs, 1 if order.kind == TRAIN else 0, 10**6),
     ]

@@ -22,7 +22,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import structlog
 
 from fedali.errors import CheckpointError, DataError, FedaliError, WireError
@@ -30,6 +29,7 @@ from fedali.files import flush_folder, reporting, write_bytes
 from fedali.methods import SharedState, Trained
 from fedali.v1 import relay_pb2
 from fedali.wire import ClientUpdate, decode_update, encode_state, largest_update
+from fedali_server.gateway.bounds import Bounds
 from fedali_server.gateway.bundles import Bundles, RoundModel
 from fedali_server.gateway.elapsed import Stopwatch
 from fedali_server.gateway.incoming import Incoming
@@ -81,7 +81,7 @@ class Round:
         self.key, self.sequence, self.content = RoundKey.of(order), int(plain["sequence"]), content(order)
         self.model: RoundModel = bundles.model(order.bundle)
         self.shared: SharedState = shared_state(order, self.model)
-        self._reference = self.shared.theta[self.model.shared]
+        self._bounds = Bounds.of(order, self.shared, self.model)
         self.due = {int(number): str(name) for number, name in plain["due"].items()}
         for heavy in ("theta", "prototypes"):
             order.ClearField(heavy)
@@ -170,28 +170,19 @@ class Round:
     def prepare(self, data: bytes) -> Prepared:
         """What an update adds. Raises ``WireError`` or ``DataError`` saying why it cannot be used."""
         sizes = self.model.sizes
-        update = decode_update(data, sizes, self._reference, largest=self.largest_update)
+        update = decode_update(data, sizes, self._bounds.theta, largest=self.largest_update)
         if update.task != self.key.task:
             raise WireError("the update is for another task")
         if update.bundle != self.model.sha256:
             raise WireError("the update is of another bundle")
-        most = self.order.largest_samples
-        if most and update.samples > most:
-            raise WireError(f"the update says {update.samples} samples, and at most {most} are taken")
+        self._bounds.check_samples(update.samples)
         if update.theta is None or update.prototypes is None:
             if self.key.kind == TRAIN:
                 raise WireError("the update has no tensors, and the task was to train")
             return update, Term(update.samples)
         if self.key.kind != TRAIN:
             raise WireError("the update has tensors, and the task was to evaluate")
-        bound, norm = (
-            self.order.largest_norm,
-            float(np.linalg.norm(update.theta.astype(np.float64) - self._reference)),
-        )
-        if bound and not norm <= bound:
-            raise WireError(
-                f"the update's theta is {norm:.4g} from the round's, and at most {bound:.4g} is taken"
-            )
+        self._bounds.check(update.theta, update.prototypes)
         return update, self._term(update.theta, update.prototypes, update.samples)
 
     def _term(self, theta: Any, prototypes: Any, samples: int) -> Term:

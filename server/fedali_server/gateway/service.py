@@ -178,6 +178,7 @@ class FederationService:
                 return ended
             async with self._up.turn() as turn:
                 visitor.doing = "uploading"
+                await context.send_initial_metadata(())  # the device's turn: it may send data
                 ended = await receipt.receive(arriving, turn, first.header.offset)
                 if ended is not None:
                     return ended

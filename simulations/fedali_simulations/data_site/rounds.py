@@ -17,6 +17,7 @@ from fedali.methods import Trained
 from fedali.metrics import accuracy, macro_f1
 from fedali.normalisation import Normalisation, channel_statistics
 from fedali.v1 import relay_pb2
+from fedali_server.gateway.bounds import Bounds
 from fedali_server.gateway.orders import shared_state
 from fedali_server.gateway.sums import RoundSums, Term
 from fedali_simulations.data_site.bundle import TrainedBundle
@@ -82,6 +83,7 @@ class DataRound:
         self.at_work: frozenset[int] = frozenset()
         self._bundle, self._engine, self._personal, self._due = bundle, engine, personal, due
         self._shared = shared_state(order, bundle.rounds)
+        self._bounds = Bounds.of(order, self._shared, bundle.rounds)
         self._received = bundle.received(self._shared)
         self._reports: dict[int, relay_pb2.DeviceReport] = {}
 
@@ -171,19 +173,12 @@ class DataRound:
         if not (np.isfinite(result.theta).all() and np.isfinite(result.local_prototypes).all()):
             raise _UnableError("training diverged on this device")
         self._personal.remember(client.number, result.theta, result.local_prototypes)
-        model, samples, bound = self._bundle.rounds, len(client.job.samples), self.order.largest_norm
-        moved = result.theta[model.shared].astype(np.float64) - self._shared.theta[model.shared]
-        norm = float(np.linalg.norm(moved))
-        if bound and not norm <= bound:
-            raise _RefusedError(
-                f"the update's theta is {norm:.4g} from the round's, and at most {bound:.4g} is taken"
-            )
-        most = self.order.largest_samples
-        if most and samples > most:
-            raise _RefusedError(f"the update says {samples} samples, and at most {most} are taken")
+        model, samples = self._bundle.rounds, len(client.job.samples)
         recorder = Term.recorder()
         trained = Trained(result.theta, result.local_prototypes, samples)
         try:
+            self._bounds.check(result.theta[model.shared], result.local_prototypes)
+            self._bounds.check_samples(samples)
             model.method.contribute(recorder, trained, self._shared, model.layouts)
             return Term.of(recorder, float(samples), len(self._due))
         except DataError as error:
