@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import datetime, timedelta, timezone
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from fedali.kit import FILE
 from fedali.v1 import relay_pb2
 from fedali.wire import ClientUpdate, Encoding
 from fedali_client import EdgeClient
+from fedali_server.federation_file import FederationConfig
+from fedali_server.provision import provision
 from fedali_server.revoke import revoke
 from tests.bundles import toy_data, write_full
 from tests.gateways import ANSWER, EVALUATE, Site, assert_sums, states
@@ -422,6 +425,15 @@ def test_wrong_kits_are_refused_in_one_line(site, stranger):
         assert "kits/a is " in complaint(device)
     with Joined(site, 0, kit=site.folder) as device:
         assert "a kit is a folder of `fedali provision`" in complaint(device)
+
+
+def test_a_device_whose_certificate_has_expired_says_since_when(tmp_path):
+    site, past = Site(tmp_path), datetime.now(timezone.utc) - timedelta(days=3)
+    lasting = FederationConfig.model_validate({**site.config.model_dump(), "certificate_days": 1})
+    provision(lasting, site.kits, renew=["a-0"], now=past)
+    with site, Joined(site, 0) as device:
+        line = f"hangs up on this device: its certificate has expired on {past + timedelta(days=1):%Y-%m-%d}; ask for a new kit"
+        assert complaint(device).endswith(line)
 
 
 def test_a_device_that_is_revoked_ends_and_says_why(site):
