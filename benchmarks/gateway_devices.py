@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -27,10 +27,12 @@ from fedali.kit import DeviceKit, read_kit_as
 from fedali.methods import build_method, shared_indices
 from fedali.v1 import federation_pb2, federation_pb2_grpc, relay_pb2, relay_pb2_grpc
 
+if TYPE_CHECKING:
+    _Stub = federation_pb2_grpc.FederationAsyncStub  # in the types alone
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PROBES, _PROBE_PAUSE = 10, 0.1  # devices that send heartbeats all the time, and seconds between them
 _LOOK = 0.05  # seconds between looks at the gateway's memory
-_Stub = federation_pb2_grpc.FederationAsyncStub
 _SLACK = 600.0  # seconds that an answer may take: the bench reports times, it does not enforce them
 
 
@@ -60,8 +62,10 @@ class Seen:
     """What was measured: seconds and bytes."""
 
     rounds: list[dict[str, float]] = field(default_factory=list)
-    handout: list[float] = field(default_factory=list)  # from the order to a device's task
-    heartbeat: list[float] = field(default_factory=list)  # answers to heartbeats during rounds
+    handout: list[float] = field(
+        default_factory=list
+    )  # from the order to a device's task; percentiles 0 to 100
+    heartbeat: list[float] = field(default_factory=list)  # answers to heartbeats during rounds; percentiles
     memory: dict[str, int] = field(default_factory=dict)
     sent: int = 0  # by a device in a round
     received: int = 0
@@ -107,6 +111,10 @@ class Bench:
             probe.cancel()
         await asyncio.gather(*devices)
         self.seen.memory["peak"] = _memory(self.order.gateway)["VmHWM"]
+        self.seen.handout, self.seen.heartbeat = (
+            _percentiles(self.seen.handout),
+            _percentiles(self.seen.heartbeat),
+        )
         return self.seen
 
     async def _round(self, relay: relay_pb2_grpc.RelayAsyncStub) -> None:
@@ -152,10 +160,12 @@ class Bench:
             ):
                 digest.update(chunk.data)
             assert digest.digest() == task.state.sha256
+            await channel.close()
+            channel, stub = _connect(kit)  # as a device does after a large transfer
             data = self._update(kit.number, task.id)
             await _upload(stub, task.id, data, self.chunk)
             await channel.close()
-            channel, stub = _connect(kit)  # as a device does
+            channel, stub = _connect(kit)
         await channel.close()
 
     def _update(self, number: int, task: str) -> bytes:
@@ -213,6 +223,11 @@ async def _parts(
     await turn.wait()
     for first in range(0, len(data), chunk):
         yield federation_pb2.UploadRequest(data=data[first : first + chunk])
+
+
+def _percentiles(values: list[float]) -> list[float]:
+    """0 to 100, as they were seen."""
+    return [round(float(one), 6) for one in np.percentile(values, range(101), method="higher")]
 
 
 def _memory(pid: int) -> dict[str, int]:

@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the kills")
     parser.add_argument("--devices", type=int, default=6)
     parser.add_argument(
-        "--rounds-per-minute", type=float, default=8.0, help="how long the run is: kills end with it"
+        "--rounds-per-minute", type=float, default=12.0, help="how long the run is: kills end with it"
     )
     options = parser.parse_args()
     rounds = max(3, round(options.minutes * options.rounds_per_minute))

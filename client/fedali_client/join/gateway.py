@@ -42,6 +42,12 @@ class Gateway:
             )
         self._connect()
 
+    def _moved(self, size: int) -> None:
+        """Connect anew after a large transfer: both ends keep buffers for it as long as the connection is there."""
+        if size > self._chunk:
+            self.close()
+            self._connect()
+
     def _connect(self) -> None:
         options = [*client_options(self._name), ("grpc.use_local_subchannel_pool", 1)]
         self._channel = grpc.secure_channel(self.address, self._credentials, options)
@@ -63,16 +69,17 @@ class Gateway:
         return reply.task if reply.HasField("task") else None
 
     def download(self, artifact: federation_pb2.Artifact, offset: int) -> Iterator[bytes]:
-        """The bytes of an artifact from ``offset`` on."""
+        """The bytes of an artifact from ``offset`` on; no other call may be under way when they end."""
         request = federation_pb2.DownloadRequest(sha256=artifact.sha256, offset=offset)
         timeout = _ANSWER + (artifact.size - offset) / _SLOWEST
-        stream = self._call(lambda: self._stub.Download(request, timeout=timeout))
+        stream, before = self._call(lambda: self._stub.Download(request, timeout=timeout)), self.received
         try:
             while (chunk := self._call(lambda: next(stream, None))) is not None:
                 self.received += len(chunk.data)
                 yield chunk.data
         finally:
             stream.cancel()
+            self._moved(self.received - before)
 
     def upload_offset(self, task: str, sha256: bytes) -> int:
         """How much of an update the gateway has."""
@@ -80,10 +87,7 @@ class Gateway:
         return int(self._call(lambda: self._stub.UploadOffset(request, timeout=_ANSWER)).received)
 
     def upload(self, task: str, sha256: bytes, update: bytes, offset: int) -> federation_pb2.UploadReply:
-        """Send an update from ``offset`` on, when it is this device's turn; then connect anew.
-
-        A gateway's memory holds room for what a connection last brought, as long as the connection is there.
-        """
+        """Send an update from ``offset`` on, when it is this device's turn; no other call may be under way then."""
         turn = threading.Event()
 
         def parts() -> Iterator[federation_pb2.UploadRequest]:
@@ -107,9 +111,7 @@ class Gateway:
             return call.result()
 
         reply = self._call(send)
-        if len(update) - offset > self._chunk:
-            self.close()
-            self._connect()
+        self._moved(len(update) - offset)
         return reply
 
     def decline(self, task: str, reason: str) -> None:

@@ -20,6 +20,7 @@ from fedali_server.gateway.bundles import RoundModel
 
 Vector = npt.NDArray[np.floating]
 
+_BLOCK = 1 << 15  # numbers
 _PROTOTYPE = 10.0  # times the round's longest, and no longer; training can make them longer, not at one blow
 
 
@@ -45,14 +46,14 @@ class Bounds:
     def of(cls, order: relay_pb2.RoundOrder, shared: SharedState, model: RoundModel) -> Bounds:
         """What ``order`` asks for. Norms and lengths below 1 count as 1: a model may begin with zeros."""
         theta, layout, step = shared.theta[model.shared], model.layouts.prototypes, order.largest_step
-        reach = step * max(1.0, _norm(theta)) if step else math.inf
+        reach = step * max(1.0, _distance(theta)) if step else math.inf
         longest = _longest(shared.prototypes, layout)
         lengths = tuple(_PROTOTYPE * max(1.0, each) if step else math.inf for each in longest)
         return cls(theta, reach, lengths, layout, order.largest_samples or math.inf)
 
     def check(self, theta: Vector, prototypes: Vector) -> None:
         """Raise ``DataError`` saying which bound theta [S] or prototypes [L] go beyond."""
-        moved = _norm(theta.astype(np.float64) - self.theta)
+        moved = _distance(theta, self.theta)
         if not moved <= self.reach:
             raise DataError(
                 f"the update's theta is {moved:.4g} from the round's, and at most {self.reach:.4g} is taken"
@@ -71,14 +72,18 @@ class Bounds:
             raise DataError(f"the update says {samples} samples, and at most {self.samples:.0f} are taken")
 
 
-def _norm(vector: Vector) -> float:
-    return float(np.linalg.norm(vector.astype(np.float64)))
+def _distance(one: Vector, other: Vector | None = None) -> float:
+    """Euclidean, of a vector from another or from zero; in float64, a block at a time: vectors may be large."""
+    total = 0.0
+    for first in range(0, one.size, _BLOCK):
+        part = one[first : first + _BLOCK].astype(np.float64)
+        if other is not None:
+            part -= other[first : first + _BLOCK]
+        total += float(part @ part)
+    return math.sqrt(total)
 
 
 def _longest(prototypes: Vector, layout: Layout) -> list[float]:
     """Length of the longest prototype of each layer."""
-    rows = layout.unflatten(prototypes.astype(np.float64))
-    return [
-        float(np.linalg.norm(each.reshape(-1, each.shape[-1]), axis=1).max(initial=0.0))
-        for each in rows.values()
-    ]
+    layers = (each.reshape(-1, each.shape[-1]) for each in layout.unflatten(prototypes).values())
+    return [max((_distance(row) for row in rows), default=0.0) for rows in layers]
