@@ -184,7 +184,7 @@ def test_over_two_sites_every_number_is_that_of_one_process(place):
 
 
 def test_a_site_that_leaves_and_a_server_that_is_killed_change_no_number(place):
-    settings = ["digits", *SETTINGS, "--set", "methods=fedali-head", "--rounds", "12"]
+    settings = ["digits", *SETTINGS, "--set", "methods=fedali-head", "--rounds", "8"]
     settings += ["--set", "training.participation=0.5"]
     place.simulate(*settings, "--out", "whole")
     place.superlink()
@@ -200,7 +200,7 @@ def test_a_site_that_leaves_and_a_server_that_is_killed_change_no_number(place):
     place.wait_for_rounds("spread", 4, server)
     server.kill()
     server.wait()
-    assert place.rounds("spread") < 12
+    assert place.rounds("spread") < 8
     place.simulate("--resume", "spread")
     same_results(place.folder / "whole", place.folder / "spread")
 

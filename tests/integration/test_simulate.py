@@ -203,7 +203,7 @@ def test_own_csv_data_runs(tmp_path):
         "data": {"source": str(tmp_path / "mine.csv"), "window": 32, "stride": 16},
         "model": {"name": "cnn1d", "options": {"channels": [8, 16]}},
         "alp": {"num_prototypes": 4},
-        "training": {"rounds": 4, "batch_size": 8, "learning_rate": 3e-3},
+        "training": {"rounds": 4, "batch_size": 8, "learning_rate": 3e-3, "engine": "loop"},
     }
     results = simulate(scenario, out=tmp_path / "run")
     assert set(results.clients.client) == {"ann", "bob", "cyd"}
