@@ -53,6 +53,7 @@ CHUNK = 64 << 10  # bytes of a download's or upload's chunk: gRPC keeps room for
 LARGEST_CHUNK = 1 << 20  # bytes; more is refused
 LONGEST_WAIT = 60.0  # seconds of a long poll
 LARGEST_SAMPLES = 10**9  # of one update
+LARGEST_STEP = 1e6  # norms of a round's theta that an update may be from it
 LARGEST_METRICS = 32  # of one update
 LARGEST_METRIC_NAME = 48  # characters
 LARGEST_SOFTWARE = 64  # characters

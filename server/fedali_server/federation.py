@@ -21,7 +21,7 @@ from fedali.bundle import Bundle, read_bundle
 from fedali.errors import CheckpointError, SettingsError
 from fedali.keys import PublicKey
 from fedali.methods import Layouts, Method, SharedState, build_method
-from fedali.wire import RUN_NAME, Encoding
+from fedali.wire import LARGEST_STEP, RUN_NAME, Encoding
 from fedali_server import records
 from fedali_server.connection import LinkLostError
 from fedali_server.link import Link
@@ -93,6 +93,8 @@ class RunSettings:
         for name in ("grace_seconds", "largest_step"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it has to be 0 or more")
+        if self.largest_step > LARGEST_STEP:
+            raise SettingsError(f"largest_step is {self.largest_step}; it has to be 0 to {LARGEST_STEP:g}")
         if not 0 < self.quorum <= 1:
             raise SettingsError(f"quorum is {self.quorum}; it has to be above 0, and 1 at most")
 

@@ -48,7 +48,9 @@ def bring_up(
 ) -> Outcome:
     """Start a federation in ``folder``, train, and end it; what runs is over when this returns or raises.
 
-    ``report`` is told of rounds, ``say`` of beginnings, ``seen`` once a second of what devices are at. A folder of an earlier call is taken up again: its run goes on after its last complete round.
+    ``report`` is told of rounds, ``say`` of beginnings, ``seen`` once a second of what devices are at.
+
+    A folder of an earlier call is taken up again: its run goes on after its last complete round.
     """
     plan = build_plan(scenario, scenario.methods[0], scenario.seed)
     if scenario.seeds > 1:

@@ -68,12 +68,8 @@ def test_version_help_and_scenarios(tmp_path):
         assert re.search(r"\n  Examples?[^\n]*:\n    \S", shown), shown
     listed = fedali("scenarios", cwd=tmp_path).stdout
     assert all(name in listed for name in ("digits", "motionsense", "fedali-head", "fedper"))
-    asked = [
-        "bash",
-        "-c",
-        '"$0" --show-completion bash; exit $?',
-        *FEDALI,
-    ]  # which shell it is, the program asks its parent
+    # Which shell it is, the program asks its parent.
+    asked = ["bash", "-c", '"$0" --show-completion bash; exit $?', *FEDALI]
     assert "complete" in subprocess.run(asked, capture_output=True, text=True, check=True).stdout.lower()
 
 

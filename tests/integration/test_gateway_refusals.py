@@ -96,6 +96,38 @@ def test_an_update_that_cannot_be_used_is_refused_and_the_round_goes_on(site, na
     assert_sums(found, site.expected([0, 2]))
 
 
+@pytest.mark.parametrize(
+    ("moved", "longer", "verdict"),
+    [
+        (0.49, 9.9, pb.VERDICT_COUNTED),
+        (0.51, 1.0, pb.VERDICT_REFUSED),
+        (0.1, 10.1, pb.VERDICT_REFUSED),
+    ],
+)
+def test_bounds_are_where_the_state_of_the_round_says(site, moved, longer, verdict):
+    """Half a norm of theta, and ten times the longest prototype: one that points elsewhere is as long as it is."""
+    start = site.start_state.theta[site.shared].astype(np.float64)
+    prototypes = {
+        name: rows.astype(np.float64)
+        for name, rows in site.layouts.prototypes.unflatten(site.start_state.prototypes).items()
+    }
+    away = np.zeros(S)
+    away[3] = moved * max(1.0, np.sqrt((start**2).sum()))
+    for rows in prototypes.values():
+        length = max(1.0, *np.sqrt((rows**2).sum(-1)).ravel())
+        rows[...] = 0
+        rows[..., 0] = -longer * length
+    site.begin(site.order(devices=[0], largest_step=0.5))
+    device = site.device(0)
+    task = device.wait_for_task()
+
+    def change(update):
+        update.theta.CopyFrom(tensor(start + away))
+        update.prototypes.CopyFrom(tensor(np.concatenate([rows.ravel() for rows in prototypes.values()])))
+
+    assert device.upload(task.id, changed(site, 0, task.id, change)).verdict == verdict
+
+
 def test_without_bounds_what_cannot_be_summed_is_refused(site):
     outcome = site.begin(site.order(devices=[0, 1]))
     for index, size, verdict in ((0, 3e38, pb.VERDICT_REFUSED), (1, 1e6, pb.VERDICT_COUNTED)):

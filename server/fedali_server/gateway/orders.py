@@ -13,7 +13,7 @@ import numpy as np
 from fedali.errors import WireError
 from fedali.methods import SharedState
 from fedali.v1 import federation_pb2, relay_pb2
-from fedali.wire import Encoding, check_run_name, task_id
+from fedali.wire import LARGEST_STEP, Encoding, check_run_name, task_id
 from fedali_server.gateway.bundles import RoundModel
 
 TRAIN, EVALUATE = int(federation_pb2.TASK_KIND_TRAIN), int(federation_pb2.TASK_KIND_EVALUATE)
@@ -58,7 +58,7 @@ def check_order(order: relay_pb2.RoundOrder) -> None:
         ("seconds", order.seconds, 0, _LONGEST),
         ("quorum", order.quorum, 0, 1),
         ("grace_seconds", order.grace_seconds, 0, _LONGEST),
-        ("largest_step", order.largest_step, 0, 1e6),
+        ("largest_step", order.largest_step, 0, LARGEST_STEP),
         ("largest_samples", order.largest_samples, 0, 2**53),
         ("epochs", order.epochs, 1 if order.kind == TRAIN else 0, 10**6),
     ]
