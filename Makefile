@@ -1,11 +1,14 @@
-# Two commands do everything: `make simulate` and `make test`. Each makes its own environment.
+# Two commands do everything: `make simulate` and `make test`. Each makes its own environment: what a simulation needs,
+# or all that developing takes; the second contains the first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SIM := $(VENV)/.sim
 READY := $(VENV)/.ready
 
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
+unexport PYTHONDONTWRITEBYTECODE  # hundreds of processes would compile our sources anew
 
 .PHONY: soak simulate study leads study-encodings bench bench-scale bench-edge bench-gateway bench-joined test test-edge-matrix edge-arm64 parity proto check-proto check format clean help
 .DEFAULT_GOAL := help
@@ -13,20 +16,29 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 help: ## what can be made here
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
-$(READY): pyproject.toml constraints.txt
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "FedAli is developed on Python 3.11 or newer; this is " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+
+$(SIM): pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e '.[sim]'
 	@touch $@
 
-simulate: $(READY) ## run the main job: FedAli and its baselines on real scanned digits, 20 heterogeneous clients
+$(READY): pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e '.[dev]'
+	@touch $(SIM) $@
+
+simulate: $(SIM) ## run the main job: FedAli and its baselines on real scanned digits, 20 heterogeneous clients
 	$(BIN)/fedali simulate digits
 
-study: $(READY) ## the tables of docs/results.md: MotionSense with 5 seeds, then the reference setting (an hour on 2 cores)
+study: $(SIM) ## the tables of README.md and docs/results.md: digits and MotionSense with 5 seeds, then the reference setting (an hour on 2 cores)
+	$(BIN)/fedali simulate digits --set seeds=5
 	$(BIN)/fedali simulate motionsense --set seeds=5
 	$(BIN)/fedali simulate reference
 
-leads: $(READY) ## FedAli's settings, one change at a time (hours)
+leads: $(SIM) ## FedAli's settings, one change at a time (hours)
 	$(BIN)/fedali simulate leads
 
 BENCH := .venv-bench

@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from fedali.errors import FedaliError, MissingExtraError
+from fedali.terminal import printable, survive
 from fedali.version import __version__
 
 _HELP = """Federated learning of personalised models: simulate, deploy, federate.
@@ -25,6 +26,7 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         print(f"fedali {__version__}")  # noqa: T201  before anything heavy is imported
         return
+    survive()
     try:
         sys.exit(_app()(standalone_mode=False) or 0)
     except FedaliError as error:
@@ -97,5 +99,5 @@ def _usage(error: Exception) -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"fedali: {message}", file=sys.stderr)  # noqa: T201
+    print(printable(f"fedali: {message}"), file=sys.stderr)  # noqa: T201
     sys.exit(code)

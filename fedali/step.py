@@ -6,17 +6,17 @@ has shapes that depend on data, so the same function can be run eagerly, stacked
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import Tensor
-from torch.func import functional_call, grad_and_value
+from torch import Tensor, nn
 
 from fedali.alp import Alignment, ALPLayer, Matcher, assign, match
 from fedali.layout import Layout
 from fedali.models.base import Model, Output
+from fedali.models.pooling import eager as running_eagerly
 from fedali.optimizers import Optimizer
 
 Parameters = dict[str, Tensor]
@@ -76,6 +76,7 @@ Occupancy = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 Predict = Callable[[Tensor, Tensor, Tensor, Tensor | float], Tensor]
 Adapt = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 _Forward = Callable[[Parameters, Tensor, Batch, Shared, Hyper], tuple[Output, Tensor]]
+_Loss = Callable[[Parameters, Tensor, Batch, Shared, Hyper], tuple[Tensor, tuple[Tensor, Tensor]]]
 
 
 def cross_entropy(output: Output, batch: Batch) -> Tensor:
@@ -84,11 +85,12 @@ def cross_entropy(output: Output, batch: Batch) -> Tensor:
     return (losses * batch.weights).sum() / batch.weights.sum().clamp(min=1.0)
 
 
-def make_step(model: Model, objective: Objective, optimizer: Optimizer) -> Step:
+def make_step(model: Model, objective: Objective, optimizer: Optimizer, *, eager: bool = False) -> Step:
     """The local step of ``model`` under ``objective`` and ``optimizer``.
 
     The model gives its architecture only; its own weights and prototypes are never read, and left as they are. While
-    a step runs the module holds the parameters it is called with: threads need a copy of the model each.
+    a step runs the module holds the parameters it is called with: threads need a copy of the model each. An ``eager``
+    step is the same step sooner, up to rounding, and can be neither captured nor stacked.
     """
     train_forward = _make_train_forward(model)
 
@@ -99,40 +101,45 @@ def make_step(model: Model, objective: Objective, optimizer: Optimizer) -> Step:
             parameters, local, batch.x, batch.weights, shared.prototypes, hyper.influence, hyper.decay
         )
 
-    return _make_step(model.parameter_layout, forward, objective, optimizer)
+    return _make_step(model.parameter_layout, forward, objective, optimizer, eager)
 
 
-def make_head_step(model: Model, objective: Objective, optimizer: Optimizer) -> Step:
+def make_head_step(model: Model, objective: Objective, optimizer: Optimizer, *, eager: bool = False) -> Step:
     """The local step of the head alone, on embeddings: the body and the prototypes stay as they are.
 
     Like ``make_step``'s, but theta, the moments and the server's theta are the head's [H] (``Model.head_layout``), and
     x are embeddings [B, d], as ``make_embed`` gives them: computed once, they serve every epoch.
     """
+    head = _Lent(model.head)
 
     def forward(
         parameters: Parameters, local: Tensor, batch: Batch, shared: Shared, hyper: Hyper
     ) -> tuple[Output, Tensor]:
         inner = {name.removeprefix("head."): value for name, value in parameters.items()}
-        return Output(functional_call(model.head, inner, (batch.x,)), batch.x), local
+        return Output(head(inner, batch.x), batch.x), local
 
-    return _make_step(model.head_layout, forward, objective, optimizer)
+    return _make_step(model.head_layout, forward, objective, optimizer, eager)
 
 
-def _make_step(layout: Layout, forward: _Forward, objective: Objective, optimizer: Optimizer) -> Step:
+def _make_step(
+    layout: Layout, forward: _Forward, objective: Objective, optimizer: Optimizer, eager: bool
+) -> Step:
     """The step that trains the parameters of ``layout`` through ``forward``."""
+    named = _by_splitting(layout) if eager else layout.unflatten
+    of_server = _latest(named) if eager else named
 
     def loss(
         parameters: Parameters, local: Tensor, batch: Batch, shared: Shared, hyper: Hyper
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         output, moved = forward(parameters, local, batch, shared, hyper)
-        value = objective(output, batch, parameters, layout.unflatten(shared.theta))
+        value = objective(output, batch, parameters, of_server(shared.theta))
         correct = ((output.logits.argmax(-1) == batch.y).to(batch.weights.dtype) * batch.weights).sum()
         return value, (moved, correct)
 
-    differentiate = grad_and_value(loss, has_aux=True)
+    differentiate = _by_autograd(loss) if eager else _by_transform(loss)
 
     def step(state: State, batch: Batch, shared: Shared, hyper: Hyper) -> tuple[State, StepMetrics]:
-        parameters = layout.unflatten(state.theta)
+        parameters = named(state.theta)
         gradients, (value, (local, correct)) = differentiate(
             parameters, state.local_prototypes, batch, shared, hyper
         )
@@ -144,6 +151,84 @@ def _make_step(layout: Layout, forward: _Forward, objective: Objective, optimize
         return State(theta, first, second, local), StepMetrics(value * weight, correct, weight)
 
     return step
+
+
+def _by_splitting(layout: Layout) -> Callable[[Tensor], Parameters]:
+    """``layout.unflatten`` in fewer calls, for code that is not captured."""
+    sizes = [entry.size for entry in layout.entries]
+    entries = [(entry.name, entry.shape) for entry in layout.entries]
+
+    def named(flat: Tensor) -> Parameters:
+        parts = zip(entries, flat.split_with_sizes(sizes), strict=True)
+        return {name: part.view(shape) for (name, shape), part in parts}
+
+    return named
+
+
+def _latest(named: Callable[[Tensor], Parameters]) -> Callable[[Tensor], Parameters]:
+    """``named``, looked up once while it is asked for the same tensor: the server's is, all through a client's training."""
+    known: list[tuple[Tensor, Parameters]] = []
+
+    def remembered(flat: Tensor) -> Parameters:
+        if not known or known[0][0] is not flat:
+            known[:] = [(flat, named(flat))]
+        return known[0][1]
+
+    return remembered
+
+
+def _by_transform(loss: _Loss) -> Callable[..., Any]:
+    """Gradients by parameter, and what ``loss`` gives: a transform that can be traced and stacked."""
+    from torch.func import grad_and_value  # its first call loads torch's compiler, which takes a second
+
+    return grad_and_value(loss, has_aux=True)
+
+
+def _by_autograd(loss: _Loss) -> Callable[..., Any]:
+    """The same by the autograd engine itself, without what a transform adds to every operation.
+
+    Last bits differ: a transform may be differentiated again, for which torch derives norms in other operations.
+    """
+
+    def differentiate(parameters: Parameters, *given: Any) -> Any:
+        leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+        with torch.enable_grad(), running_eagerly():
+            value, seen = loss(leaves, *given)
+        gradients = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
+        return dict(zip(leaves, gradients, strict=True)), (
+            value.detach(),
+            tuple(part.detach() for part in seen),
+        )
+
+    return differentiate
+
+
+class _Lent:
+    """Calls a module with given parameters in the place of its own; it has its own again afterwards.
+
+    What ``torch.func.functional_call`` does, with the places of the parameters looked up once.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._places: dict[str, list[tuple[dict[str, Any], str]]] = {}
+        names = {id(parameter): name for name, parameter in module.named_parameters()}
+        for inner in module.modules():
+            for key, parameter in inner._parameters.items():
+                if parameter is not None:  # a parameter that is tied has several places
+                    self._places.setdefault(names[id(parameter)], []).append((inner._parameters, key))
+
+    def __call__(self, parameters: Mapping[str, Tensor], *given: Any) -> Any:
+        own: list[tuple[dict[str, Any], str, Any]] = []
+        try:
+            for name, value in parameters.items():
+                for held, key in self._places[name]:
+                    own.append((held, key, held[key]))
+                    held[key] = value
+            return self._module(*given)
+        finally:
+            for held, key, value in own:
+                held[key] = value
 
 
 def make_predict(model: Model, *, matcher: Matcher | None = None, frozen: Tensor | None = None) -> Predict:
@@ -164,7 +249,7 @@ def make_embed(model: Model, *, matcher: Matcher | None = None, frozen: Tensor |
 
 
 def _make_infer(model: Model, matcher: Matcher | None, frozen: Tensor | None) -> Callable[..., Output]:
-    parameter_layout, prototype_layout = model.parameter_layout, model.prototype_layout
+    parameter_layout, prototype_layout, lent = model.parameter_layout, model.prototype_layout, _Lent(model)
     constants = {} if frozen is None else parameter_layout.unflatten(frozen)
     body = {name: value.clone() for name, value in constants.items() if not name.startswith("head.")}
 
@@ -173,7 +258,7 @@ def _make_infer(model: Model, matcher: Matcher | None, frozen: Tensor | None) ->
         alignment = Alignment(local, local, training=False, influence=influence, matcher=matcher)
         with torch.no_grad():
             parameters = {**parameter_layout.unflatten(theta), **body}
-            output: Output = functional_call(model, parameters, (x, alignment))
+            output: Output = lent(parameters, x, alignment)
         return output
 
     return infer
@@ -196,7 +281,7 @@ def make_adapt(model: Model) -> Adapt:
 
 def _make_train_forward(model: Model) -> Callable[..., tuple[Output, Tensor]]:
     """The forward pass of training: the output, and the moved local prototypes [L]."""
-    prototype_layout = model.prototype_layout
+    prototype_layout, lent = model.prototype_layout, _Lent(model)
 
     def train_forward(
         parameters: Parameters,
@@ -215,7 +300,7 @@ def _make_train_forward(model: Model) -> Callable[..., tuple[Output, Tensor]]:
             influence=influence,
             decay=decay,
         )
-        output = functional_call(model, parameters, (x, alignment))
+        output: Output = lent(parameters, x, alignment)
         moved = torch.cat([p.reshape(-1) for p in alignment.new_local]) if alignment.new_local else local
         return output, moved
 
@@ -238,13 +323,13 @@ def make_occupancy(model: Model) -> Occupancy:
     """A function like ``make_predict``'s that gives, for all layers' prototypes in order, how many embeddings of the
     batch each answers for: the masses of an optimal transport between prototypes.
     """
-    parameter_layout, prototype_layout = model.parameter_layout, model.prototype_layout
+    parameter_layout, prototype_layout, lent = model.parameter_layout, model.prototype_layout, _Lent(model)
 
     def occupancy(theta: Tensor, prototypes: Tensor, x: Tensor, influence: float) -> Tensor:
         local = list(prototype_layout.unflatten(prototypes).values())
         alignment = _Counting(local, local, training=False, influence=influence, matcher="cosine")
         with torch.no_grad():
-            functional_call(model, parameter_layout.unflatten(theta), (x, alignment))
+            lent(parameter_layout.unflatten(theta), x, alignment)
         return torch.cat(alignment.new_local)
 
     return occupancy

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from fedali.errors import FedaliError
+from fedali.terminal import printable, survive
 from fedali.version import __version__
 
 _EXAMPLES = """examples:
@@ -29,6 +30,7 @@ The key is needed once: the state folder (~/.fedali) remembers keys that verifie
 def main(words: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; errors a user can mend are one line, with exit code 2 (bad input) or 1."""
     signal.signal(signal.SIGTERM, _stop)
+    survive()
     options = _parser().parse_args(words)
     try:
         from fedali_client import commands
@@ -36,7 +38,7 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
         commands.COMMANDS[options.command](options)
         sys.stdout.flush()
     except FedaliError as error:
-        print(f"fedali-client: {error}", file=sys.stderr)  # noqa: T201
+        print(printable(f"fedali-client: {error}"), file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from fedali.data.dataset import Dataset
 from fedali.data.extras import require
@@ -17,13 +23,13 @@ def load_digits_dataset() -> Dataset:
     >>> load_digits_dataset().x.shape
     (1797, 1, 8, 8)
     """
-    digits = require("sklearn.datasets").load_digits()
-    images = np.asarray(digits.images, np.float32)[:, None] / np.float32(16)
-    samples = len(images)
+    table = _table()
+    samples = len(table)
+    images = table[:, :-1].reshape(samples, 1, 8, 8).astype(np.float32) / np.float32(16)
     return Dataset(
         name="digits",
         x=images,
-        y=np.asarray(digits.target, np.int64),
+        y=table[:, -1].astype(np.int64),
         client=np.zeros(samples, np.int64),
         client_names=("everyone",),
         class_names=tuple(str(k) for k in range(10)),
@@ -34,3 +40,18 @@ def load_digits_dataset() -> Dataset:
         licence="CC BY 4.0",
         citation="Alpaydin, Kaynak: Optical Recognition of Handwritten Digits. UCI, 1998. doi:10.24432/C50P49",
     )
+
+
+def _table() -> npt.NDArray[Any]:
+    """64 pixels 0..16 and the class of each image, [1797, 65].
+
+    From the file in scikit-learn, which takes a second to import, in the place of the 20 ms that reading takes.
+    """
+    found = find_spec("sklearn")
+    for folder in (found and found.submodule_search_locations) or ():
+        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if path.exists():
+            with gzip.open(path, "rt", encoding="utf-8") as lines:
+                return np.loadtxt(lines, delimiter=",")
+    digits = require("sklearn.datasets").load_digits()
+    return np.column_stack([digits.data, digits.target])

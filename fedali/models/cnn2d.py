@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from fedali.alp import Alignment
 from fedali.models.base import ALPSettings, Model, groups
+from fedali.models.pooling import halve_images
 
 
 class CNN2D(Model):
@@ -55,15 +55,6 @@ class CNN2D(Model):
         z = x
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             z = F.gelu(norm(convolution(z)))
-            z = halve(halve(z).transpose(2, 3)).transpose(2, 3)
+            z = halve_images(z)
         embedding: Tensor = self.norm(F.gelu(self.embed(z.flatten(1))))
         return embedding if self.alp is None else self.alp(embedding, alignment)
-
-
-def halve(x: Tensor) -> Tensor:
-    """Maximum of neighbours along the last axis, [..., n] -> [..., n // 2]; unchanged when n is 1.
-
-    The values of a max-pooling of two, without its indices: pooling with indices took 16-29 % of an eager step.
-    """
-    n = x.shape[-1] // 2
-    return torch.maximum(x[..., 0 : 2 * n : 2], x[..., 1 : 2 * n : 2]) if n else x

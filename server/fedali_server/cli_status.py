@@ -33,7 +33,7 @@ def status(
       fedali status kits/hospital-a       devices of a site, by its gateway
       fedali status runs/wards-20260101   a run: its latest round, device by device
     """
-    from rich.console import Console
+    from fedali_server.console import Console
 
     if (where / FILE).exists():
         kit = read_kit(where)
@@ -135,12 +135,11 @@ def _run(found: Mapping[str, Any]) -> tuple[str, Sequence[str], _Rows]:
 
 def _table(heading: str, columns: Sequence[str], rows: _Rows) -> Any:
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(heading), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*row)
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -95,8 +96,7 @@ def simulate(
         raise SettingsError("with --superlink the sites do the work: leave --profile and --workers away")
     if root_certificates is not None and superlink is None:
         raise SettingsError("--root-certificates is about a SuperLink: give --superlink HOST:PORT too")
-    from rich.console import Console
-
+    from fedali_server.console import Console
     from fedali_server.link import Link
     from fedali_simulations import study
     from fedali_simulations.console import Display, print_results
@@ -121,7 +121,8 @@ def simulate(
             profiling.make_profiler()
             asked = profiling.first_job(asked)
         folder = study.prepare(asked, out, link)
-    with Display(study.scenario_of(folder), folder, messages) as display:
+    numbers = partial(study.numbers, folder)
+    with Display(study.scenario_of(folder), folder, messages, numbers) as display:
         if profile:
             results, spent = profiling.run(folder, display.report)
         else:
@@ -152,8 +153,7 @@ def scenarios(
 
         typer.echo(to_toml(load_scenario(name)), nl=False)
         return
-    from rich.console import Console
-
+    from fedali_server.console import Console
     from fedali_simulations.console import print_scenarios
 
     print_scenarios(Console())

@@ -97,9 +97,8 @@ def run(
         raise SettingsError(
             f"which federation? Give --kit, the operator's kit of `fedali provision`, or set {_KIT}"
         )
-    from rich.console import Console
-
     from fedali.kit import OperatorKit, read_kit_as
+    from fedali_server.console import Console
     from fedali_simulations import running
     from fedali_simulations.console import print_results, print_traffic
     from fedali_simulations.environment import log_to_stderr, quiet_flower

@@ -54,8 +54,7 @@ def up(
       fedali up motionsense --devices 8 --sites 3 --encoding int8
       fedali up --keep demo          then read demo/federation.toml, demo/kits and demo/logs
     """
-    from rich.console import Console
-
+    from fedali_server.console import Console
     from fedali_simulations.console import print_results, print_traffic
     from fedali_simulations.environment import log_to_stderr, quiet_flower
     from fedali_simulations.run_display import RunDisplay
@@ -95,4 +94,4 @@ def up(
         out.print("\nthe same federation, simulated:")
         print_results(simulated, out)
     if keep is not None:
-        out.print(f"kept in {keep}: federation.toml, kits, data, logs, run", highlight=False, soft_wrap=True)
+        out.say(f"kept in {keep}: federation.toml, kits, data, logs, run")

@@ -24,13 +24,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Progress:
-    """A round of a job is complete; ``round`` 0: the job has begun."""
+    """A round of a job is complete; ``round`` 0: the job has begun; ``done``: its results are in its folder."""
 
     label: str
     seed: int
     round: int
     rounds: int
     personalisation: float | None = None
+    done: bool = False
 
 
 Report = Callable[[Progress], None]

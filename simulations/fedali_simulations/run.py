@@ -91,7 +91,7 @@ def folder_of(job: Job) -> RunFolder:
 def report_done(job: Job, report: Report) -> None:
     """Say that a job is complete."""
     rounds = job.scenario.training.rounds
-    report(Progress(job.line.title, job.seed, rounds, rounds))
+    report(Progress(job.line.title, job.seed, rounds, rounds, done=True))
 
 
 def run_rounds(
@@ -135,6 +135,7 @@ def run_rounds(
             },
         }
     )
+    report_done(job, report)
 
 
 class RoundWriter:

@@ -8,13 +8,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from fedali.v1 import relay_pb2
+from fedali_server.console import Console
 from fedali_server.federation import RunProgress
 from fedali_simulations.lookout import Seen
+from fedali_simulations.pace import Pace, duration
 
 
 class _Bars(Progress):
@@ -34,15 +36,16 @@ class RunDisplay:
     def __init__(self, folder: Path, console: Console) -> None:
         self._console, self._folder = console, folder
         self._progress = _Bars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[sites]}"),
+            TextColumn("{task.fields[sites]}", markup=False),
             TimeElapsedColumn(),
             console=console,
-            disable=console.quiet,
+            disable=not console.live,
         )
         self._bars: dict[str, TaskID] = {}
+        self._paces: dict[str, Pace] = {}
 
     def __enter__(self) -> RunDisplay:
         self._progress.start()
@@ -58,23 +61,31 @@ class RunDisplay:
 
     def say(self, line: str) -> None:
         """Print a line above the bars."""
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._console.say(line)
 
     def devices(self, seen: Seen) -> None:
         """Show what the devices of sites are at."""
-        self._progress.below = [Text(site_line(site, status)) for site, status in seen.items()]
+        lines = [site_line(site, status) for site, status in seen.items()]
+        self._progress.below = [Text(self._console.text(line)) for line in lines]
         self._progress.refresh()
 
     def report(self, name: str, progress: RunProgress) -> None:
         """Move a bar, and tell of a round that was completed."""
         if name not in self._bars:
-            self._bars[name] = self._progress.add_task(name, total=progress.rounds, sites="")
+            shown = self._console.text(name)
+            self._bars[name] = self._progress.add_task(shown, total=progress.rounds, sites="")
+            self._paces[name] = Pace(progress.rounds)
         sites = (
             f"{len(progress.sites)} site{'' if len(progress.sites) == 1 else 's'}" if progress.sites else ""
         )
-        self._progress.update(self._bars[name], completed=progress.round, sites=sites)
+        self._paces[name].note(name, progress.round)
+        left = self._paces[name].left()
+        more = "" if not left else f"about {duration(left)} left"
+        words = ", ".join(part for part in (sites, more) if part)
+        self._progress.update(self._bars[name], completed=progress.round, sites=words)
         if progress.reports:
-            self.say(round_line(progress))
+            line = round_line(progress)
+            self.say(line if self._console.live or not more else f"{line}\n  {name}: {more}")
 
 
 def site_line(site: str, status: relay_pb2.SiteStatus | None) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from fedali.errors import CheckpointError, MissingExtraError, SettingsError
 from fedali.files import write_text
@@ -20,10 +19,12 @@ from fedali_simulations.environment import cores, environment, quiet_flower
 from fedali_simulations.federation import SOURCES, load_federation
 from fedali_simulations.folder import RunFolder, safe_name
 from fedali_simulations.jobs import Job, Report, identity
-from fedali_simulations.results import Results, to_markdown
 from fedali_simulations.scenario import Scenario, load_scenario
 from fedali_simulations.template import to_toml
 from fedali_simulations.workers import run_side_by_side
+
+if TYPE_CHECKING:
+    from fedali_simulations.results import Results
 
 _NEEDED = ("torch", "flwr")  # by the runs, each in a process of its own: better missed before they start
 
@@ -148,6 +149,8 @@ def run(
     """
     scenario, elsewhere = scenario_of(folder), find_elsewhere(folder, link)
     _run_jobs(jobs_of(scenario, folder), workers or cores(), elsewhere, report or (lambda _: None))
+    from fedali_simulations.results import to_markdown
+
     results = collect(scenario, folder)
     write_text(folder / "results.json", json.dumps(results.to_dict(), indent=1))
     write_text(folder / "table.csv", results.table.to_csv(index=False))
@@ -180,8 +183,26 @@ def jobs_of(scenario: Scenario, folder: Path) -> list[Job]:
 
 def collect(scenario: Scenario, folder: Path) -> Results:
     """The results of a complete run from its folder."""
+    return _collect(scenario, folder, jobs_of(scenario, folder))
+
+
+def numbers(folder: Path, label: str, seed: int) -> str:
+    """What one method and seed of the run in ``folder`` found, in words, while others may still run."""
+    scenario = scenario_of(folder)
+    chosen = [job for job in jobs_of(scenario, folder) if (job.line.title, job.seed) == (label, seed)]
+    table = _collect(scenario, folder, chosen).table
+    known = [line for line in table.to_dict("records") if not math.isnan(line["accuracy"])]
+    found = ", ".join(f"{line['measure']} {100 * line['accuracy']:.1f}" for line in known)
+    return f"{found} % at round {table['selected_round'][0]:.0f}"
+
+
+def _collect(scenario: Scenario, folder: Path, jobs: Sequence[Job]) -> Results:
+    import pandas as pd
+
+    from fedali_simulations.results import Results
+
     clients, unseen, timing, selected = [], [], [], {}
-    for job in jobs_of(scenario, folder):
+    for job in jobs:
         run = RunFolder(job.folder, identity(scenario, job.line, job.seed))
         label = job.line.title
         try:

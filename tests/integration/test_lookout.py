@@ -8,9 +8,8 @@ import queue
 import threading
 import time
 
-from rich.console import Console
-
 from fedali.v1 import relay_pb2
+from fedali_server.console import Console
 from fedali_server.federation import RunProgress
 from fedali_simulations.lookout import Lookout
 from fedali_simulations.run_display import RunDisplay, site_line

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -7,8 +10,8 @@ import torch.nn.functional as F  # noqa: N812
 from fedali.alp import Alignment
 from fedali.errors import SettingsError
 from fedali.models import MODELS, ALPSettings, build_model
-from fedali.models.cnn2d import halve
 from fedali.models.hart import LightConvolution
+from fedali.models.pooling import eager, halve, halve_images
 
 SHAPES = {"mlp": (5, 7), "cnn1d": (128, 6), "cnn2d": (1, 28, 28), "hart": (128, 6)}
 PAPER = ALPSettings(num_prototypes=(2048, 1024, 512, 256, 128, 64))
@@ -86,6 +89,31 @@ def test_halve_is_max_pooling(length):
     x = torch.randn(2, 3, length)
     expected = F.max_pool1d(x, 2) if length > 1 else x
     torch.testing.assert_close(halve(x), expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 1, 1), (2, 3, 2, 7), (1, 2, 9, 8), (2, 1, 8, 1)])
+def test_halving_images_is_max_pooling_with_the_derivative_of_a_maximum(shape):
+    x = torch.randint(0, 3, shape).to(torch.float64)  # many neighbours are equal
+    found = []
+    for quick in (False, True):
+        leaf = x.clone().requires_grad_()
+        with eager() if quick else contextlib.nullcontext():
+            halved = halve_images(leaf)
+        (gradient,) = torch.autograd.grad(halved, leaf, torch.arange(halved.numel()).view_as(halved) + 1.0)
+        found.append((halved.detach(), gradient))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+    height, width = (min(2, length) for length in shape[2:])
+    torch.testing.assert_close(found[0][0], F.max_pool2d(x, (height, width)))
+
+
+def test_eager_is_said_for_one_thread_and_one_block():
+    x = torch.randn(1, 1, 4, 4, requires_grad=True)
+    with eager(), eager():
+        quick = type(halve_images(x).grad_fn).__name__
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            elsewhere = pool.submit(lambda: type(halve_images(x).grad_fn).__name__).result()
+    assert quick == "_HalveBackward"
+    assert elsewhere == type(halve_images(x).grad_fn).__name__ != quick
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,28 @@ def _start(model, optimizer):
 
 
 @pytest.mark.parametrize(("name", "shape", "alp"), CASES, ids=IDS)
+def test_the_eager_step_is_the_one_that_is_captured(name, shape, alp):
+    model, optimizer = _model(name, shape, alp), SGD(1e-2, 0.9)
+    own = model.theta()
+    state, shared = _start(model, optimizer)
+    steps = [make_step(model, _proximal, optimizer, eager=eager) for eager in (False, True)]
+    for t in range(1, 4):
+        batch, hyper = _batch(shape, t), _hyper(optimizer, t)
+        (expected, metrics), (found, ours) = (step(state, batch, shared, hyper) for step in steps)
+        torch.testing.assert_close(tuple(found), tuple(expected), rtol=1e-11, atol=1e-13)
+        torch.testing.assert_close(tuple(ours), tuple(metrics), rtol=1e-12, atol=0)
+        assert not any(tensor.requires_grad for tensor in (*found, *ours))
+        state, shared = expected, shared._replace(theta=expected.theta)  # the server's changes between rounds
+    assert torch.equal(model.theta(), own)
+
+
+def _proximal(output, batch, parameters, shared):
+    """An objective that sees the server's parameters too."""
+    pull = sum(((parameters[name] - shared[name]) ** 2).sum() for name in parameters)
+    return F.cross_entropy(output.logits, batch.y) + 0.1 * pull
+
+
+@pytest.mark.parametrize(("name", "shape", "alp"), CASES, ids=IDS)
 @pytest.mark.parametrize("kind", ["adam", "sgd", "momentum"])
 def test_twenty_steps_equal_an_ordinary_training_loop(name, shape, alp, kind):
     model = _model(name, shape, alp)

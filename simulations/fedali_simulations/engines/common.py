@@ -14,6 +14,8 @@ import torch
 from fedali.step import Batch
 from fedali_simulations.engines.base import Samples
 
+_AHEAD = 16  # batches that are normalised at once
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -81,14 +83,20 @@ def batches(
         dtype: of samples and weights.
     """
     order = rng.permutation(len(samples))
-    for start in range(0, len(order), size):
-        chosen = order[start : start + size]
-        full = min(allowed for allowed in sizes or (size,) if allowed >= len(chosen))
-        filled = np.resize(chosen, full)
-        weights = torch.zeros(full, dtype=dtype)
-        weights[: len(chosen)] = 1.0
-        x = torch.from_numpy(samples.batch(filled)).to(dtype)
-        yield Batch(x, torch.from_numpy(samples.y[filled]), weights)
+    whole = torch.ones(size, dtype=dtype)
+    for first in range(0, len(order), size * _AHEAD):
+        part = order[first : first + size * _AHEAD]
+        x, y = torch.from_numpy(samples.batch(part)).to(dtype), torch.from_numpy(samples.y[part])
+        for start in range(0, len(part), size):
+            count = min(size, len(part) - start)
+            if count == size:
+                yield Batch(x[start : start + size], y[start : start + size], whole)
+                continue
+            full = min(allowed for allowed in sizes or (size,) if allowed >= count)
+            filled = torch.from_numpy(np.resize(np.arange(start, start + count), full))
+            weights = torch.zeros(full, dtype=dtype)
+            weights[:count] = 1.0
+            yield Batch(x[filled], y[filled], weights)
 
 
 def in_order(sets: Sequence[Samples], size: int) -> Iterator[npt.NDArray[np.float32]]:

@@ -108,7 +108,7 @@ class LoopEngine:
         """A model of its own for each thread: calling it with given parameters lends them to the module meanwhile."""
         model = copy.deepcopy(self._model).to(self.device, self.dtype)
         return Functions(
-            make_step(model, self._objective, self.optimizer),
+            make_step(model, self._objective, self.optimizer, eager=True),
             lambda matcher: make_predict(model, matcher=matcher),
             make_occupancy(model),
         )

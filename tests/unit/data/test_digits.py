@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import numpy as np
+from sklearn.datasets import load_digits
 
 from fedali.data import load_digits_dataset
 
@@ -15,6 +16,12 @@ def test_digits_are_the_published_ones():
     assert np.bincount(data.y).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
     # scikit-learn's documentation prints the first image; its first row is 0 0 5 13 9 1 0 0
     assert (data.x[0, 0, 0] * 16).tolist() == [0, 0, 5, 13, 9, 1, 0, 0]
+
+
+def test_digits_are_what_scikit_learn_loads():
+    data, theirs = load_digits_dataset(), load_digits()
+    assert np.array_equal(data.x[:, 0] * 16, theirs.images)
+    assert np.array_equal(data.y, theirs.target)
 
 
 def test_importing_the_package_needs_numpy_alone():
