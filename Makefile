@@ -16,7 +16,8 @@ unexport PYTHONDONTWRITEBYTECODE  # hundreds of processes would compile our sour
 help: ## what can be made here
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Not compiled: what is used is at its first import, in a tenth of the time.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "FedAli is developed on Python 3.11 or newer; this is " + sys.version)'

@@ -195,7 +195,7 @@ def align(
         gradient flows into or through prototypes.
     """
     shape, (size, dim) = tokens.shape, local.shape
-    flat = tokens.reshape(-1, dim)
+    flat = tokens if tokens.dim() == 2 else tokens.reshape(-1, dim)
     seen = flat.detach()
     valid = None if weights is None else _per_token(weights, flat.shape[0])
     options = {"temperature": temperature, "iterations": iterations}
@@ -221,7 +221,7 @@ def align(
     output = l2_normalise(influence * prototypes + (1 - influence) * flat)
     if scale != 1.0:
         output = output * scale
-    return output.reshape(shape), new_local
+    return output if tokens.dim() == 2 else output.reshape(shape), new_local
 
 
 def _per_token(weights: Tensor, tokens: int) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -182,8 +183,11 @@ def _capture_infer(
     def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
         return (infer(*tensors),)
 
-    traced = trace if batch else trace_open
-    return Graph(traced(flat, example, table), PREDICT_INPUTS, (output,), example, open_batch=not batch)
+    if batch:
+        return Graph(trace(flat, example, table), PREDICT_INPUTS, (output,), example)
+    program = trace_open(flat, example, table)
+    module: Any = program.module(check_guards=False)
+    return Graph(module, PREDICT_INPUTS, (output,), example, open_batch=True, program=program)
 
 
 def capture_adapt(

@@ -227,7 +227,7 @@ def _composite() -> Table:
     """Torch's own rewrites of what ONNX lacks."""
     names = (
         "_log_softmax_backward_data _softmax_backward_data glu_backward index_add native_group_norm_backward "
-        "native_layer_norm_backward nll_loss_backward nll_loss_forward"
+        "native_layer_norm_backward nll_loss_backward nll_loss_forward rsub"
     )
     found: Table = get_decompositions([getattr(aten, name) for name in names.split()])
     return found

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 from torch.func import functionalize
 from torch.fx import GraphModule
 
@@ -33,6 +34,7 @@ class Graph:
         outputs: names.
         example: one tensor for each input, of the only shapes and dtypes that fit.
         open_batch: whether the first axis of ``x`` may have any length of at least 1.
+        program: the same as torch exports it; None where ``module`` says all.
     """
 
     module: GraphModule
@@ -40,6 +42,7 @@ class Graph:
     outputs: tuple[str, ...]
     example: tuple[Tensor, ...]
     open_batch: bool = False
+    program: ExportedProgram | None = None
 
     def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Run the graph as it is, operation by operation."""
@@ -71,7 +74,7 @@ def trace(
 
 def trace_open(
     function: Callable[..., tuple[Tensor, ...]], example: Sequence[Tensor], table: Table | None
-) -> GraphModule:
+) -> ExportedProgram:
     """``trace`` of inference with the first axis of x left open."""
 
     class Function(torch.nn.Module):
@@ -81,8 +84,7 @@ def trace_open(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own calls of what it has deprecated
         program = torch.export.export(Function(), tuple(example), dynamic_shapes=open_batch())
-        module: Any = program.run_decompositions(dict(table or {})).module(check_guards=False)
-    return module  # type: ignore[no-any-return]
+        return program.run_decompositions(dict(table or {}))
 
 
 def _constants(module: GraphModule) -> dict[str, Tensor]:

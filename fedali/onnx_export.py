@@ -17,10 +17,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import torch
-
 from fedali.errors import MissingExtraError
-from fedali.graph import Graph, open_batch
+from fedali.graph import Graph
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -56,21 +54,11 @@ def _export(graph: Graph) -> bytes:
         import onnxscript  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingExtraError((error.name or "onnx").partition(".")[0], "export") from error
+    from fedali.onnx_translate import translate
+
     with _quiet():
-        # ``optimize=True`` takes numbers near 0 and 1 for 0 and 1: Adam would lose its epsilon.
-        program = torch.onnx.export(
-            graph.module,
-            graph.example,
-            input_names=graph.inputs,
-            output_names=output_names(graph),
-            dynamic_shapes=open_batch() if graph.open_batch else None,
-            opset_version=OPSET,
-            dynamo=True,
-            optimize=False,
-            verbose=False,
-        )
-        assert program is not None
-        model = _clean(program.model)
+        # Torch's own optimizer takes numbers near 0 and 1 for 0 and 1: Adam would lose its epsilon.
+        model = _clean(translate(graph, OPSET))
         _rename(model.graph, graph.inputs, output_names(graph))
     written = onnx_ir.to_proto(model)
     del written.graph.value_info[:]

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from fedali.errors import SettingsError
+from fedali.memory import collect_rarely
 
 
 def simulate(
@@ -96,6 +97,7 @@ def simulate(
         raise SettingsError("with --superlink the sites do the work: leave --profile and --workers away")
     if root_certificates is not None and superlink is None:
         raise SettingsError("--root-certificates is about a SuperLink: give --superlink HOST:PORT too")
+    collect_rarely()
     from fedali_server.console import Console
     from fedali_server.link import Link
     from fedali_simulations import study

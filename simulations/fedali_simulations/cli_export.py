@@ -12,6 +12,7 @@ import typer
 from fedali.bundle import Bundle
 from fedali.errors import SettingsError, did_you_mean
 from fedali.manifest import Mode
+from fedali.memory import collect_rarely
 
 
 def export(
@@ -68,6 +69,7 @@ def export(
         raise SettingsError(
             f"{out} is a folder: give the file to write, such as --out {out / 'model.fedali'}"
         )
+    collect_rarely()
     from fedali_simulations import exporting
 
     def report(line: str) -> None:

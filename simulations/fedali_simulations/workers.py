@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from fedali import errors
 from fedali.errors import FedaliError
+from fedali.memory import collect_rarely
 from fedali_simulations.jobs import Job, Progress, Report
 from fedali_simulations.scenario import load_scenario
 
@@ -148,6 +149,7 @@ def _work(orders: IO[str], answers: IO[str]) -> None:
 
 
 if __name__ == "__main__":
+    collect_rarely()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends its workers
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever else prints must not get between the answers
