@@ -84,7 +84,8 @@ def trace_open(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own calls of what it has deprecated
         program = torch.export.export(Function(), tuple(example), dynamic_shapes=open_batch())
-        return program.run_decompositions(dict(table or {}))
+        decomposed: ExportedProgram = program.run_decompositions(dict(table or {}))
+    return decomposed
 
 
 def _constants(module: GraphModule) -> dict[str, Tensor]:

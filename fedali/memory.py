@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -48,6 +48,17 @@ def collect_rarely() -> None:
     quarter of that time.
     """
     gc.set_threshold(100_000, 20, 20)
+
+
+@contextlib.contextmanager
+def collecting_rarely() -> Iterator[None]:
+    """``collect_rarely`` for a while."""
+    before = gc.get_threshold()
+    collect_rarely()
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _set(parameters: Mapping[int, int]) -> None:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 OPSET = 18  # the oldest that torch writes; onnxruntime 1.19 reads up to 21
 _FOLDED = 1024  # constants up to this size are computed when the graph is made
-_KEPT = 16
-_latest: dict[tuple[str, tuple[str, ...], tuple[str, ...]], bytes] = {}
 
 
 def output_names(graph: Graph) -> tuple[str, ...]:
@@ -37,29 +35,28 @@ def output_names(graph: Graph) -> tuple[str, ...]:
 def export_graph(graph: Graph) -> bytes:
     """The ONNX model of a captured graph, in one piece: from ``graph.inputs`` to ``output_names(graph)``.
 
-    The latest are kept: bundles of one architecture, of several seeds or methods, share their graphs. Raises
-    ``MissingExtraError`` without the packages of the extra ``export``.
+    Raises ``MissingExtraError`` without the packages of the extra ``export``.
     """
-    key = graph.fingerprint(), graph.inputs, graph.outputs
-    if key not in _latest:
-        _latest[key] = _export(graph)
-        while len(_latest) > _KEPT:
-            del _latest[next(iter(_latest))]
-    return _latest[key]
-
-
-def _export(graph: Graph) -> bytes:
     try:
-        import onnx_ir
+        import onnx_ir  # noqa: F401
         import onnxscript  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingExtraError((error.name or "onnx").partition(".")[0], "export") from error
     from fedali.onnx_translate import translate
 
     with _quiet():
-        # Torch's own optimizer takes numbers near 0 and 1 for 0 and 1: Adam would lose its epsilon.
-        model = _clean(translate(graph, OPSET))
-        _rename(model.graph, graph.inputs, output_names(graph))
+        return finish(translate(graph, OPSET), graph)
+
+
+def finish(model: onnx_ir.Model, graph: Graph) -> bytes:
+    """A translated graph without what nobody reads, as bytes that depend on the graph alone.
+
+    Torch's own optimizer would take numbers near 0 and 1 for 0 and 1: Adam would lose its epsilon.
+    """
+    import onnx_ir
+
+    model = _clean(model)
+    _rename(model.graph, graph.inputs, output_names(graph))
     written = onnx_ir.to_proto(model)
     del written.graph.value_info[:]
     for value in (*written.graph.input, *written.graph.output):

@@ -97,7 +97,7 @@ def _as_program(graph: Graph) -> ExportedProgram:
             outputs = [OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(r.name), None) for r in results]
             continue
         copied = new.node_copy(node, found.__getitem__)
-        copied.target = _IN_PLACE.get(copied.target, copied.target)
+        copied.target = _IN_PLACE.get(copied.target, node.target)
         copied.meta["val"] = _shape_of(node.meta["val"], mode)
         found[node] = copied
         if node.op == "placeholder":
@@ -118,7 +118,7 @@ def _as_program(graph: Graph) -> ExportedProgram:
 
 
 # A view of a value that nothing else sees, made where it lies: torch's product of a vector and a matrix makes one.
-_IN_PLACE = {torch.ops.aten.squeeze_.dim: torch.ops.aten.squeeze.dim}
+_IN_PLACE: dict[Any, Any] = {torch.ops.aten.squeeze_.dim: torch.ops.aten.squeeze.dim}
 
 
 def _shape_of(value: Any, mode: Any) -> Any:
@@ -128,7 +128,4 @@ def _shape_of(value: Any, mode: Any) -> Any:
             return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype)
     if isinstance(value, tuple | list):
         return type(value)(_shape_of(part, mode) for part in value)
-    assert isinstance(value, int | float | type(None)) and not (
-        isinstance(value, float) and math.isnan(value)
-    )
     return value

@@ -6,10 +6,14 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from fedali.memory import collect_rarely
+
 # A busy machine is not a fault, and a test that passed passes again; FEDALI_HYPOTHESIS=explore draws other examples each time.
 settings.register_profile("fedali", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None)
 settings.load_profile(os.environ.get("FEDALI_HYPOTHESIS", "fedali"))
+
+collect_rarely()  # a worker imports everything, and looks through all of it for garbage
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"

@@ -22,10 +22,13 @@ from fedali.decompositions_onnx import ONNX
 from fedali.errors import SettingsError
 from fedali.graph import Graph
 from fedali.manifest import Component, Hyper, Layouts, Mode, Normalisation, Parity
+from fedali.memory import collecting_rarely
 from fedali.methods import Method, personal_indices
 from fedali.models import Model
-from fedali.onnx_export import OPSET, export_graph
+from fedali.onnx_cache import exported
+from fedali.onnx_export import OPSET
 from fedali.optimizers import SGD, Adam
+from fedali.structure import structure_key
 from fedali_server.draws import Subject
 from fedali_server.parity import check_parity
 
@@ -108,10 +111,13 @@ def export_bundle(
         raise SettingsError(f"batch is {batch}; it has to be at least 1")
     if int8 is not None and mode != "head":
         raise SettingsError("int8 goes with mode 'head': in mode 'full' training changes what was quantised")
-    graphs: dict[str, bytes] = {}
-    for name, capture in _captures(source, mode, batch).items():
-        report(f"exporting {name}.onnx ...")
-        graphs[name] = export_graph(capture())
+    structure = structure_key(source.model, source.method, source.optimizer, source.input_shape, mode, batch)
+    with collecting_rarely():
+        graphs = exported(
+            _captures(source, mode, batch),
+            structure,
+            report=lambda name: report(f"exporting {name}.onnx ..."),
+        )
     report("comparing every graph with torch ...")
     theta = torch.from_numpy(np.array(source.start.theta, np.float32))
     subject = Subject(

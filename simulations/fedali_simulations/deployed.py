@@ -7,13 +7,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from fedali_server.run_folder import RunFolder
-from fedali_simulations.results import Results
 from fedali_simulations.scenario import Scenario
+
+if TYPE_CHECKING:  # needed when a run has ended: importing it takes as long as a short round
+    import pandas as pd
+
+    from fedali_simulations.results import Results
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ class Traffic:
 
 def collect_runs(scenario: Scenario, folder: Path, runs: Sequence[DeployedRun]) -> Results:
     """The results of complete runs. Devices have no data of others: there is no generalisation."""
+    import pandas as pd
+
+    from fedali_simulations.results import Results
+
     clients, selected, timing = [], {}, []
     for run in runs:
         stored = RunFolder(run.folder)
@@ -62,6 +68,8 @@ def collect_runs(scenario: Scenario, folder: Path, runs: Sequence[DeployedRun]) 
 
 def traffic(run: DeployedRun) -> Traffic:
     """What a complete run cost."""
+    import pandas as pd
+
     stored = RunFolder(run.folder)
     rounds = stored.rounds(int(json.loads((run.folder / "done.json").read_text("utf-8"))["rounds"]))
     states: dict[str, int] = {}
@@ -83,6 +91,8 @@ def traffic(run: DeployedRun) -> Traffic:
 
 def _rows(facts: Mapping[str, Any]) -> pd.DataFrame:
     """A row for each device that took part in a round."""
+    import pandas as pd
+
     trained = pd.DataFrame(facts["train"])
     evaluated = pd.DataFrame(facts["evaluate"])
     if "samples" in evaluated:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedali.bundle import read_bundle
 from fedali.errors import CheckpointError, SettingsError
@@ -29,10 +29,12 @@ from fedali_server.run_folder import RunFolder
 from fedali_simulations.deployed import DeployedRun, Traffic, collect_runs, traffic
 from fedali_simulations.folder import safe_name
 from fedali_simulations.jobs import Job
-from fedali_simulations.results import Results
 from fedali_simulations.scenario import DataSettings, MethodSettings, Scenario, TrainingSettings
 from fedali_simulations.study import jobs_of, scenario_of
 from fedali_simulations.template import to_toml
+
+if TYPE_CHECKING:
+    from fedali_simulations.results import Results
 
 Options = dict[str, Any]  # of ``RunSettings``
 

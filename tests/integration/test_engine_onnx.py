@@ -9,10 +9,11 @@ from fedali.capture import capture_predict
 from fedali.data import Normalisation
 from fedali.methods import build_method
 from fedali.models import ALPSettings, build_model
+from fedali.onnx_cache import exported
 from fedali.optimizers import SGD, Adam
 from fedali_simulations.engines.base import Query, Samples, TrainingSettings, TrainJob
 from fedali_simulations.engines.loop import LoopEngine
-from fedali_simulations.engines.onnx import OnnxEngine, export_graphs
+from fedali_simulations.engines.onnx import OnnxEngine
 
 ALP = ALPSettings(num_prototypes=(4,), decay=0.7, scale=3.0)
 CASES = {"fedali": ("fedali", Adam(1e-4), ALP), "fedavg": ("fedavg", SGD(1e-2), None)}
@@ -77,5 +78,22 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path):
     blocked.write_text("")
     model = build_model("mlp", (4,), 2, hidden=(3,))
     graph = capture_predict(model, matcher=None, input_shape=(4,), batch=2)
-    (exported,) = export_graphs(lambda: [graph], blocked)
-    assert exported
+    assert exported({"infer": lambda: graph}, "key", blocked)["infer"]
+
+
+def test_a_graph_that_is_known_is_neither_captured_nor_exported(tmp_path):
+    model = build_model("mlp", (4,), 2, hidden=(3,))
+    graph = capture_predict(model, matcher=None, input_shape=(4,), batch=2)
+    made = []
+
+    def capture():
+        made.append(1)
+        return graph
+
+    first = exported({"infer": capture}, "key", tmp_path)
+    assert exported({"infer": capture}, "key", tmp_path) == first
+    assert len(made) == 1
+    assert exported({"infer": capture}, "another", tmp_path) == first
+    assert exported({"infer": capture}, None, tmp_path) == first
+    assert len(made) == 3
+    assert len(list(tmp_path.iterdir())) == 2

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +17,10 @@ from fedali.data import Normalisation
 from fedali.methods import build_method
 from fedali.models import ALPSettings, build_model
 from fedali.optimizers import SGD, Adam
+from fedali.structure import CAPTURING, _sources, structure_key
 from fedali_simulations.engines.base import Query, Samples, TrainingSettings, TrainJob
 from fedali_simulations.engines.compiled import CompiledEngine, batch_sizes
 from fedali_simulations.engines.compiler import compile_graphs, compiler
-from fedali_simulations.engines.identity import structure_key
 from fedali_simulations.engines.loop import LoopEngine
 from fedali_simulations.engines.stacked import StackedEngine
 
@@ -246,6 +249,27 @@ def test_a_compiler_that_fails_is_named_in_one_line(tmp_path, monkeypatch):
     graph = capture_predict(model, matcher="cosine", input_shape=shape, batch=2)
     with pytest.raises(FedaliError, match=r"compiler failed.*engine 'loop'"):
         compile_graphs(lambda: [graph], tmp_path / "cache")
+
+
+def test_the_key_of_a_graph_knows_every_source_that_makes_one():
+    """What captures a graph is in the list, or a model, a method or an optimizer, or has no part in a graph."""
+    no_part = {"errors", "version", "files", "manifest"}
+    classes = {"models", "methods"}
+    waiting, reached = ["capture", "decompositions_onnx", "onnx_export", "onnx_translate"], set()
+    while waiting:
+        name = waiting.pop()
+        reached.add(name)
+        spec = importlib.util.find_spec(f"fedali.{name}")
+        for node in ast.walk(ast.parse(Path(spec.origin).read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fedali."):
+                module = node.module.removeprefix("fedali.")
+                if module not in reached and module not in classes | no_part:
+                    waiting.append(module)
+    assert reached == set(CAPTURING)
+    _, model = _model("cnn1d")
+    files = {path for module in model.modules() for path in _sources(type(module))}
+    assert {path.name for path in files} == {"cnn1d.py", "base.py", "alp.py"}
+    assert {path.name for path in _sources(type(build_method("fedali")))} == {"fedali.py", "base.py"}
 
 
 def test_the_key_of_a_graph_knows_all_that_changes_it():

@@ -14,12 +14,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from fedali.capture import STEP_INPUTS, Graph, capture_step
+from fedali.capture import STEP_INPUTS, Graph, capture_adapt, capture_predict, capture_step
 from fedali.decompositions_onnx import ONNX
 from fedali.errors import MissingExtraError
+from fedali.graph import open_batch
 from fedali.methods import build_method
 from fedali.models import ALPSettings, Model, build_model
-from fedali.onnx_export import export_graph, output_names
+from fedali.onnx_export import OPSET, export_graph, finish, output_names
 from fedali.optimizers import SGD, Adam
 from fedali.step import Batch, Hyper, Shared, State, make_step
 
@@ -184,6 +185,34 @@ def test_the_exported_step(case):
     _no_gradient_moves_nothing(exported)
     _epsilon_is_a_number_of_the_graph(exported)
     _padding_changes_nothing(exported)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own
+@pytest.mark.parametrize("case", ["mlp-euclidean-single-last", "cnn2d-ot"])
+def test_a_translated_graph_is_the_bytes_of_torchs_exporter(case):
+    """Which traces it again, and would find what a translation of one for one has missed."""
+    name, alp, optimizer = CASES.get(case, ("cnn2d", _alp(), Adam()))
+    shape, options = SMALL[name]
+    model = build_model(name, shape, CLASSES, alp=alp, seed=0, **options)
+    given = {"input_shape": shape, "table": ONNX}
+    graphs = [
+        capture_step(model, build_method("fedali").objective, optimizer, batch=BATCH, **given),
+        capture_adapt(model, batch=BATCH, **given),
+        capture_predict(model, matcher="cosine", batch=None, **given),
+    ]
+    for graph in graphs:
+        program = torch.onnx.export(
+            graph.module,
+            graph.example,
+            input_names=graph.inputs,
+            output_names=output_names(graph),
+            dynamic_shapes=open_batch() if graph.open_batch else None,
+            opset_version=OPSET,
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+        )
+        assert finish(program.model, graph) == export_graph(graph)
 
 
 def test_a_missing_package_is_named(monkeypatch):

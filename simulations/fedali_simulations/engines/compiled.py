@@ -23,9 +23,9 @@ from fedali.methods import Method
 from fedali.models import Model
 from fedali.optimizers import Optimizer
 from fedali.step import Batch, Hyper, Predict, Shared, State, StepMetrics
+from fedali.structure import structure_key
 from fedali_simulations.engines.base import TrainingSettings
 from fedali_simulations.engines.compiler import compile_graphs
-from fedali_simulations.engines.identity import structure_key
 from fedali_simulations.engines.loop import Functions, LoopEngine
 from fedali_simulations.engines.native import NativeGraph
 

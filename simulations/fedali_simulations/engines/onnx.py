@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import structlog
 import torch
-from platformdirs import user_cache_path
 from torch import Tensor
 
-from fedali import onnx_export
 from fedali.alp import Matcher
 from fedali.capture import Graph, capture_predict, capture_step
 from fedali.decompositions_onnx import ONNX
-from fedali.errors import FedaliError, MissingExtraError
-from fedali.files import write_bytes, write_text
 from fedali.methods import Method
 from fedali.models import Model
+from fedali.onnx_cache import exported
 from fedali.optimizers import Optimizer
 from fedali.step import Batch, Hyper, Predict, Shared, State, StepMetrics
+from fedali.structure import structure_key
 from fedali_simulations.engines.base import TrainingSettings
 from fedali_simulations.engines.compiled import batch_sizes
-from fedali_simulations.engines.identity import structure_key
 from fedali_simulations.engines.loop import Functions, LoopEngine
 
 _NUMPY = {torch.float32: np.float32, torch.int64: np.int64}
@@ -69,21 +62,18 @@ class OnnxEngine(LoopEngine):
         self._sizes = batch_sizes(model.alp_layers, settings.batch_size, parts=2)
         shape = tuple(input_shape)
 
-        def capture() -> list[Graph]:
-            steps = [
-                capture_step(model, method.objective, optimizer, input_shape=shape, batch=size, table=ONNX)
-                for size in self._sizes
-            ]
-            batch = self.inference_batch
-            return [
-                *steps,
-                capture_predict(model, matcher="cosine", input_shape=shape, batch=batch, table=ONNX),
-            ]
+        def step(size: int) -> Graph:
+            return capture_step(model, method.objective, optimizer, input_shape=shape, batch=size, table=ONNX)
 
-        key = structure_key(model, method, optimizer, shape, self._sizes, self.inference_batch)
-        exported = export_graphs(capture, cache, key)
-        self._exported_steps = dict(zip(self._sizes, exported, strict=False))
-        self._exported_predict = exported[-1]
+        def infer() -> Graph:
+            batch = self.inference_batch
+            return capture_predict(model, matcher="cosine", input_shape=shape, batch=batch, table=ONNX)
+
+        key = structure_key(model, method, optimizer, shape, self.inference_batch)
+        captures = {f"step {size}": partial(step, size) for size in self._sizes}
+        made = exported({**captures, "infer": infer}, key, cache)
+        self._exported_steps = {size: made[f"step {size}"] for size in self._sizes}
+        self._exported_predict = made["infer"]
 
     def _make_functions(self) -> Functions:
         eager = super()._make_functions()
@@ -153,55 +143,3 @@ class _Step:
         self._graphs[len(batch.y)]([*state, *batch, *shared, *hyper], [*target, *metrics])
         self._last, self._spare = target, state if goes_on else None
         return target, metrics
-
-
-def export_graphs(
-    capture: Callable[[], Sequence[Graph]], folder: Path | None = None, key: str | None = None
-) -> list[bytes]:
-    """ONNX models of graphs; cached ones at once.
-
-    Args:
-        capture: gives the graphs.
-        folder: to keep them in; by default ``onnx`` in the user's cache folder.
-        key: names what ``capture`` gives (``structure_key``): known graphs are not even captured.
-    """
-    folder = folder or user_cache_path("fedali") / "onnx"
-    index = None if key is None else folder / f"{_hash(key)}.json"
-    if index is not None and index.exists():
-        paths = [folder / name for name in json.loads(index.read_text())]
-        if all(path.exists() for path in paths):
-            return [path.read_bytes() for path in paths]
-    graphs = capture()
-    paths = [folder / f"{_hash(graph.fingerprint())}.onnx" for graph in graphs]
-    missing = sum(not path.exists() for path in paths)
-    if missing:
-        structlog.get_logger().info(
-            f"exporting {missing} graphs of the training step to ONNX, once: seconds to a minute"
-        )
-    found = []
-    for path, graph in zip(paths, graphs, strict=True):
-        if path.exists():
-            found.append(path.read_bytes())
-            continue
-        found.append(onnx_export.export_graph(graph))
-        with _optional():
-            write_bytes(path, found[-1])
-    if index is not None:
-        with _optional():
-            write_text(index, json.dumps([path.name for path in paths]))
-    return found
-
-
-def _optional() -> contextlib.suppress:
-    """A cache folder that cannot be written costs time, no run."""
-    return contextlib.suppress(FedaliError)
-
-
-def _hash(key: str) -> str:
-    try:
-        versions = [f"{package} {version(package)}" for package in ("onnx", "onnxscript")]
-    except PackageNotFoundError as error:
-        raise MissingExtraError(error.name, "export") from error
-    runtime = (f"torch {torch.__version__}", f"onnxruntime {onnxruntime.__version__}")
-    exporter = Path(onnx_export.__file__).read_bytes()
-    return hashlib.sha256("\n".join([key, *versions, *runtime]).encode() + exporter).hexdigest()[:32]

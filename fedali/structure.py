@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import fedali
 from fedali.alp import ALPLayer
 from fedali.methods import Method
 from fedali.models import Model
 from fedali.optimizers import Optimizer
 
+# What captures and rewrites a graph. Models, methods and optimizers are found by their classes; nothing else is part of one.
+CAPTURING = (
+    "alp",
+    "capture",
+    "decompositions",
+    "decompositions_onnx",
+    "graph",
+    "layout",
+    "onnx_export",
+    "onnx_translate",
+    "optimizers",
+    "schedules",
+    "step",
+    "models.base",
+    "models.pooling",
+)
 _PLAIN = (bool, int, float, str, type(None))
 _HANDLED = ("training",)  # no part of what is computed: nothing in a model behaves by it
 
@@ -26,13 +43,12 @@ def structure_key(model: Model, method: Method, optimizer: Optimizer, *facts: ob
     None when the model holds something whose meaning cannot be told from here; then only capturing tells.
     """
     parts: list[str] = [torch.__version__, repr(method), repr(optimizer), repr(facts)]
-    sources = {path for path in Path(fedali.__file__).parent.rglob("*.py") if path.parent.name != "data"}
-    sources |= {Path(inspect.getfile(type(thing))) for thing in (method, optimizer)}
+    sources = {_source(f"fedali.{name}") for name in CAPTURING}
+    sources |= {path for thing in (method, optimizer) for path in _sources(type(thing))}
     for name, module in model.named_modules():
         kind = type(module)
         parts.append(f"{name}: {kind.__module__}.{kind.__qualname__}")
-        if not kind.__module__.startswith("torch."):
-            sources.add(Path(inspect.getfile(kind)))
+        sources.update(_sources(kind))
         for key, value in sorted(vars(module).items()):
             if key.startswith("_") or key in _HANDLED:
                 continue
@@ -51,6 +67,20 @@ def structure_key(model: Model, method: Method, optimizer: Optimizer, *facts: ob
     for path in sorted(sources):
         known.update(path.name.encode() + path.read_bytes())
     return known.hexdigest()[:32]
+
+
+def _sources(kind: type) -> Iterator[Path]:
+    """Files of a class and of what it inherits from, torch's and Python's own aside."""
+    for ancestor in kind.__mro__:
+        if ancestor.__module__.partition(".")[0] not in ("torch", "builtins", "typing", "abc"):
+            yield Path(inspect.getfile(ancestor))
+
+
+def _source(module: str) -> Path:
+    spec = find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin)
 
 
 def _plain(value: Any) -> bool:

@@ -1,0 +1,62 @@
+"""Exported graphs kept in the user's cache folder: one of a kind is captured and exported once on a machine."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import structlog
+import torch
+from platformdirs import user_cache_path
+
+from fedali.errors import FedaliError, MissingExtraError
+from fedali.files import write_bytes
+from fedali.graph import Graph
+from fedali.onnx_export import export_graph
+
+
+def exported(
+    captures: Mapping[str, Callable[[], Graph]],
+    key: str | None,
+    folder: Path | None = None,
+    report: Callable[[str], None] | None = None,
+) -> dict[str, bytes]:
+    """ONNX models by name; those that are known are neither captured nor exported.
+
+    Args:
+        captures: make the graphs.
+        key: says what they are of (``fedali.structure.structure_key``, with everything in its facts that differs between
+            uses); None where nothing does: then all are made.
+        folder: to keep them in; by default ``onnx`` in the user's cache folder. One that cannot be written costs time, no
+            more.
+        report: is told the name of each that is made; without, a line of the log says how many.
+
+    Raises ``MissingExtraError`` without the packages of the extra ``export``.
+    """
+    folder = folder or user_cache_path("fedali") / "onnx"
+    paths = {name: folder / f"{_hash(key, name)}.onnx" if key else None for name in captures}
+    known = {name: path.read_bytes() for name, path in paths.items() if path is not None and path.exists()}
+    missing = [name for name in captures if name not in known]
+    if missing and report is None:
+        noun = "graph" if len(missing) == 1 else "graphs"
+        structlog.get_logger().info(f"exporting {len(missing)} {noun} to ONNX, once: seconds to a minute")
+    for name in missing:
+        if report is not None:
+            report(name)
+        known[name] = export_graph(captures[name]())
+        path = paths[name]
+        if path is not None:
+            with contextlib.suppress(FedaliError):
+                write_bytes(path, known[name])
+    return {name: known[name] for name in captures}
+
+
+def _hash(key: str, name: str) -> str:
+    try:
+        versions = [f"{package} {version(package)}" for package in ("onnx", "onnx-ir", "onnxscript")]
+    except PackageNotFoundError as error:
+        raise MissingExtraError(error.name, "export") from error
+    return hashlib.sha256("\n".join([key, name, torch.__version__, *versions]).encode()).hexdigest()[:32]
