@@ -10,7 +10,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE  # hundreds of processes would compile our sources anew
 
-.PHONY: soak simulate study leads study-encodings bench bench-scale bench-edge bench-gateway bench-joined test test-edge-matrix edge-arm64 parity proto check-proto check format clean help
+.PHONY: soak simulate study leads study-encodings bench bench-cold bench-scale bench-edge bench-gateway bench-joined test test-rest test-all test-edge-matrix edge-arm64 parity proto check-proto check format clean help
 .DEFAULT_GOAL := help
 
 help: ## what can be made here
@@ -58,6 +58,9 @@ $(PFL)/.ready: pyproject.toml benchmarks/requirements-pfl.txt
 bench: $(BENCH)/.ready $(PFL)/.ready ## speed of our engines, of Flower with Ray and of pfl-research: docs/performance.md
 	$(BENCH)/bin/python -m benchmarks.bench --pfl-python $(PFL)/bin/python $(BENCH_ARGS)
 
+bench-cold: $(READY) ## `make simulate`'s scenario from the start of a process against a plain torch loop (two minutes)
+	$(BIN)/python -m benchmarks.cold $(BENCH_ARGS)
+
 bench-scale: $(BENCH)/.ready ## 10,000 clients in one process: memory and overhead
 	$(BENCH)/bin/python -m benchmarks.scale $(BENCH_ARGS)
 
@@ -76,8 +79,15 @@ bench-joined: $(READY) ## what a joined device takes: memory, seconds and bytes 
 soak: $(READY) ## a federation on loopback under random kills for half an hour: same bits, flat memory
 	$(BIN)/python -m benchmarks.soak $(SOAK_ARGS)
 
-test: $(READY) ## run every test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test: $(READY) ## the quick tests: minutes on two cores
+	$(PYTEST) -m 'not slow' $(PYTEST_ARGS)
+
+test-rest: $(READY) ## the others: long kills, all models and methods, machines
+	$(PYTEST) -m slow $(PYTEST_ARGS)
+
+test-all: test test-rest test-edge-matrix ## every test, and the edge client on two versions of onnxruntime
 
 CASES := .edge/cases
 ON_DEVICE := -p tests.device.recorded -p no:cacheprovider tests/device/test_device.py tests/unit/client tests/unit/test_keys.py \

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.marks import slow
+
 FEDALI = [str(Path(sys.executable).parent / "fedali")]
 SMALL = [
     "--set",
@@ -128,6 +130,7 @@ def test_nothing_to_resume_is_one_line(tmp_path):
     assert "holds no run" in complaint(fedali("simulate", "--resume", "x", cwd=tmp_path, code=1))
 
 
+@pytest.mark.slow  # it tries again, and waits in between
 def test_offline_without_data_says_what_to_do(tmp_path):
     env = {"FEDALI_DATA": "", "XDG_CACHE_HOME": str(tmp_path / "cache"), "HTTPS_PROXY": "http://127.0.0.1:9"}
     line = complaint(fedali("simulate", "motionsense", cwd=tmp_path, code=2, env=env))
@@ -198,7 +201,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", slow([1, 2], lambda workers: workers == 2))
 def test_killed_at_any_moment_and_resumed_gives_the_bits_of_an_uninterrupted_run(tmp_path, workers):
     methods = {1: "fedali-head", 2: "fedali,fedali-head"}[workers]
     settings = [*SMALL, "--set", "seeds=1", "--set", f"methods={methods}", "--rounds", "6"]

@@ -81,6 +81,7 @@ def unplug(folder):
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 def test_a_fit_killed_fifty_times_ends_with_the_bits_of_one_that_was_not(home, tmp_path):
     random.seed(0)
     x, y = (np.load(home / "data.npz")[name] for name in "xy")

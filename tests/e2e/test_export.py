@@ -51,7 +51,7 @@ def test_a_run_becomes_a_bundle_that_devices_with_the_key_accept(tmp_path):
     (tmp_path / "broken.fedali").write_bytes(broken)
     device("verify", "broken.fedali", "--key", tmp_path / "keys/site.pub", cwd=tmp_path, code=2)
 
-    done = fedali("export", "run/fedavg/seed-0", "--json", cwd=tmp_path)
+    done = fedali("export", "run/fedavg/seed-0", "--mode", "head", "--json", cwd=tmp_path)
     assert done.stderr == ""
     facts = json.loads(done.stdout)
     assert facts["signed_by"] is None

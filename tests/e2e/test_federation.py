@@ -9,6 +9,9 @@ import pytest
 
 from fedali_server.relay import Gateway
 from tests.federations import Place
+from tests.marks import together
+
+pytestmark = together("federation")
 
 
 @pytest.fixture(scope="module")

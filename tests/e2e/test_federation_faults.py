@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.federations import Place, same
+from tests.marks import together
 
+pytestmark = [pytest.mark.slow, together("faults")]
 CLOCK = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>

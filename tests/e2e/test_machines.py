@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from safetensors.numpy import load_file
 
+pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent
 SETTINGS = [
     *("--set", "partition.clients=6", "--set", "alp.num_prototypes=8", "--set", "seeds=1"),

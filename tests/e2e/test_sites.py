@@ -42,6 +42,7 @@ from fedali_server.relay import Gateway
 from fedali_server.superlink import LOST, list_sites, running
 from tests import small_bundles
 from tests.gateways import free_port
+from tests.marks import together
 
 ANSWER = 60.0  # seconds: an answer that takes as long is a failure, on any machine
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "PYTHONUNBUFFERED": "1"}
@@ -176,6 +177,9 @@ class Place:
         """The number of the node of a site."""
         (number,) = [node.node_id for node in grid.get_nodes() if node.name == name]
         return number
+
+
+pytestmark = together("sites")
 
 
 @pytest.fixture(scope="module")
@@ -442,6 +446,7 @@ def test_a_revoked_site_is_thrown_out_and_a_new_one_let_in(place):
     place.start_site("site-d").wait_for("has joined").kill(signal.SIGTERM)
 
 
+@pytest.mark.slow  # it asks every three seconds
 def test_flowers_own_supernode_answers_with_the_relay(place):
     kit = read_kit_as(place.kit("site-b"), SiteKit)
     gateway = place.start(sys.executable, "-m", "fedali_server.gateway", kit.folder)

@@ -16,6 +16,7 @@ from fedali_server.contract import RoundSettings
 from fedali_simulations.engines.base import Query
 from fedali_simulations.scenario import load_scenario
 from fedali_simulations.setup import build_optimizer, build_setup
+from tests.marks import together
 
 # Two channels or more to a group of GroupNorm: with one, the gradient of the bias before it is nothing but rounding,
 # which Adam makes steps of.
@@ -35,6 +36,9 @@ def scenario_of(model, method):
             *(f"methods={method}", "seeds=1", "evaluation.transductive=false", *MODELS[model]),
         ],
     )
+
+
+pytestmark = together("device round")
 
 
 @pytest.fixture(

@@ -105,6 +105,7 @@ sys.exit(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "first"), [("before", 1), ("after", 6)])
 def test_killed_at_any_step_on_the_disk_it_loses_and_doubles_nothing(tmp_path, kind, first):
     """Real kills, at the first, second, ... call that changes what is on the disk."""

@@ -26,6 +26,7 @@ from fedali_server.provision import provision
 from fedali_server.revoke import revoke
 from tests.bundles import toy_data, write_full
 from tests.gateways import ANSWER, EVALUATE, Site, assert_sums, states
+from tests.marks import slow
 
 SAMPLES = 60
 # A device's, which has no flwr: importing that, as other tests do here, sets the verbosity of this process's children.
@@ -189,6 +190,7 @@ def test_rounds_of_three_devices_are_those_of_edge_clients(site):
         device.close()
 
 
+@pytest.mark.slow
 def test_a_device_killed_at_random_moments_counts_once_with_the_bits_of_one_that_was_not(site):
     random.seed(0)
     epochs, kills = 600, 0
@@ -256,7 +258,10 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+QUICK = ("in the middle of training", "before it is uploaded", "before the acknowledgement is noted")
+
+
+@pytest.mark.parametrize("moment", slow(MOMENTS, lambda moment: moment not in QUICK))
 def test_a_kill_at_each_moment_of_a_round_changes_nothing(site, moment):
     """And neither does it to the next round, which starts from a personal head and from what the encoding owes."""
     expected = Undisturbed(site, 0, Encoding.INT8)
@@ -343,6 +348,7 @@ def test_a_device_waits_for_a_gateway_and_says_so_once(site):
     assert len(lines) == 3
 
 
+@pytest.mark.slow
 def test_a_round_that_closes_before_a_device_is_done_is_missed_and_the_next_is_not(site):
     site.kill()
     site.limits = ["heartbeat=0.5"]

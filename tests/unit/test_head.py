@@ -33,6 +33,7 @@ from fedali.step import (
     make_predict,
     make_step,
 )
+from tests.marks import slow
 
 ALP = ALPSettings(num_prototypes=(4,), decay=0.7, scale=3.0)
 MODELS = {
@@ -41,7 +42,7 @@ MODELS = {
     "cnn2d": ((1, 8, 8), None, {"kernel": 3, "channels": (4, 8)}),
     "hart": ((32, 6), ALP, {"dim": 32, "kernels": (3, 7), "hidden": 16}),
 }
-each_model = pytest.mark.parametrize("name", MODELS)
+each_model = pytest.mark.parametrize("name", slow(MODELS, lambda name: name == "hart"))
 
 
 def _model(name):

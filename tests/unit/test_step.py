@@ -12,6 +12,7 @@ from fedali.methods import FedAvg
 from fedali.models import ALPSettings, build_model
 from fedali.optimizers import SGD, Adam
 from fedali.step import Batch, Hyper, Shared, State, make_occupancy, make_predict, make_step
+from tests.marks import slow
 
 CASES = [
     ("mlp", (12,), None),
@@ -74,7 +75,7 @@ def _proximal(output, batch, parameters, shared):
 
 
 @pytest.mark.parametrize(("name", "shape", "alp"), CASES, ids=IDS)
-@pytest.mark.parametrize("kind", ["adam", "sgd", "momentum"])
+@pytest.mark.parametrize("kind", slow(["adam", "sgd", "momentum"], lambda kind: kind == "momentum"))
 def test_twenty_steps_equal_an_ordinary_training_loop(name, shape, alp, kind):
     model = _model(name, shape, alp)
     ours, theirs = {
