@@ -1,10 +1,15 @@
-"""Exported graphs kept in the user's cache folder: one of a kind is captured and exported once on a machine."""
+"""Exported graphs kept in the user's cache folder: one of a kind is captured and exported once on a machine.
+
+Processes that want the same graphs at the same time share the work: each makes one that no other is making.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -43,15 +48,48 @@ def exported(
     if missing and report is None:
         noun = "graph" if len(missing) == 1 else "graphs"
         structlog.get_logger().info(f"exporting {len(missing)} {noun} to ONNX, once: seconds to a minute")
-    for name in missing:
-        if report is not None:
-            report(name)
-        known[name] = export_graph(captures[name]())
-        path = paths[name]
-        if path is not None:
-            with contextlib.suppress(FedaliError):
-                write_bytes(path, known[name])
+    for wait in (False, True):  # first what nobody is making
+        for name in [name for name in missing if name not in known]:
+            path = paths[name]
+            with _alone(path, wait) as free:
+                if path is not None and path.exists():
+                    known[name] = path.read_bytes()
+                elif free:
+                    if report is not None:
+                        report(name)
+                    known[name] = export_graph(captures[name]())
+                    if path is not None:
+                        with contextlib.suppress(FedaliError):
+                            write_bytes(path, known[name])
     return {name: known[name] for name in captures}
+
+
+@contextlib.contextmanager
+def _alone(path: Path | None, wait: bool) -> Iterator[bool]:
+    """Whether no other process makes the graph at ``path``; none begins to meanwhile.
+
+    Each graph is a byte of one file, locked by its process. Where nothing can be locked everybody works alone.
+    """
+    handle = None
+    if path is not None:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path.parent / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    if path is None or handle is None:
+        yield True
+        return
+    free = True
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            try:
+                fcntl.lockf(
+                    handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, int(path.stem[:15], 16)
+                )
+            except BlockingIOError:
+                free = False
+        yield free
+    finally:
+        os.close(handle)
 
 
 def _hash(key: str, name: str) -> str:

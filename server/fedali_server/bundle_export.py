@@ -111,13 +111,8 @@ def export_bundle(
         raise SettingsError(f"batch is {batch}; it has to be at least 1")
     if int8 is not None and mode != "head":
         raise SettingsError("int8 goes with mode 'head': in mode 'full' training changes what was quantised")
-    structure = structure_key(source.model, source.method, source.optimizer, source.input_shape, mode, batch)
     with collecting_rarely():
-        graphs = exported(
-            _captures(source, mode, batch),
-            structure,
-            report=lambda name: report(f"exporting {name}.onnx ..."),
-        )
+        graphs = export_graphs(source, mode, batch, report=lambda name: report(f"exporting {name}.onnx ..."))
     report("comparing every graph with torch ...")
     theta = torch.from_numpy(np.array(source.start.theta, np.float32))
     subject = Subject(
@@ -143,6 +138,25 @@ def export_bundle(
             parity |= found.parity
             facts = found.facts
     return _write(path, source, mode, batch, graphs, parity, facts, key, created)
+
+
+def export_graphs(
+    source: Source,
+    mode: Mode,
+    batch: int,
+    *,
+    from_the_end: bool = False,
+    report: Callable[[str], None] | None = None,
+) -> dict[str, bytes]:
+    """The graphs of a bundle by name, made or known; their parameters are inputs, so that ``source``'s own are not read.
+
+    ``from_the_end``: for a second process that meets the first in the middle.
+    """
+    captures = _captures(source, mode, batch)
+    if from_the_end:
+        captures = dict(reversed(captures.items()))
+    structure = structure_key(source.model, source.method, source.optimizer, source.input_shape, mode, batch)
+    return exported(captures, structure, report=report)
 
 
 def _captures(source: Source, mode: Mode, batch: int) -> dict[str, Callable[[], Graph]]:

@@ -70,25 +70,28 @@ def export(
             f"{out} is a folder: give the file to write, such as --out {out / 'model.fedali'}"
         )
     collect_rarely()
-    from fedali_simulations import exporting
+    from fedali_simulations.export_ahead import exporting_ahead
 
     def report(line: str) -> None:
         if not as_json:
             typer.echo(line, err=True)
 
-    bundle = exporting.export(
-        run,
-        out,
-        method=method,
-        seed=seed,
-        client=client,
-        mode=cast(Mode, mode),
-        batch=batch,
-        int8=int8,
-        key=key,
-        name=name,
-        report=report,
-    )
+    with exporting_ahead(run, method=method, seed=seed, mode=mode, batch=batch):
+        from fedali_simulations import exporting  # torch takes a second, for both processes at once
+
+        bundle = exporting.export(
+            run,
+            out,
+            method=method,
+            seed=seed,
+            client=client,
+            mode=cast(Mode, mode),
+            batch=batch,
+            int8=int8,
+            key=key,
+            name=name,
+            report=report,
+        )
     if as_json:
         typer.echo(json.dumps(facts(bundle, out)))
     else:

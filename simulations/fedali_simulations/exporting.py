@@ -105,11 +105,16 @@ def export_untrained(
     Arguments are those of ``export``.
     """
     private, plan = load_private(key), build_plan(scenario, line, seed)
-    shared = plan.initial
-    start = Start(shared.theta, shared.prototypes, shared.theta, shared.prototypes)
-    source = _source(scenario, line, plan, start, 0, name, None)
+    source = untrained_source(scenario, line, plan, name)
     batch = scenario.training.batch_size
     return export_bundle(out, source, mode=mode, batch=batch, key=private, report=report)
+
+
+def untrained_source(scenario: Scenario, line: MethodSettings, plan: Plan, name: str | None = None) -> Source:
+    """What a bundle is of before the first round."""
+    shared = plan.initial
+    start = Start(shared.theta, shared.prototypes, shared.theta, shared.prototypes)
+    return _source(scenario, line, plan, start, 0, name, None)
 
 
 def choose(run: Path, method: str | None = None, seed: int | None = None) -> Chosen:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -47,7 +50,7 @@ def test_clients_equal_those_of_the_loop(case, tmp_path):
 
     engine = onnx(2)
     made = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    assert sorted(path.suffix for path in made) == [".onnx"] * 3
+    assert sorted(path.suffix for path in made) == ["", ".onnx", ".onnx", ".onnx"]
     again = onnx(1)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == made  # nor captured again
     trained = list(engine.train(jobs))  # all kept: no client may write into another's result
@@ -96,4 +99,38 @@ def test_a_graph_that_is_known_is_neither_captured_nor_exported(tmp_path):
     assert exported({"infer": capture}, "another", tmp_path) == first
     assert exported({"infer": capture}, None, tmp_path) == first
     assert len(made) == 3
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("*.onnx"))) == 2
+
+
+MAKE = """
+import sys, time
+from pathlib import Path
+from fedali.capture import capture_predict
+from fedali.models import build_model
+from fedali.onnx_cache import exported
+
+folder, out, order = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
+
+def capture(name):
+    with out.open("a") as made:
+        made.write(f"{name} {order[0]}\\n")
+    time.sleep(0.5)
+    return capture_predict(build_model("mlp", (4,), 2, hidden=(3,)), matcher=None, input_shape=(4,), batch=2)
+
+(out.parent / f"ready {order[0]}").touch()
+while len(list(out.parent.glob("ready *"))) < 2:
+    time.sleep(0.01)
+found = exported({name: lambda name=name: capture(name) for name in order}, "key", folder)
+assert len({bytes(graph) for graph in found.values()}) == 1
+"""
+
+
+def test_two_processes_share_the_work_and_make_no_graph_twice(tmp_path):
+    (tmp_path / "cache").mkdir()
+    names = ["a", "b", "c", "d"]
+    program = [sys.executable, "-c", MAKE, tmp_path / "cache", tmp_path / "made"]
+    both = [subprocess.Popen([*map(str, program), *order]) for order in (names, names[::-1])]
+    assert [process.wait(120) for process in both] == [0, 0]
+    made = [line.split() for line in (tmp_path / "made").read_text().splitlines()]
+    assert sorted(name for name, _ in made) == names
+    assert {who for _, who in made} == {"a", "d"}
