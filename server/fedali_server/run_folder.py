@@ -94,7 +94,14 @@ class RunFolder:
 
     def read_checkpoint(self) -> Checkpoint | None:
         """The latest checkpoint, None before the first round's; ``CheckpointError`` when it is broken."""
-        path = self.path / "checkpoint.safetensors"
+        return self._checkpoint("checkpoint")
+
+    def read_best(self) -> Checkpoint | None:
+        """The state of the round with the best mean validation accuracy, else the latest; as ``read_checkpoint``."""
+        return self._checkpoint("best") or self.read_checkpoint()
+
+    def _checkpoint(self, name: str) -> Checkpoint | None:
+        path = self.path / f"{name}.safetensors"
         if not path.exists():
             return None
         try:

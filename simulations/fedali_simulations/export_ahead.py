@@ -37,9 +37,11 @@ def exporting_ahead(run: Path, **chosen: Any) -> Iterator[None]:
 
 def _main(run: str, method: str | None, seed: int | None, mode: Any, batch: int) -> None:
     from fedali_server.bundle_export import export_graphs
-    from fedali_simulations.exporting import choose, untrained_source
+    from fedali_simulations.exporting import choose, federated_run, untrained_source
     from fedali_simulations.setup import build_plan
 
+    if federated_run(Path(run), method, seed) is not None:
+        return  # its graphs were made when it began
     chosen = choose(Path(run), method, seed)
     plan = build_plan(chosen.scenario, chosen.line, chosen.seed)
     source = untrained_source(chosen.scenario, chosen.line, plan)

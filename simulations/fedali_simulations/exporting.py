@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedali.bundle import Bundle
+from fedali.bundle import Bundle, read_bundle
 from fedali.errors import CheckpointError, SettingsError, did_you_mean
 from fedali.keys import load_private
 from fedali.manifest import Component, Mode, Normalisation
 from fedali.models import ALPSettings
 from fedali.normalisation import channel_statistics
 from fedali_server.bundle_export import Source, Start, export_bundle
+from fedali_server.bundle_source import source_of
+from fedali_server.run_folder import RunFolder
 from fedali_simulations.folder import read_best, read_tensors, safe_name
 from fedali_simulations.scenario import MethodSettings, Scenario
 from fedali_simulations.setup import Plan, build_optimizer, build_plan
@@ -57,7 +59,8 @@ def export(
     """Make a bundle of a model of a run.
 
     Args:
-        run: the folder of a run, of one of its lines or seeds, or a ``best.safetensors`` or ``checkpoint.safetensors``.
+        run: the folder of a run, of one of its lines or seeds, or a ``best.safetensors`` or ``checkpoint.safetensors``; simulated, or over
+            devices, where the operator needs no data.
         out: the bundle's file.
         method: the line of the run's table; needed where there are several.
         seed: which; the run's first without.
@@ -72,8 +75,12 @@ def export(
 
     Raises ``FedaliError`` with one line that says what to do.
     """
-    chosen = choose(Path(run), method, seed)
     private = None if key is None else load_private(key)
+    federated = federated_run(Path(run), method, seed)
+    if federated is not None:
+        source = _federated_source(federated, Path(run), name, client, int8)
+        return export_bundle(out, source, mode=mode, batch=batch, key=private, created=created, report=report)
+    chosen = choose(Path(run), method, seed)
     plan = build_plan(chosen.scenario, chosen.line, chosen.seed)
     start, round_ = _start(chosen, plan, client)
     source = _source(chosen.scenario, chosen.line, plan, start, round_, name, client)
@@ -108,6 +115,42 @@ def export_untrained(
     source = untrained_source(scenario, line, plan, name)
     batch = scenario.training.batch_size
     return export_bundle(out, source, mode=mode, batch=batch, key=private, report=report)
+
+
+def federated_run(run: Path, method: str | None = None, seed: int | None = None) -> RunFolder | None:
+    """The folder of a run over sites and devices that ``run`` names, None where it names a simulation's.
+
+    ``run`` may be the folder of ``fedali run``, of one of its lines or seeds, a state in it, or what ``fedali up`` keeps. Raises as
+    ``choose`` does.
+    """
+    folder = run.parent if run.name in _FILES else run
+    if not any((folder / name).exists() for name in ("run.json", "scenario.toml")):
+        folder = folder / "run" if (folder / "run").is_dir() else folder
+    if not (folder / "run.json").exists():
+        study = next(
+            (f for f in (folder, *folder.absolute().parents[:2]) if (f / "federation.json").exists()), None
+        )
+        if study is None:
+            return None
+        folder = choose(folder, method, seed).file.parent
+    return RunFolder(folder)
+
+
+def _federated_source(
+    folder: RunFolder, run: Path, name: str | None, client: str | None, int8: bool
+) -> Source:
+    """The server's model of a run over devices; their own are theirs."""
+    if client is not None:
+        raise SettingsError("devices keep their personal models to themselves: leave --client away")
+    if int8:
+        raise SettingsError(
+            "int8 is calibrated with clients' samples, and a run over devices has none here: leave --int8 away"
+        )
+    state = folder.read_checkpoint() if run.name == _FILES[1] else folder.read_best()
+    if state is None:
+        raise CheckpointError(f"{folder.path} has no model yet: the run did not finish a round")
+    bundle = read_bundle(folder.bundle, None, allow_unsigned=True)  # the run's own copy
+    return source_of(bundle, state.shared, state.round, name)
 
 
 def untrained_source(scenario: Scenario, line: MethodSettings, plan: Plan, name: str | None = None) -> Source:

@@ -6,8 +6,13 @@ import signal
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
+from fedali.bundle import read_bundle
+from fedali.errors import SettingsError
+from fedali.keys import load_public
 from fedali_server.relay import Gateway
+from fedali_simulations import exporting
 from tests.federations import Place
 from tests.marks import together
 
@@ -33,6 +38,28 @@ def test_three_rounds_over_two_sites_and_six_devices_equal_the_simulation(place,
     for one, other in zip(states[1], expected_states[1], strict=True):
         assert np.abs(one - other).max() < 1e-4
     agree(found, simulated)
+
+
+def test_a_run_over_devices_is_exported_without_any_data(place, simulated, tmp_path):
+    run = place.folder / "run"
+    kept = run / place.scenario.methods[0].title / f"seed-{place.scenario.seed}"
+    for named, file in (
+        (run, "best.safetensors"),
+        (kept, "best.safetensors"),
+        (kept / "checkpoint.safetensors", "checkpoint.safetensors"),
+    ):
+        bundle = exporting.export(named, tmp_path / "f.fedali", key=place.kit.signing_key)
+        again = read_bundle(tmp_path / "f.fedali", [load_public(place.kit.trusted_key)])
+        state = load_file(kept / file)
+        assert np.array_equal(again.state()["theta"], state["theta"])
+        assert np.array_equal(again.state()["local_prototypes"], state["prototypes"])
+        assert bundle.manifest.classes == tuple("0123456789")
+        assert bundle.manifest.round > 0
+    with pytest.raises(SettingsError, match="keep their personal models to themselves"):
+        exporting.export(run, tmp_path / "g.fedali", client="device-0")
+    with pytest.raises(SettingsError, match="leave --int8 away"):
+        exporting.export(run, tmp_path / "g.fedali", mode="head", int8=True)
+    assert not (tmp_path / "g.fedali").exists()
 
 
 def test_a_site_that_holds_data_takes_the_place_of_one_with_devices(place, simulated):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fedali.bundle import Bundle
-from fedali.errors import BundleError, SettingsError
+from fedali.errors import BundleError
 from fedali.methods import SharedState
-from fedali.models import ALPSettings, Model, build_model
 from fedali.normalisation import Normalisation
-from fedali.optimizers import SGD, Adam
+from fedali_server.bundle_source import model_of, optimizer_of
 from fedali_server.gateway.bundles import RoundModel
 from fedali_simulations.engines.base import Engine, TrainingSettings, Vector
 from fedali_simulations.engines.choose import EngineName, build_engine
@@ -37,7 +34,7 @@ class TrainedBundle:
         check_mode(bundle)
         self.manifest, self.rounds = bundle.manifest, rounds
         self._state = bundle.state()
-        self._model = _model(bundle)
+        self._bundle, self._model = bundle, model_of(bundle)
         if rounds.method.keeps_local_prototypes != self.manifest.keeps_local_prototypes:
             raise BundleError("the bundle keeps local prototypes otherwise than its method; export it again")
         self._engine: tuple[int, Engine] | None = None
@@ -65,7 +62,7 @@ class TrainedBundle:
             manifest = self.manifest
             settings = TrainingSettings(epochs, manifest.batch)
             shape, decay = manifest.input_shape, manifest.hyper.decay
-            parts = self._model, self.rounds.method, _optimizer(manifest.optimizer), settings
+            parts = self._model, self.rounds.method, optimizer_of(self._bundle), settings
             self._engine = epochs, build_engine(name, *parts, input_shape=shape, decay=decay, workers=workers)
         return self._engine[1]
 
@@ -73,31 +70,3 @@ class TrainedBundle:
         where, theta = self.rounds.shared, self._state[name].copy()
         theta[where] = shared.theta[where]
         return theta
-
-
-def _model(bundle: Bundle) -> Model:
-    manifest = bundle.manifest
-    component, layouts = manifest.model, manifest.layouts
-    try:
-        model = build_model(
-            component.name,
-            manifest.input_shape,
-            len(manifest.classes),
-            alp=None if component.alp is None else ALPSettings(**_tuples(component.alp)),
-            **component.options,
-        )
-    except (SettingsError, TypeError, ValueError) as error:
-        raise BundleError(f"this version of FedAli cannot build the bundle's model: {error}") from None
-    if (model.parameter_layout, model.prototype_layout) != (layouts.parameters, layouts.prototypes):
-        raise BundleError("the bundle's layouts are not those of its model; export it again")
-    return model
-
-
-def _optimizer(plain: dict[str, Any]) -> Adam | SGD:
-    options = {name: value for name, value in plain.items() if name != "name"}
-    return SGD(**options) if plain["name"] == "sgd" else Adam(**options)
-
-
-def _tuples(plain: dict[str, Any]) -> dict[str, Any]:
-    """JSON has lists."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
