@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from fedali.errors import FedaliError
+from fedali.errors import FedaliError, SettingsError
 
 
 @contextlib.contextmanager
@@ -66,3 +67,44 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write bytes atomically."""
     with atomic(path) as temporary:
         temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def running_alone(folder: Path) -> Iterator[None]:
+    """While this lasts no other process runs in ``folder``, which is made; the lock goes with the process, however it ends.
+
+    Raises ``SettingsError`` with the number of the process that does.
+    """
+    path = folder / "running.lock"
+    with reporting(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = _locked(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _locked(path: Path) -> int:
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    who = os.read(handle, 32).decode("ascii", "replace").strip() or "another"
+                    raise SettingsError(
+                        f"{path.parent} is in use by process {who}: wait until it ends, or choose another --out"
+                    ) from None
+            if os.fstat(handle).st_ino == path.stat().st_ino:
+                os.truncate(handle, 0)
+                os.write(handle, f"{os.getpid()}\n".encode())
+                return handle
+        except FileNotFoundError:  # whoever had it ended just now, and took the file away
+            pass
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedali.errors import SettingsError
+from fedali.names import file_name
 
 if TYPE_CHECKING:
     from fedali.kit import OperatorKit
@@ -148,6 +149,6 @@ def _prepare(
         *(f"training.{name}={options.pop(name)}" for name in ("rounds", "epochs") if name in options),
     ]
     scenario = load_scenario(what, changes)
-    folder = out or Path("runs") / f"{scenario.name}-{stamp}"
+    folder = out or Path("runs") / f"{file_name(scenario.name)}-{stamp}"
     running.prepare_scenario(scenario, folder, options, kit)
     return folder

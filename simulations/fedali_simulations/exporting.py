@@ -19,10 +19,11 @@ from fedali.normalisation import channel_statistics
 from fedali_server.bundle_export import Source, Start, export_bundle
 from fedali_server.bundle_source import source_of
 from fedali_server.run_folder import RunFolder
-from fedali_simulations.folder import read_best, read_tensors, safe_name
+from fedali_simulations.federation import check_facts, load
+from fedali_simulations.folder import read_best, read_tensors
 from fedali_simulations.scenario import MethodSettings, Scenario
 from fedali_simulations.setup import Plan, build_optimizer, build_plan
-from fedali_simulations.study import scenario_of
+from fedali_simulations.study import line_folder, scenario_of
 
 if TYPE_CHECKING:
     from fedali_server.int8 import Int8
@@ -81,6 +82,8 @@ def export(
         source = _federated_source(federated, Path(run), name, client, int8)
         return export_bundle(out, source, mode=mode, batch=batch, key=private, created=created, report=report)
     chosen = choose(Path(run), method, seed)
+    study_folder = next(f for f in chosen.file.absolute().parents if (f / "scenario.toml").exists())
+    check_facts(study_folder, load(chosen.scenario, chosen.scenario.seed)[0])
     plan = build_plan(chosen.scenario, chosen.line, chosen.seed)
     start, round_ = _start(chosen, plan, client)
     source = _source(chosen.scenario, chosen.line, plan, start, round_, name, client)
@@ -176,7 +179,7 @@ def choose(run: Path, method: str | None = None, seed: int | None = None) -> Cho
     inside = folder.absolute().relative_to(study.absolute()).parts
     line = _line(scenario, inside[0] if inside else None, method, study)
     number = _seed(scenario, inside[1] if len(inside) > 1 else None, seed, study)
-    job = study / safe_name(line.title) / f"seed-{number}"
+    job = line_folder(scenario, study, line) / f"seed-{number}"
     if run.name in _FILES:
         file = run
     else:
@@ -191,7 +194,7 @@ def choose(run: Path, method: str | None = None, seed: int | None = None) -> Cho
 def _line(scenario: Scenario, folder: str | None, method: str | None, study: Path) -> MethodSettings:
     lines = {line.title: line for line in scenario.methods}
     if folder is not None:
-        found = [line for title, line in lines.items() if safe_name(title) == folder]
+        found = [line for line in lines.values() if line_folder(scenario, study, line).name == folder]
         if not found:
             raise CheckpointError(f"{study} has no line {folder!r}; {did_you_mean(folder, lines)}")
         if method not in (None, found[0].title):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fedali import data
-from fedali.errors import SettingsError, did_you_mean
+from fedali.errors import CheckpointError, DataError, SettingsError, did_you_mean
+from fedali.files import write_text
 from fedali_simulations.scenario import Scenario
 
 SOURCES = ("digits", "motionsense")  # what data.source may name, besides a path
@@ -17,11 +21,16 @@ _PARTITION, _UNSEEN = 10, 11  # what a random stream is for
 
 def load_federation(scenario: Scenario, seed: int) -> data.Federation:
     """Clients with their data, for one seed; the same for every method."""
+    return load(scenario, seed)[1]
+
+
+def load(scenario: Scenario, seed: int) -> tuple[data.Dataset, data.Federation]:
+    """What the data's source holds, and the clients that are made of it."""
     dataset = _dataset(scenario, seed)
     partition = _partition(scenario, dataset, random_stream(seed, _PARTITION))
     split = scenario.split
     shift = None if scenario.shift.kind is None else (scenario.shift.kind, scenario.shift.severity)
-    return data.build_federation(
+    federation = data.build_federation(
         dataset,
         partition=partition,
         fractions=(split.train, split.validation, split.test),
@@ -31,6 +40,52 @@ def load_federation(scenario: Scenario, seed: int) -> data.Federation:
         seed=seed,
         held_out=unseen_clients(scenario, len(partition.assignments), seed),
     )
+    return dataset, federation
+
+
+def check_facts(folder: Path, dataset: data.Dataset) -> None:
+    """Note what a run's data are, or compare with what was noted when it began.
+
+    Raises ``DataError`` that says what has changed: a run that went on with other data would give each client's model to somebody
+    else, or mean other classes.
+    """
+    found, path = _facts(dataset), folder / "data.json"
+    if not path.exists():
+        write_text(path, json.dumps(found, indent=1))
+        return
+    try:
+        before = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
+    for name, now in found.items():
+        if before.get(name) != now:
+            was = "" if name == "sha256" else f": {_short(before.get(name))} before, {_short(now)} now"
+            what = "samples or labels" if name == "sha256" else name
+            raise DataError(
+                f"the data are not those that {folder} was started with, its {what} have changed{was}. "
+                "Bring the old data back, or start anew with another --out"
+            )
+
+
+def _facts(dataset: data.Dataset) -> dict[str, Any]:
+    """What makes a data set another one, what is easiest to understand first."""
+    known = hashlib.sha256()
+    for array in (dataset.client, dataset.y, dataset.recording, dataset.start, dataset.x):
+        known.update(repr((array.shape, array.dtype.str)).encode())
+        known.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return {
+        "classes": list(dataset.class_names),
+        "clients": list(dataset.client_names),
+        "channels": list(dataset.channel_names),
+        "shape": list(dataset.sample_shape),
+        "number of samples": len(dataset.x),
+        "sha256": known.hexdigest(),
+    }
+
+
+def _short(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def unseen_clients(scenario: Scenario, clients: int, seed: int) -> tuple[int, ...]:

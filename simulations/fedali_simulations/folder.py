@@ -15,7 +15,6 @@ Within a round the checkpoint is written last; files of a round after it are ove
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,6 +29,7 @@ from safetensors.numpy import save
 from fedali.errors import CheckpointError
 from fedali.files import flush_folder, write_bytes, write_text
 from fedali.methods import Layouts, SharedState
+from fedali.names import file_name
 from fedali_simulations.tablefile import Columns, write_table
 from fedali_simulations.tensorfile import Piece, write_tensors
 
@@ -144,7 +144,7 @@ class RunFolder:
         """Write each client's final model: named parameters and ``alp.<i>`` prototypes."""
         for name, theta, prototypes in models:
             tensors = {**layouts.parameters.unflatten(theta), **layouts.prototypes.unflatten(prototypes)}
-            self._write(f"personal/{safe_name(name)}", tensors, {"client": name})
+            self._write(f"personal/{file_name(name)}", tensors, {"client": name})
 
     def write_metrics(self, round_: int, columns: Columns) -> None:
         """Write a round's per-client metrics: columns by name, of one length."""
@@ -211,11 +211,6 @@ def read_best(path: Path, client: str) -> tuple[Vector, Vector]:
             return theta, file.get_tensor("shared.prototypes") if prototypes is None else prototypes
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise _broken(path, str(error).splitlines()[0]) from error
-
-
-def safe_name(name: str) -> str:
-    """A client's name or a label as a file name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".") or "_"
 
 
 def _shared_tensors(shared: SharedState) -> dict[str, Vector]:

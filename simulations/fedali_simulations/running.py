@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from fedali.bundle import read_bundle
 from fedali.errors import CheckpointError, SettingsError
-from fedali.files import write_text
+from fedali.files import running_alone, write_text
 from fedali.keys import load_public
 from fedali.kit import OperatorKit
+from fedali.names import file_name
 from fedali_server.certificates import RevocationList
 from fedali_server.federation import (
     Operator,
@@ -27,7 +29,6 @@ from fedali_server.federation import (
 from fedali_server.link import Link
 from fedali_server.run_folder import RunFolder
 from fedali_simulations.deployed import DeployedRun, Traffic, collect_runs, traffic
-from fedali_simulations.folder import safe_name
 from fedali_simulations.jobs import Job
 from fedali_simulations.scenario import DataSettings, MethodSettings, Scenario, TrainingSettings
 from fedali_simulations.study import jobs_of, scenario_of
@@ -86,6 +87,19 @@ def go_on(
 
     ``report`` is told the title of the run that goes on, and where it is; ``meanwhile`` is called several times a second. Raises what ``run_federation`` does.
     """
+    if not (folder / "run.json").exists():
+        _checked(folder)
+    with running_alone(folder):
+        return _go_on(folder, kit, report, say, meanwhile)
+
+
+def _go_on(
+    folder: Path,
+    kit: OperatorKit,
+    report: Callable[[str, RunProgress], None],
+    say: Callable[[str], None],
+    meanwhile: Callable[[], None],
+) -> Outcome:
     operator = operator_of(kit)
     if (folder / "run.json").exists():
         run_federation(RunFolder(folder), operator, partial(report, folder.name), meanwhile)
@@ -93,7 +107,7 @@ def go_on(
         runs = [DeployedRun(scenario.methods[0].title, scenario.seed, folder)]
     else:
         scenario, runs = (
-            scenario_of(_checked(folder)),
+            scenario_of(folder),
             _run_scenario(folder, kit, operator, report, say, meanwhile),
         )
     outcome = Outcome(collect_runs(scenario, folder, runs), {run.title: traffic(run) for run in runs})
@@ -127,7 +141,7 @@ def _run_scenario(
         stored, title = RunFolder(job.folder), job.line.title
         name = f"{title} seed {job.seed}" if scenario.seeds > 1 else title
         if not (job.folder / "run.json").exists():
-            bundle = folder / "untrained" / f"{safe_name(title)}-{job.seed}.fedali"
+            bundle = folder / "untrained" / f"{file_name(title)}-{job.seed}.fedali"
             if not bundle.exists():
                 say(f"exporting the untrained model of {name} ...")
                 export_untrained(scenario, job.line, job.seed, bundle, key=kit.signing_key)
@@ -162,9 +176,10 @@ def _settings(job: Job, stamp: str, options: Options) -> RunSettings:
 
 
 def _word(title: str) -> str:
-    """A title as a run may be called."""
+    """A title as a run may be called; another for another title."""
     word = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in title.lower())
-    return word.strip("-")[:32] or "run"
+    word = word.strip("-")[:32]
+    return word if word == title else f"{word or 'run'}-{hashlib.sha256(title.encode()).hexdigest()[:6]}"
 
 
 def _facts(folder: Path) -> tuple[str, Options]:

@@ -31,13 +31,14 @@ from safetensors.numpy import save
 from fedali.errors import CheckpointError, FedaliError, SettingsError
 from fedali.files import flush_folder, reporting, write_bytes
 from fedali.methods import SharedState
+from fedali.names import file_name
 from fedali_server.client_app import make_client_app
 from fedali_server.contract import RoundSettings, SiteReply
 from fedali_simulations import questions
 from fedali_simulations.elsewhere import is_name
 from fedali_simulations.engines.choose import EngineName, resolve
 from fedali_simulations.federation import SOURCES
-from fedali_simulations.folder import read_tensors, safe_name
+from fedali_simulations.folder import read_tensors
 from fedali_simulations.scenario import Scenario, load_scenario
 from fedali_simulations.setup import build_setup
 from fedali_simulations.store import Table
@@ -110,7 +111,7 @@ class Part:
                 f"the run has {scenario.sites} sites, this is part {self.number} of {self.parts}: "
                 f"give --sites {self.parts}"
             )
-        folder = self.folder / study / safe_name(method.title) / f"seed-{seed}"
+        folder = self.folder / study / file_name(method.title) / f"seed-{seed}"
         return _PartOfRun(self._own(scenario), line, seed, folder, self)
 
     def _own(self, scenario: Scenario) -> Scenario:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedali.errors import CheckpointError, MissingExtraError, SettingsError
-from fedali.files import write_text
+from fedali.files import running_alone, write_text
+from fedali.names import file_name, file_name_before
 from fedali_server.link import Link
 from fedali_simulations.elsewhere import Elsewhere, find_elsewhere
 from fedali_simulations.environment import cores, environment, quiet_flower
-from fedali_simulations.federation import SOURCES, load_federation
-from fedali_simulations.folder import RunFolder, safe_name
+from fedali_simulations.federation import SOURCES, check_facts, load
+from fedali_simulations.folder import RunFolder
 from fedali_simulations.jobs import Job, Report, identity
-from fedali_simulations.scenario import Scenario, load_scenario
+from fedali_simulations.scenario import MethodSettings, Scenario, load_scenario
 from fedali_simulations.template import to_toml
 from fedali_simulations.workers import run_side_by_side
 
@@ -60,11 +62,11 @@ def simulate(
         results = simulate("digits", overrides=["methods=fedali,fedavg"], rounds=5)
         results.table[["method", "measure", "accuracy"]]
     """
-    if not isinstance(scenario, Scenario):
-        extra = [f"training.rounds={rounds}"] if rounds is not None else []
-        extra += [f"seed={seed}"] if seed is not None else []
-        scenario = load_scenario(scenario, [*overrides, *extra])
-    return run(prepare(scenario, out, link), workers=workers, report=report)
+    extra = [f"training.rounds={rounds}"] if rounds is not None else []
+    extra += [f"seed={seed}"] if seed is not None else []
+    given = scenario.model_dump(mode="json") if isinstance(scenario, Scenario) else scenario
+    asked = load_scenario(given, [*overrides, *extra])
+    return run(prepare(asked, out, link), workers=workers, report=report)
 
 
 def resume(folder: Path | str, *, workers: int | None = None, report: Report | None = None) -> Results:
@@ -80,23 +82,35 @@ def prepare(scenario: Scenario, out: Path | str | None = None, link: Link | None
 
     With a ``link`` the clients are on other machines, and the folder says so.
     """
-    folder = (
-        Path(out) if out else Path("runs") / f"{safe_name(scenario.name)}-{time.strftime('%Y%m%d-%H%M%S')}"
-    )
-    if (folder / "scenario.toml").exists():
-        raise SettingsError(
-            f"{folder} holds a run already: continue it with --resume {folder}, or choose another --out"
-        )
     for module in _NEEDED:
         if find_spec(module) is None:
             raise MissingExtraError(module, "sim")
     scenario = _at_home(scenario)
-    load_federation(scenario, scenario.seed)
-    if link is not None:
-        Elsewhere(link).write(folder)
-    write_text(folder / "scenario.toml", to_toml(scenario))
-    write_text(folder / "environment.json", json.dumps(environment(), indent=1))
-    return folder
+    dataset, _ = load(scenario, scenario.seed)
+    for folder in [Path(out)] if out else _untaken(scenario):
+        with running_alone(folder):
+            if (folder / "scenario.toml").exists():
+                if out is None:
+                    continue  # begun in the same second
+                raise SettingsError(
+                    f"{folder} holds a run already: continue it with --resume {folder}, or choose another --out"
+                )
+            if link is not None:
+                Elsewhere(link).write(folder)
+            check_facts(folder, dataset)
+            write_text(folder / "environment.json", json.dumps(environment(), indent=1))
+            write_text(folder / "scenario.toml", to_toml(scenario))
+        return folder
+    raise AssertionError("there is always another name")
+
+
+def _untaken(scenario: Scenario) -> Iterator[Path]:
+    """Folders for a run without ``--out``, the likeliest first."""
+    stamp = f"{file_name(scenario.name)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for number in itertools.count(1):
+        folder = Path("runs") / (stamp if number == 1 else f"{stamp}-{number}")
+        if not folder.exists():
+            yield folder
 
 
 def _at_home(scenario: Scenario) -> Scenario:
@@ -147,17 +161,21 @@ def run(
 
     ``link`` replaces the SuperLink that the folder names, where the clients are on other machines.
     """
+    with running_alone(folder):
+        return _run(folder, workers or cores(), link, report or (lambda _: None))
+
+
+def _run(folder: Path, workers: int, link: Link | None, report: Report) -> Results:
     scenario, elsewhere = scenario_of(folder), find_elsewhere(folder, link)
-    _run_jobs(jobs_of(scenario, folder), workers or cores(), elsewhere, report or (lambda _: None))
+    dataset, federation = load(scenario, scenario.seed)  # others may partition differently
+    check_facts(folder, dataset)
+    _run_jobs(jobs_of(scenario, folder), workers, elsewhere, report)
     from fedali_simulations.results import to_markdown
 
     results = collect(scenario, folder)
     write_text(folder / "results.json", json.dumps(results.to_dict(), indent=1))
     write_text(folder / "table.csv", results.table.to_csv(index=False))
     write_text(folder / "table.md", to_markdown(results, environment()))
-    federation = load_federation(
-        scenario, scenario.seed
-    )  # of the first seed; others may partition differently
     from fedali_simulations import pictures
 
     pictures.draw_all(
@@ -175,10 +193,27 @@ def run(
 def jobs_of(scenario: Scenario, folder: Path) -> list[Job]:
     """Every run of a scenario, seeds outside, so that a table grows evenly."""
     return [
-        Job(scenario, line, seed, folder / safe_name(line.title) / f"seed-{seed}")
+        Job(scenario, line, seed, line_folder(scenario, folder, line) / f"seed-{seed}")
         for seed in range(scenario.seed, scenario.seed + scenario.seeds)
         for line in scenario.methods
     ]
+
+
+def line_folder(scenario: Scenario, folder: Path, line: MethodSettings) -> Path:
+    """Where one line of the table has its seeds; as FedAli 0.1.0 named it where that is there.
+
+    Raises ``CheckpointError`` where 0.1.0 has put two lines into one folder.
+    """
+    found = folder / file_name(line.title)
+    before = folder / file_name_before(line.title)
+    if before == found or found.exists() or not any(before.glob("seed-*")):
+        return found
+    sharing = [other.title for other in scenario.methods if file_name_before(other.title) == before.name]
+    if len(sharing) > 1:
+        raise CheckpointError(
+            f"{before} holds the runs of {' and '.join(sharing)} together: FedAli 0.1.0 took their names for one. Start anew"
+        )
+    return before
 
 
 def collect(scenario: Scenario, folder: Path) -> Results:
