@@ -79,7 +79,7 @@ bench-joined: $(READY) ## what a joined device takes: memory, seconds and bytes 
 soak: $(READY) ## a federation on loopback under random kills for half an hour: same bits, flat memory
 	$(BIN)/python -m benchmarks.soak $(SOAK_ARGS)
 
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+PYTEST := $(BIN)/python -m pytest -n 2
 
 test: $(READY) ## the quick tests: minutes on two cores
 	$(PYTEST) -m 'not slow' $(PYTEST_ARGS)

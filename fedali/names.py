@@ -17,7 +17,7 @@ def file_name(name: str) -> str:
     >>> file_name("fedali-0.5")
     'fedali-0.5'
     >>> file_name("Ann/Lee")
-    'ann_lee=02f8fdef68d0c6c0'
+    'ann_lee=19c5fce426132f67'
     """
     if len(name) <= _LONGEST and _PLAIN.fullmatch(name):
         return name

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 from fedali.memory import collect_rarely
+from tests.marks import scope
 
 # A busy machine is not a fault, and a test that passed passes again; FEDALI_HYPOTHESIS=explore draws other examples each time.
 settings.register_profile("fedali", deadline=None, derandomize=True)
@@ -33,3 +34,15 @@ def motionsense_folder() -> Path:
     if not (folder / "motionsense.npz").exists():
         pytest.skip("MotionSense is not at hand: set FEDALI_DATA")
     return folder
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Tests of a file are spread over the workers; see ``tests.marks``."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Spread(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return scope(nodeid)
+
+    return Spread(config, log)

@@ -1,7 +1,7 @@
-"""Which tests `make test` leaves to `make test-all`: those that take long for their kind, and repeat what a shorter one shows.
+"""Which tests `make test` leaves to `make test-all`, and which stay with one worker.
 
-``pytest.mark.slow`` for a test, ``slow`` for some of a test's cases. Tests of a file that share a place which takes seconds to
-build, or that go on from each other, stay with one worker: ``together``.
+``pytest.mark.slow`` for a test, ``slow`` for some of a test's cases: those that take long for their kind, and repeat what a shorter
+one shows. Files in ``TOGETHER`` build a place that takes seconds and that their tests share, or go on from each other.
 """
 
 from __future__ import annotations
@@ -11,12 +11,27 @@ from typing import Any
 
 import pytest
 
+TOGETHER = (
+    "tests/e2e/test_federation.py",
+    "tests/e2e/test_federation_faults.py",
+    "tests/e2e/test_sites.py",
+    "tests/integration/test_device_round.py",
+    "tests/integration/test_edge_client.py",
+    "tests/integration/test_edge_head.py",
+    "tests/integration/test_gateway_doors.py",
+    "tests/integration/test_gateway_harm.py",
+    "tests/integration/test_large.py",
+    "tests/integration/test_site.py",
+    "tests/unit/data/test_motionsense.py",
+)
+
 
 def slow(cases: Iterable[Any], where: Callable[[Any], bool]) -> list[Any]:
     """The cases of a ``parametrize``, those marked slow that ``where`` is true of."""
     return [pytest.param(case, marks=pytest.mark.slow) if where(case) else case for case in cases]
 
 
-def together(name: str) -> pytest.MarkDecorator:
-    """A module's ``pytestmark``: its tests run one after another on one worker."""
-    return pytest.mark.xdist_group(name)
+def scope(nodeid: str) -> str:
+    """What a worker takes at once: a test, or all of a file's."""
+    file = nodeid.partition("::")[0]
+    return file if file in TOGETHER else nodeid

@@ -14,9 +14,6 @@ from fedali.keys import load_public
 from fedali_server.relay import Gateway
 from fedali_simulations import exporting
 from tests.federations import Place
-from tests.marks import together
-
-pytestmark = together("federation")
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.federations import Place, same
-from tests.marks import together
 
-pytestmark = [pytest.mark.slow, together("faults")]
+pytestmark = pytest.mark.slow
 CLOCK = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>

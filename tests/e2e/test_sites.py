@@ -42,7 +42,6 @@ from fedali_server.relay import Gateway
 from fedali_server.superlink import LOST, list_sites, running
 from tests import small_bundles
 from tests.gateways import free_port
-from tests.marks import together
 
 ANSWER = 60.0  # seconds: an answer that takes as long is a failure, on any machine
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "PYTHONUNBUFFERED": "1"}
@@ -177,9 +176,6 @@ class Place:
         """The number of the node of a site."""
         (number,) = [node.node_id for node in grid.get_nodes() if node.name == name]
         return number
-
-
-pytestmark = together("sites")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from fedali_server.contract import RoundSettings
 from fedali_simulations.engines.base import Query
 from fedali_simulations.scenario import load_scenario
 from fedali_simulations.setup import build_optimizer, build_setup
-from tests.marks import together
+from tests.marks import slow
 
 # Two channels or more to a group of GroupNorm: with one, the gradient of the bias before it is nothing but rounding,
 # which Adam makes steps of.
@@ -38,12 +38,12 @@ def scenario_of(model, method):
     )
 
 
-pytestmark = together("device round")
-
-
 @pytest.fixture(
     scope="module",
-    params=[(model, method) for model in MODELS for method in METHODS[: 3 if model == "mlp" else 4]],
+    params=slow(
+        [(model, method) for model in MODELS for method in METHODS[: 3 if model == "mlp" else 4]],
+        lambda case: case[0] == "cnn2d" and case[1] != "fedali",
+    ),
     ids="-".join,
 )
 def both(request, tmp_path_factory):

@@ -16,12 +16,8 @@ from fedali.step import Batch, Hyper, Shared, State, make_predict, make_step
 from fedali.transport import ot_align
 from fedali_client import EdgeClient
 from tests.bundles import ALP, BATCH, CLASSES, SHAPE, small_model, toy_data, write_full
-from tests.marks import together
 
 SCALE = Normalisation(np.float32([0.1, 0.2, 0.3]), np.float32([1.0, 2.0, 0.5]))  # of the test bundles
-
-
-pytestmark = together("edge client")
 
 
 @pytest.fixture(scope="module")

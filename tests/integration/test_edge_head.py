@@ -15,7 +15,6 @@ from fedali.step import Batch, Hyper, Shared, State, make_predict, make_step
 from fedali_client import EdgeClient
 from fedali_server.bundle_export import Source, Start, export_bundle
 from tests.bundles import ALP, BATCH, CLASSES, SHAPE, small_model, toy_data
-from tests.marks import together
 
 MEAN, STD = np.float32([0.1, 0.2, 0.3]), np.float32([1.0, 2.0, 0.5])
 SCALE = Scale(MEAN, STD)
@@ -39,9 +38,6 @@ def _source(method="fedali", alp=ALP):
         input_shape=SHAPE,
         classes=CLASSES,
     )
-
-
-pytestmark = together("edge head")
 
 
 @pytest.fixture(scope="module")

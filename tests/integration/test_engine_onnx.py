@@ -125,6 +125,7 @@ assert len({bytes(graph) for graph in found.values()}) == 1
 """
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work_and_make_no_graph_twice(tmp_path):
     (tmp_path / "cache").mkdir()
     names = ["a", "b", "c", "d"]

@@ -141,6 +141,7 @@ def test_stacked_predictions_equal_the_loop():
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"
 )  # Ray's own
+@pytest.mark.slow
 def test_processes_of_a_ray_cluster_equal_the_loop():
     from fedali_simulations.engines.ray import RayEngine
 

@@ -315,6 +315,7 @@ def test_settings_that_make_no_sense(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_int8_has_the_body_as_constants_and_the_head_as_input(tmp_path):
     made = source("cnn1d")
     rng = np.random.default_rng(3)

@@ -18,9 +18,6 @@ from fedali_server.gateway.refusal import Refusal
 from fedali_server.provision import provision
 from fedali_server.revoke import revoke
 from tests.gateways import Device, Site, assert_sums, states
-from tests.marks import together
-
-pytestmark = together("doors")
 
 
 @pytest.fixture(scope="module")

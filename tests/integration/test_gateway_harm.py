@@ -15,7 +15,6 @@ from fedali import wire
 from fedali.v1 import federation_pb2 as pb
 from fedali.wire import task_id
 from tests.gateways import ANSWER, TRAIN, Site, assert_sums, parts, states
-from tests.marks import together
 
 
 @pytest.fixture
@@ -184,9 +183,6 @@ def test_downloads_that_make_no_sense_are_refused(fuzzed):
         with pytest.raises(grpc.RpcError) as error:
             device.download(artifact, offset)
         assert error.value.code() is code
-
-
-pytestmark = together("harm")
 
 
 @pytest.fixture(scope="module")

@@ -310,6 +310,7 @@ def test_a_device_killed_before_it_heard_that_it_counted_learns_so_rounds_later(
     expected.close()
 
 
+@pytest.mark.slow
 def test_a_gateway_killed_while_a_device_trains_finds_it_there_again(site):
     expected = Undisturbed(site, 0)
     order = site.order(1, epochs=800, devices=[0])

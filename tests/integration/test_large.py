@@ -17,7 +17,6 @@ from fedali_simulations import load_scenario, profiling
 from fedali_simulations.folder import read_best
 from fedali_simulations.jobs import Job
 from fedali_simulations.run import run_job
-from tests.marks import together
 
 CLIENTS = 200
 RUN = """
@@ -30,9 +29,6 @@ from fedali_simulations.run import run_job
 scenario = load_scenario(sys.argv[1])
 run_job(Job(scenario, scenario.methods[0], 0, Path(sys.argv[2])))
 """
-
-
-pytestmark = together("large")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from fedali_simulations.machines import run_config
 from fedali_simulations.scenario import load_scenario
 from fedali_simulations.setup import build_plan
 from fedali_simulations.site import Part
-from tests.marks import together
 
 SCENARIO = load_scenario(
     "digits",
@@ -31,9 +30,6 @@ SCENARIO = load_scenario(
     ],
 )
 ROUNDS = [RoundSettings(round_) for round_ in range(5)]
-
-
-pytestmark = together("site")
 
 
 @pytest.fixture(scope="module")

@@ -189,9 +189,8 @@ def test_the_exported_step(case):
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's own
-@pytest.mark.parametrize(
-    "case", slow(["mlp-euclidean-single-last", "cnn2d-ot"], lambda case: case == "cnn2d-ot")
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["mlp-euclidean-single-last", "cnn2d-ot"])
 def test_a_translated_graph_is_the_bytes_of_torchs_exporter(case):
     """Which traces it again, and would find what a translation of one for one has missed."""
     name, alp, optimizer = CASES.get(case, ("cnn2d", _alp(), Adam()))

@@ -11,7 +11,6 @@ from fedali.data import load_motionsense
 from fedali.data.motionsense import ACTIVITIES, CHECKSUM, windows_checksum
 from fedali.data.motionsense_zip import read_signal
 from fedali.errors import DataError, SettingsError
-from tests.marks import together
 
 COLUMNS = [
     "",
@@ -23,9 +22,6 @@ COLUMNS = [
 @pytest.fixture(autouse=True)
 def without_data_folder(monkeypatch):
     monkeypatch.delenv("FEDALI_DATA", raising=False)
-
-
-pytestmark = together("motionsense")
 
 
 @pytest.fixture(scope="module")
