@@ -10,6 +10,9 @@ from rich.text import Text
 from fedali.terminal import printable, spell
 
 
+_BARS = 60  # columns
+
+
 class Console(RichConsole):
     """Rich's console where ``[...]`` in a label or path stays what it is, and where letters that the output cannot hold are
     spelled (``fedali.terminal``) before anything is laid out.
@@ -25,8 +28,8 @@ class Console(RichConsole):
 
     @property
     def live(self) -> bool:
-        """Whether lines can be drawn anew: a terminal that moves its cursor."""
-        return self.is_terminal and not self.is_dumb_terminal and not self.quiet
+        """Whether bars can be drawn: a terminal that moves its cursor, and is wide enough."""
+        return self.is_terminal and not self.is_dumb_terminal and not self.quiet and self.width >= _BARS
 
     def text(self, text: str) -> str:
         """``text`` as this console shows it."""
