@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from fedali.errors import FedaliError, MissingExtraError
+from fedali.proxies import never_for_loopback
 from fedali.terminal import printable, survive
 from fedali.version import __version__
 
@@ -27,6 +28,7 @@ def main() -> None:
         print(f"fedali {__version__}")  # noqa: T201  before anything heavy is imported
         return
     survive()
+    never_for_loopback()
     try:
         sys.exit(_app()(standalone_mode=False) or 0)
     except FedaliError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from fedali.errors import FedaliError
+from fedali.proxies import never_for_loopback
 from fedali.terminal import printable, survive
 from fedali.version import __version__
 
@@ -31,6 +32,7 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; errors a user can mend are one line, with exit code 2 (bad input) or 1."""
     signal.signal(signal.SIGTERM, _stop)
     survive()
+    never_for_loopback()
     options = _parser().parse_args(words)
     try:
         from fedali_client import commands

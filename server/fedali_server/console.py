@@ -9,7 +9,6 @@ from rich.text import Text
 
 from fedali.terminal import printable, spell
 
-
 _BARS = 60  # columns
 
 

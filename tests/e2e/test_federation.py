@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,7 +17,7 @@ from fedali.errors import SettingsError
 from fedali.keys import load_public
 from fedali_server.relay import Gateway
 from fedali_simulations import exporting
-from tests.federations import Place
+from tests.federations import SMALL, Place
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +106,24 @@ def agree(found, simulated):
             continue
         assert line["accuracy"] == pytest.approx(expected[line["measure"]]["accuracy"], abs=0.01)
         assert line["last_round"] == pytest.approx(expected[line["measure"]]["last_round"], abs=0.01)
+
+
+@pytest.mark.slow
+def test_a_federation_on_this_machine_asks_no_proxy_for_itself(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    proxy = dict.fromkeys(
+        ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9"
+    )
+    small = [f"--set={change}" for change in (*SMALL, "training.rounds=1")]
+    words = ["up", "--devices", "2", "--sites", "1", "--json", *small]
+    done = subprocess.run(
+        [sys.executable, "-m", "fedali", *words],
+        cwd=tmp_path,
+        env={**environment, **proxy},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["devices"]
+    assert found["traffic"]["fedali"]["states"] == {"done": 2}
