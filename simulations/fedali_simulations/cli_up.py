@@ -76,6 +76,7 @@ def up(
                 display.report,
                 display.say,
                 display.devices,
+                devices=devices,
             )
             simulated = (
                 simulate_same(resolved, sites, folder / "simulation", display.say) if compare else None

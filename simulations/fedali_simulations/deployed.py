@@ -66,6 +66,19 @@ def collect_runs(scenario: Scenario, folder: Path, runs: Sequence[DeployedRun]) 
     )
 
 
+def why_nobody_trained(run: DeployedRun) -> str | None:
+    """Each device's latest reason where no update arrived in any round of a complete run; None where one did."""
+    stored, reasons = RunFolder(run.folder), dict[str, str]()
+    for facts in stored.rounds(int(json.loads((run.folder / "done.json").read_text("utf-8"))["rounds"])):
+        for report in facts["reports"]:
+            if report.get("kind", "train") != "train":
+                continue
+            if report["state"] == "done":
+                return None
+            reasons[str(report["device"])] = ": ".join(filter(None, (report["state"], report["reason"])))
+    return "; ".join(f"{device} {reason}" for device, reason in reasons.items()) or "no site was there"
+
+
 def traffic(run: DeployedRun) -> Traffic:
     """What a complete run cost."""
     import pandas as pd

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedali.bundle import read_bundle
-from fedali.errors import CheckpointError, SettingsError
+from fedali.errors import CheckpointError, FedaliError, SettingsError
 from fedali.files import running_alone, write_text
 from fedali.keys import load_public
 from fedali.kit import OperatorKit
@@ -28,7 +28,7 @@ from fedali_server.federation import (
 )
 from fedali_server.link import Link
 from fedali_server.run_folder import RunFolder
-from fedali_simulations.deployed import DeployedRun, Traffic, collect_runs, traffic
+from fedali_simulations.deployed import DeployedRun, Traffic, collect_runs, traffic, why_nobody_trained
 from fedali_simulations.jobs import Job
 from fedali_simulations.scenario import DataSettings, MethodSettings, Scenario, TrainingSettings
 from fedali_simulations.study import jobs_of, scenario_of
@@ -110,6 +110,10 @@ def _go_on(
             scenario_of(folder),
             _run_scenario(folder, kit, operator, report, say, meanwhile),
         )
+    for run in runs:
+        why = why_nobody_trained(run)
+        if why is not None:
+            raise FedaliError(f"{run.title}: no device trained in any round, so nothing was learned. {why}")
     outcome = Outcome(collect_runs(scenario, folder, runs), {run.title: traffic(run) for run in runs})
     write_text(folder / "results.json", json.dumps(outcome.to_dict(), indent=1))
     return outcome

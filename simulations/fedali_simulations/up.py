@@ -45,10 +45,12 @@ def bring_up(
     report: Callable[[str, RunProgress], None],
     say: Say = lambda _: None,
     seen: Callable[[Seen], None] = lambda _: None,
+    *,
+    devices: int | None = None,
 ) -> Outcome:
     """Start a federation in ``folder``, train, and end it; what runs is over when this returns or raises.
 
-    ``report`` is told of rounds, ``say`` of beginnings, ``seen`` once a second of what devices are at.
+    ``report`` is told of rounds, ``say`` of beginnings, ``seen`` once a second of what devices are at; ``devices`` is how many were asked for.
 
     A folder of an earlier call is taken up again: its run goes on after its last complete round.
     """
@@ -58,6 +60,8 @@ def bring_up(
             "seeds change what each device holds: run them one after another, with --set seed=N"
         )
     local = LocalFederation(folder, plan.federation, plan.seen, sites)
+    if devices is not None and devices != len(local.devices):
+        say(f"the data are of {len(local.devices)} clients: there are as many devices, not {devices}")
     say("provisioning certificates, kits and data ...")
     local.provision()
     run = folder / "run"

@@ -15,7 +15,9 @@ from safetensors.numpy import load_file
 from fedali.errors import CheckpointError, DataError, SettingsError
 from fedali.files import running_alone
 from fedali.names import file_name, file_name_before
+from fedali_server.run_folder import RunFolder as FederatedFolder
 from fedali_simulations import exporting, load_scenario, simulate, study
+from fedali_simulations.deployed import DeployedRun, why_nobody_trained
 
 SMALL = [
     *("partition.clients=4", "alp.num_prototypes=4", "model.options.channels=[4,4]", "training.epochs=1"),
@@ -151,3 +153,24 @@ def test_what_is_asked_for_beside_a_scenario_counts(tmp_path):
     assert results.scenario.training.batch_size == 16
     assert results.scenario.seed == 7
     assert set(results.selected) == {("fedavg", 7)}
+
+
+def test_a_federated_run_that_nobody_trained_in_says_why(tmp_path):
+    def report(device, state, reason="", kind="train"):
+        return {"device": device, "state": state, "reason": reason, "kind": kind}
+
+    def written(name, *rounds):
+        folder = FederatedFolder(tmp_path / name)
+        folder.create(b"", {})
+        for number, reports in enumerate(rounds, 1):
+            folder.write_round(number, {"reports": reports})
+        folder.finish({"rounds": len(rounds)})
+        return DeployedRun(name, 0, folder.path)
+
+    declined = report("a-0", "declined", "labels are words that no class has")
+    never = written("never", [report("a-0", "late"), report("a-1", "absent")], [declined])
+    assert why_nobody_trained(never) == "a-0 declined: labels are words that no class has; a-1 absent"
+    tested = report("a-0", "done", kind="evaluate")
+    assert why_nobody_trained(written("tested", [declined, tested])) is not None
+    assert why_nobody_trained(written("once", [declined], [report("a-0", "done")])) is None
+    assert why_nobody_trained(written("empty", [])) == "no site was there"
