@@ -15,8 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.marks import slow
-
 FEDALI = [str(Path(sys.executable).parent / "fedali")]
 SMALL = [
     "--set",
@@ -201,7 +199,8 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize("workers", slow([1, 2], lambda workers: workers == 2))
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
 def test_killed_at_any_moment_and_resumed_gives_the_bits_of_an_uninterrupted_run(tmp_path, workers):
     methods = {1: "fedali-head", 2: "fedali,fedali-head"}[workers]
     settings = [*SMALL, "--set", "seeds=1", "--set", f"methods={methods}", "--rounds", "6"]

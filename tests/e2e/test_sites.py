@@ -355,6 +355,7 @@ def test_a_site_whose_key_is_not_registered_does_not_join(place):
     assert "has joined" not in stranger.said
 
 
+@pytest.mark.slow
 def test_a_site_that_is_killed_comes_back_at_once_and_answers(place):
     with running(place.link, place.config_of_run("killed", seconds=2.0)) as grid:
         node = place.nodes(grid, "site-a")
@@ -391,6 +392,7 @@ def test_a_gateway_that_is_killed_is_started_again(place):
         place.site.wait_for("gateway listening", told + 1)
 
 
+@pytest.mark.slow
 def test_a_run_outlives_a_superlink_that_is_killed_under_it(place):
     with running(place.link, place.config_of_run("outlives", seconds=3.0)) as grid:
         node = place.nodes(grid, "site-a")
@@ -414,6 +416,7 @@ def open_round(place):
         gateway.close()
 
 
+@pytest.mark.slow
 def test_a_run_outlives_a_server_that_is_killed_under_it(place):
     with running(place.link, place.config_of_run("server")) as grid:
         node = place.nodes(grid, "site-a")

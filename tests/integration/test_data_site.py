@@ -127,7 +127,9 @@ class Device:
 
 
 @pytest.mark.parametrize(
-    ("engine", "bundle"), [("loop", HEAD), ("loop", KEEP), ("onnx", HEAD)], ids=["loop", "keep", "onnx"]
+    ("engine", "bundle"),
+    [pytest.param("loop", HEAD, marks=pytest.mark.slow), ("loop", KEEP), ("onnx", HEAD)],
+    ids=["loop", "keep", "onnx"],
 )
 def test_rounds_are_those_of_devices(tmp_path, engine, bundle):
     """Two rounds: the second goes on from personal parts, in another process, and is of what the first one gave."""

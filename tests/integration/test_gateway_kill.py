@@ -54,6 +54,7 @@ def ask(site, order):
     return patiently(site, lambda: site.begin(order).result())
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_loses_and_doubles_nothing(tmp_path):
     seed = random.randrange(1 << 30)
     chance = random.Random(seed)
