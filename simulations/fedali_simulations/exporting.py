@@ -34,8 +34,9 @@ _FILES = tuple(f"{name}.safetensors" for name in _STATES)
 
 @dataclass(frozen=True)
 class Chosen:
-    """A line of a study's table and a seed, and the file that its model is in."""
+    """A line of a study's table and a seed, the study's folder, and the file that its model is in."""
 
+    study: Path
     scenario: Scenario
     line: MethodSettings
     seed: int
@@ -82,8 +83,7 @@ def export(
         source = _federated_source(federated, Path(run), name, client, int8)
         return export_bundle(out, source, mode=mode, batch=batch, key=private, created=created, report=report)
     chosen = choose(Path(run), method, seed)
-    study_folder = next(f for f in chosen.file.absolute().parents if (f / "scenario.toml").exists())
-    check_facts(study_folder, load(chosen.scenario, chosen.scenario.seed)[0])
+    check_facts(chosen.study, load(chosen.scenario, chosen.scenario.seed)[0], note=False)
     plan = build_plan(chosen.scenario, chosen.line, chosen.seed)
     start, round_ = _start(chosen, plan, client)
     source = _source(chosen.scenario, chosen.line, plan, start, round_, name, client)
@@ -188,7 +188,7 @@ def choose(run: Path, method: str | None = None, seed: int | None = None) -> Cho
         raise CheckpointError(
             f"{job} has no model yet: the run did not finish a round, or kept none (training.keep_models)"
         )
-    return Chosen(scenario, line, number, file)
+    return Chosen(study, scenario, line, number, file)
 
 
 def _line(scenario: Scenario, folder: str | None, method: str | None, study: Path) -> MethodSettings:

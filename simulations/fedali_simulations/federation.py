@@ -43,15 +43,16 @@ def load(scenario: Scenario, seed: int) -> tuple[data.Dataset, data.Federation]:
     return dataset, federation
 
 
-def check_facts(folder: Path, dataset: data.Dataset) -> None:
-    """Note what a run's data are, or compare with what was noted when it began.
+def check_facts(folder: Path, dataset: data.Dataset, *, note: bool = True) -> None:
+    """Compare a run's data with what was noted when it began; where nothing was, ``note`` what they are.
 
     Raises ``DataError`` that says what has changed: a run that went on with other data would give each client's model to somebody
     else, or mean other classes.
     """
     found, path = _facts(dataset), folder / "data.json"
     if not path.exists():
-        write_text(path, json.dumps(found, indent=1))
+        if note:
+            write_text(path, json.dumps(found, indent=1))
         return
     try:
         before = json.loads(path.read_text("utf-8"))

@@ -53,7 +53,7 @@ def simulate(
             already is refused: see ``resume``.
         workers: processes or threads; the number of cores without. It changes no result.
         link: to a SuperLink whose sites hold the clients, see docs/engines.md; all are in this process without.
-        report: called after each round.
+        report: called after each round, and once more when a run is complete.
 
     Raises ``FedaliError`` with one line that says what to do.
 

@@ -102,6 +102,9 @@ def test_a_run_goes_on_with_the_data_it_began_with_and_no_other(tmp_path, change
     assert (tmp_path / "run/results.json").read_bytes() == table
     own_file(path, ("ada", "ben", "eve"))
     study.resume(tmp_path / "run")
+    (tmp_path / "run/data.json").unlink()  # a run of 0.1.0 has none: an export only reads
+    exporting.export(tmp_path / "run", tmp_path / "m.fedali")
+    assert not (tmp_path / "run/data.json").exists()
 
 
 def test_a_folder_has_one_process_at_a_time(tmp_path):
