@@ -95,7 +95,7 @@ ON_DEVICE := -p tests.device.recorded -p no:cacheprovider tests/device/test_devi
 	tests/e2e/test_edge_client.py --ignore=tests/unit/client/test_assignment.py
 EDGE := 1.19 newest
 
-$(CASES)/.ready: $(READY) $(wildcard fedali/*.py fedali/models/*.py) server/fedali_server/bundle_export.py tests/bundles.py tests/device/prepare.py
+$(CASES)/.ready: $(READY) $(wildcard fedali/*.py fedali/models/*.py) server/fedali_server/export/bundle_export.py tests/bundles.py tests/device/prepare.py
 	$(BIN)/python -m tests.device.prepare $(CASES)
 	@touch $@
 

@@ -30,7 +30,7 @@ def plain(started: float) -> dict[str, list[float]]:
     from torch import nn
     from torch.utils.data import DataLoader, TensorDataset
 
-    from fedali_simulations.federation import load_federation
+    from fedali_simulations.data import load_federation
     from fedali_simulations.scenario import load_scenario
 
     torch.set_num_threads(1)
@@ -87,7 +87,7 @@ def plain(started: float) -> dict[str, list[float]]:
 
 def ours(started: float) -> dict[str, list[float]]:
     """The same of ``fedali simulate``: with metrics and a checkpoint written after each round."""
-    from fedali.memory import collect_rarely
+    from fedali.support.memory import collect_rarely
 
     collect_rarely()
     from fedali_simulations import study

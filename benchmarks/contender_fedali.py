@@ -15,9 +15,9 @@ from benchmarks.measure import RoundClock, versions
 from benchmarks.order import Order, Outcome
 from benchmarks.simulator import build_simulation, make_federation
 from benchmarks.workloads import BATCH_SIZE, INFLUENCE, LEARNING_RATE, SEED, WORKLOADS
+from fedali.engines.base import TrainingSettings
 from fedali.methods import FedAli, SharedState
-from fedali.optimizers import Adam
-from fedali_simulations.engines.base import TrainingSettings
+from fedali.optimizers.rules import Adam
 
 
 def run(order: Order) -> Outcome:

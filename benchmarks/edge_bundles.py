@@ -10,13 +10,14 @@ import numpy as np
 import onnx
 
 from benchmarks.edge_workloads import BATCH, BATCHES, CLASSES, DECAY, LEARNING_RATE, SHAPE, EdgeWorkload
-from fedali.bundle import Bundle
-from fedali.manifest import Component, Normalisation
+from fedali.bundle.file import Bundle
+from fedali.bundle.manifest import Component, Normalisation
+from fedali.data.normalisation import channel_shape
 from fedali.methods import build_method
 from fedali.models import ALPSettings, build_model
-from fedali.normalisation import channel_shape
-from fedali.optimizers import Adam
-from fedali_server.bundle_export import Source, Start, export_bundle
+from fedali.optimizers.rules import Adam
+from fedali_server.export.bundle_export import export_bundle
+from fedali_server.export.source import Source, Start
 
 CREATED = "2030-01-01T00:00:00+00:00"
 _ROUND = 2  # of the federation: prototypes pull from the second on

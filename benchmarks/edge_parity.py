@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.edge_bundles import CREATED, describe_graphs, fresh_source
 from benchmarks.edge_workloads import BATCH, REFERENCE, SHAPE, SMALL
 from fedali.methods import METHODS, PRESETS, Method, build_method
-from fedali_server.bundle_export import export_bundle
+from fedali_server.export.bundle_export import export_bundle
 
 MODELS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {  # shape of a sample, prototypes
     "mlp": ((60,), SMALL),

@@ -16,9 +16,9 @@ import numpy as np
 from benchmarks.edge_bundles import CREATED, fresh_source
 from benchmarks.edge_workloads import BATCH, SHAPE, SMALL
 from fedali.models import ALPSettings, build_model
-from fedali_server.bundle_export import export_bundle
+from fedali_server.export.bundle_export import export_bundle
 from fedali_simulations import study
-from fedali_simulations.exporting import export
+from fedali_simulations.federate.exporting import export
 from fedali_simulations.setup import Plan, build_plan
 
 UNSEEN, ROUNDS, STEPS, SEEDS = 4, 8, 50, 5

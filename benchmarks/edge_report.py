@@ -224,7 +224,7 @@ def _parity(results: Results) -> str:
         )
     worst = max(found["error"] for row in results["parity"] for found in row["parity"].values())
     text = (
-        "## Parity with torch\n\nThe gate that each export passes (`fedali_server.parity`): every graph on random batches against the "
+        "## Parity with torch\n\nThe gate that each export passes (`fedali_server.export.parity`): every graph on random batches against the "
         "torch function that it was made of. The largest relative error of all that a step gives (gradient, step, moments, movement of "
         f"prototypes, loss), and of logits, embeddings and prototypes of the other graphs. Worst: {worst:.1e} "
         f"(bar 1e-05{'' if worst <= 1e-5 else ', **missed**'}).\n"

@@ -13,13 +13,13 @@ from safetensors.numpy import load
 from torch import Tensor
 
 from benchmarks.edge_workloads import CLASSES, DECAY, INFLUENCE, LEARNING_RATE, SHAPE, EdgeWorkload
-from fedali.bundle import read_bundle
+from fedali.bundle.file import read_bundle
+from fedali.data.normalisation import Normalisation
 from fedali.methods import build_method
 from fedali.models import ALPSettings, Model, build_model
-from fedali.normalisation import Normalisation
-from fedali.optimizers import Adam
+from fedali.optimizers.rules import Adam
 from fedali.step import Batch, Hyper, Shared, State, make_embed, make_head_step, make_predict, make_step
-from fedali_client.batches import Batches
+from fedali_client.compute.batches import Batches
 
 Array = npt.NDArray[Any]
 DoStep = Callable[[int], None]

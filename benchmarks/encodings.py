@@ -1,6 +1,6 @@
 """What a device's encoding of its update costs in accuracy, and saves in bytes.
 
-The clients of a scenario train as in a simulation; what they upload goes through ``fedali.wire`` and back on its way to
+The clients of a scenario train as in a simulation; what they upload goes through ``fedali.wire.messages`` and back on its way to
 the sum, in each encoding, with the same seeds, splits and budget. ``--resume`` goes on with what is not measured yet,
 ``--seconds`` stops before a run that begins later; ``--report`` writes the report of what is there.
 """
@@ -20,11 +20,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks import encodings_report
+from fedali.cohort.contract import RoundSettings
+from fedali.cohort.site import CohortSite
 from fedali.errors import DataError
-from fedali.files import write_text
 from fedali.methods import Contribution, SharedState, Trained
 from fedali.methods.base import shared_indices
-from fedali.wire import (
+from fedali.support.files import write_text
+from fedali.wire.messages import (
     ClientUpdate,
     Encoding,
     Vector,
@@ -33,8 +35,6 @@ from fedali.wire import (
     encode_update,
     task_id,
 )
-from fedali_server.contract import RoundSettings
-from fedali_simulations.cohort import CohortSite
 from fedali_simulations.environment import environment
 from fedali_simulations.scenario import Scenario, load_scenario
 from fedali_simulations.setup import build_setup

@@ -8,13 +8,13 @@ from typing import get_args
 import torch
 
 from benchmarks.measure import Stopwatch
+from fedali.engines.base import Engine, Labels, Query, TrainingSettings, TrainJob, TrainResult
+from fedali.engines.choose import EngineName, build_engine
+from fedali.engines.loop import LoopEngine
 from fedali.errors import FedaliError
 from fedali.methods import Method
 from fedali.models import Model
-from fedali.optimizers import Optimizer
-from fedali_simulations.engines.base import Engine, Labels, Query, TrainingSettings, TrainJob, TrainResult
-from fedali_simulations.engines.choose import EngineName, build_engine
-from fedali_simulations.engines.loop import LoopEngine
+from fedali.optimizers.rules import Optimizer
 
 
 def compared() -> tuple[str, ...]:

@@ -21,9 +21,9 @@ from benchmarks import gateway_report
 from benchmarks.gateway_devices import Order
 from benchmarks.measure import machine, versions
 from benchmarks.processes import ROOT
-from fedali.kit import OperatorKit, read_kit_as
-from fedali_server.federation_file import FederationConfig
-from fedali_server.provision import provision
+from fedali.wire.kit import OperatorKit, read_kit_as
+from fedali_server.provisioning.federation_file import FederationConfig
+from fedali_server.provisioning.provision import provision
 
 _PACKAGES = ("grpcio", "protobuf", "numpy", "cryptography")
 

@@ -8,12 +8,13 @@ import sys
 import numpy as np
 
 from benchmarks.edge_workloads import CLASSES, DECAY, SHAPE
-from fedali.keys import load_private
-from fedali.manifest import Component, Normalisation
+from fedali.bundle.keys import load_private
+from fedali.bundle.manifest import Component, Normalisation
 from fedali.methods import build_method
 from fedali.models import ALPSettings, build_model
-from fedali.optimizers import Adam
-from fedali_server.bundle_export import Source, Start, export_bundle
+from fedali.optimizers.rules import Adam
+from fedali_server.export.bundle_export import export_bundle
+from fedali_server.export.source import Source, Start
 
 HIDDEN, PROTOTYPES = (1000, 256), 64
 

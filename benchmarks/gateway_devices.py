@@ -21,11 +21,11 @@ import grpc
 import grpc.aio
 import numpy as np
 
-from fedali import wire
-from fedali.bundle import read_bundle
-from fedali.kit import DeviceKit, read_kit_as
+from fedali.bundle.file import read_bundle
 from fedali.methods import build_method, shared_indices
 from fedali.v1 import federation_pb2, federation_pb2_grpc, relay_pb2, relay_pb2_grpc
+from fedali.wire import messages as wire
+from fedali.wire.kit import DeviceKit, read_kit_as
 
 if TYPE_CHECKING:
     _Stub = federation_pb2_grpc.FederationAsyncStub  # in the types alone

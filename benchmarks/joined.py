@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.edge_bundles import fresh_source
-from fedali_server.bundle_export import export_bundle
+from fedali_server.export.bundle_export import export_bundle
 from tests.gateways import EVALUATE, TRAIN, Site
 
 ROUNDS, EPOCHS, SAMPLES = 3, 5, 480

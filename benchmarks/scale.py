@@ -23,11 +23,11 @@ from benchmarks.measure import RoundClock, machine, memory, versions
 from benchmarks.processes import Launcher, leave_nothing
 from benchmarks.simulator import Simulation, build_simulation, make_federation
 from benchmarks.workloads import BATCH_SIZE, LEARNING_RATE, SEED
+from fedali.engines.base import TrainingSettings
+from fedali.engines.choose import resolve
 from fedali.methods import FedAli, SharedState, build_method
 from fedali.models import ALPSettings, Model, build_model
-from fedali.optimizers import Adam
-from fedali_simulations.engines.base import TrainingSettings
-from fedali_simulations.engines.choose import resolve
+from fedali.optimizers.rules import Adam
 
 SHAPE, CLASSES, SAMPLES, EPOCHS = (128, 6), 6, 40, 2
 _CHUNK = 500  # clients whose samples are made at once

@@ -13,18 +13,18 @@ from flwr.app import Context
 
 from benchmarks.engines import TimedEngine
 from benchmarks.measure import Stopwatch
+from fedali.cohort.contract import Site
+from fedali.cohort.site import Cohort, CohortSettings, CohortSite
+from fedali.cohort.store import ClientStore
 from fedali.data import ClientData, Federation, Normalisation
+from fedali.engines.base import Engine
 from fedali.methods import Contribution, FedAli, Layouts, SharedState, Trained
 from fedali.models import Model
-from fedali_server import records
-from fedali_server.client_app import make_client_app
-from fedali_server.contract import Site
-from fedali_server.strategy import PersonalisedStrategy, RoundResult
-from fedali_simulations.cohort import Cohort, CohortSettings, CohortSite
-from fedali_simulations.engines.base import Engine
+from fedali_server.flower import records
+from fedali_server.flower.client_app import make_client_app
+from fedali_server.flower.strategy import PersonalisedStrategy, RoundResult
 from fedali_simulations.folder import Checkpoint, RunFolder
-from fedali_simulations.grid import LocalGrid
-from fedali_simulations.store import ClientStore
+from fedali_simulations.machines.grid import LocalGrid
 
 Array = npt.NDArray[Any]
 

@@ -24,10 +24,10 @@ from pathlib import Path
 from safetensors.numpy import load_file
 
 from fedali_simulations.environment import environment
-from fedali_simulations.local_federation import LocalFederation
+from fedali_simulations.federate.local_federation import LocalFederation
+from fedali_simulations.federate.up import scenario_for
 from fedali_simulations.setup import build_plan
 from fedali_simulations.template import to_toml
-from fedali_simulations.up import scenario_for
 
 RESULTS = Path(__file__).parent / "results" / "soak.json"
 EVERY = 2.0  # seconds between two measurements of the undisturbed run

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedali.errors import DataError, MissingExtraError, SettingsError
-from fedali.transport import Array, Cost, Solver, ot_align, transport_plan
+from fedali.transport.plans import Array, Cost, Solver, ot_align, transport_plan
 
 __all__ = ["WeightedSum", "kmeans", "ot_aggregate", "ot_align", "transport_plan", "weighted_mean"]
 

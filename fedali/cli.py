@@ -7,9 +7,9 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from fedali.errors import FedaliError, MissingExtraError
-from fedali.proxies import never_for_loopback
-from fedali.terminal import printable, survive
+from fedali.support.terminal import printable, survive
 from fedali.version import __version__
+from fedali.wire.proxies import never_for_loopback
 
 _HELP = """Federated learning of personalised models: simulate, deploy, federate.
 

@@ -17,7 +17,7 @@ from fedali.alp import Alignment, ALPLayer, Matcher, assign, match
 from fedali.layout import Layout
 from fedali.models.base import Model, Output
 from fedali.models.pooling import eager as running_eagerly
-from fedali.optimizers import Optimizer
+from fedali.optimizers.rules import Optimizer
 
 Parameters = dict[str, Tensor]
 

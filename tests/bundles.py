@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from fedali.bundle import Bundle, write_bundle
-from fedali.capture import capture_predict, capture_step
-from fedali.decompositions_onnx import ONNX
-from fedali.manifest import Component, Hyper, Layouts, Normalisation, Parity
+from fedali.bundle.file import Bundle, write_bundle
+from fedali.bundle.manifest import Component, Hyper, Layouts, Normalisation, Parity
+from fedali.capture.captures import capture_predict, capture_step
+from fedali.capture.decompositions_onnx import ONNX
+from fedali.capture.onnx_export import export_graph
 from fedali.methods import build_method, personal_indices
 from fedali.models import ALPSettings, Model, build_model
-from fedali.onnx_export import export_graph
-from fedali.optimizers import SGD, Adam
+from fedali.optimizers.rules import SGD, Adam
 
 SHAPE, CLASSES, BATCH = (24, 3), ("rest", "walk", "run"), 8
 ALP = ALPSettings(num_prototypes=(4,), decay=0.9)

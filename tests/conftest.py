@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from fedali.memory import collect_rarely
+from fedali.support.memory import collect_rarely
 from tests.marks import scope
 
 # A busy machine is not a fault, and a test that passed passes again; FEDALI_HYPOTHESIS=explore draws other examples each time.

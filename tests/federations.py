@@ -12,13 +12,13 @@ import time
 import numpy as np
 from safetensors.numpy import load_file
 
-from fedali_simulations import running
-from fedali_simulations.exporting import export_untrained
-from fedali_simulations.local_federation import LocalFederation
+from fedali_simulations.federate import running
+from fedali_simulations.federate.exporting import export_untrained
+from fedali_simulations.federate.local_federation import LocalFederation
+from fedali_simulations.federate.up import scenario_for
 from fedali_simulations.setup import build_plan
 from fedali_simulations.study import simulate
 from fedali_simulations.template import to_toml
-from fedali_simulations.up import scenario_for
 
 SMALL = [
     *("alp.num_prototypes=8", "model.options.channels=[4,8]", "training.epochs=1", "training.rounds=3"),

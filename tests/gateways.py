@@ -14,14 +14,16 @@ from pathlib import Path
 import grpc
 import numpy as np
 
-from fedali import keys, methods, wire
-from fedali.bundle import read_bundle, write_bundle
-from fedali.kit import DeviceKit, read_kit, read_kit_as
+from fedali import methods
+from fedali.bundle import keys
+from fedali.bundle.file import read_bundle, write_bundle
 from fedali.v1 import federation_pb2 as pb
 from fedali.v1 import federation_pb2_grpc, relay_pb2, relay_pb2_grpc
-from fedali.wire import ClientUpdate, Encoding
-from fedali_server.federation_file import FederationConfig
-from fedali_server.provision import provision
+from fedali.wire import messages as wire
+from fedali.wire.kit import DeviceKit, read_kit, read_kit_as
+from fedali.wire.messages import ClientUpdate, Encoding
+from fedali_server.provisioning.federation_file import FederationConfig
+from fedali_server.provisioning.provision import provision
 from tests import small_bundles
 
 TRAIN, EVALUATE = int(pb.TASK_KIND_TRAIN), int(pb.TASK_KIND_EVALUATE)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fedali_server.federation_file import FederationConfig
-from fedali_server.provision import Provisioned, provision
+from fedali_server.provisioning.federation_file import FederationConfig
+from fedali_server.provisioning.provision import Provisioned, provision
 
 SITES = {"site-a": ("device-0", "device-1", "device-2"), "site-b": ("device-3", "device-4")}
 

@@ -7,8 +7,8 @@ import onnx
 from onnx import TensorProto, helper
 from safetensors.numpy import save
 
+from fedali.bundle.manifest import Component, Hyper, Layouts, Normalisation, Parity
 from fedali.layout import Layout
-from fedali.manifest import Component, Hyper, Layouts, Normalisation, Parity
 
 BATCH, SHAPE, CLASSES, EMBEDDING = 4, (6, 2), ("walk", "sit", "run"), 5
 PARAMETERS = Layout.of({"body.weight": (5, 12), "head.weight": (3, 5), "head.bias": (3,)})

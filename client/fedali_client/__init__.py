@@ -5,7 +5,7 @@
 """
 
 from fedali_client.client import EdgeClient
+from fedali_client.compute.trainer import FitProgress
 from fedali_client.results import Evaluation, FitReport, Status, Update
-from fedali_client.trainer import FitProgress
 
 __all__ = ["EdgeClient", "Evaluation", "FitProgress", "FitReport", "Status", "Update"]

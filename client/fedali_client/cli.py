@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from fedali.errors import FedaliError
-from fedali.proxies import never_for_loopback
-from fedali.terminal import printable, survive
+from fedali.support.terminal import printable, survive
 from fedali.version import __version__
+from fedali.wire.proxies import never_for_loopback
 
 _EXAMPLES = """examples:
   fedali-client verify model.fedali --key site.pub          is this bundle what the site made?

@@ -10,18 +10,18 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from fedali.bundle import Bundle
+from fedali.bundle.file import Bundle
+from fedali.data.samples import check_labels, check_samples
 from fedali.errors import DataError, FedaliError, SettingsError
 from fedali.metrics import accuracy, macro_f1
-from fedali.samples import check_labels, check_samples
-from fedali_client import federation
-from fedali_client.graphs import CPU, Runtime
-from fedali_client.inference import Inference
-from fedali_client.learning import Learning, round_identity
+from fedali_client import exchange as federation
+from fedali_client.compute.graphs import CPU, Runtime
+from fedali_client.compute.inference import Inference
+from fedali_client.compute.learning import Learning, round_identity
+from fedali_client.compute.trainer import Callback
 from fedali_client.observations import UNLABELLED, Observations, StoredDtype
 from fedali_client.results import Evaluation, FitReport, Status, Update
-from fedali_client.state import PersonalState
-from fedali_client.trainer import Callback
+from fedali_client.state.personal import PersonalState
 from fedali_client.trust import open_bundle
 
 Vector = npt.NDArray[np.float32]

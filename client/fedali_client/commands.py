@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from fedali.bundle import Bundle
+from fedali.bundle.file import Bundle
+from fedali.data.samples import read_samples
 from fedali.errors import DataError, MissingExtraError
-from fedali.memory import stay_small
-from fedali.samples import read_samples
+from fedali.support.memory import stay_small
 from fedali_client.client import EdgeClient
 from fedali_client.data import read_line
 from fedali_client.observations import UNLABELLED

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy.typing as npt
 
+from fedali.data.samples import check_samples
 from fedali.errors import DataError
-from fedali.samples import check_samples
 
 Array = npt.NDArray[Any]
 

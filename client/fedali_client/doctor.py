@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from fedali.bundle import Bundle
+from fedali.bundle.file import Bundle
 from fedali.errors import FedaliError
 from fedali.version import __version__
-from fedali_client.graphs import CPU, BoundGraph, Runtime, open_session
-from fedali_client.slots import boot_id
+from fedali_client.compute.graphs import CPU, BoundGraph, Runtime, open_session
+from fedali_client.state.slots import boot_id
 
 _WORTH = 0.85  # more threads, or another provider, have to be this much faster to be advised
 _BUDGET = 1.0  # seconds for one measurement, at least three runs

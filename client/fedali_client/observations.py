@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.errors import CheckpointError, SettingsError
-from fedali.files import atomic, flush_folder, reporting
+from fedali.support.files import atomic, flush_folder, reporting
 
 Array = npt.NDArray[Any]
 StoredDtype = Literal["float32", "float16"]

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TextIO
 
-from fedali_client.trainer import FitProgress
+from fedali_client.compute.trainer import FitProgress
 
 _WIDTH = 24
 _PAUSE = 0.1  # seconds between two drawings

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedali.bundle import Bundle, read_bundle
+from fedali.bundle.file import Bundle, read_bundle
+from fedali.bundle.keys import PublicKey, load_public
 from fedali.errors import BundleError
-from fedali.files import write_text
-from fedali.keys import PublicKey, load_public
+from fedali.support.files import write_text
 
 _FOLDER = "trusted"
 

@@ -12,18 +12,62 @@ Importing this needs numpy alone; what else a loader needs it imports when it is
 (10, (1, 8, 8))
 """
 
-from fedali.data.dataset import Dataset as Dataset
-from fedali.data.digits import load_digits_dataset as load_digits_dataset
-from fedali.data.federation import ClientData as ClientData
-from fedali.data.federation import Federation as Federation
-from fedali.data.federation import Normalisation as Normalisation
-from fedali.data.federation import build_federation as build_federation
-from fedali.data.motionsense import load_motionsense as load_motionsense
-from fedali.data.own import load_own as load_own
-from fedali.data.partition import Partition as Partition
-from fedali.data.partition import dirichlet as dirichlet
-from fedali.data.partition import natural as natural
-from fedali.data.partition import shards as shards
-from fedali.data.shift import DomainShift as DomainShift
-from fedali.data.split import Split as Split
-from fedali.data.split import split as split
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fedali.support.lazy import lazily
+
+if TYPE_CHECKING:
+    from fedali.data.dataset import Dataset as Dataset
+    from fedali.data.federation import ClientData as ClientData
+    from fedali.data.federation import Federation as Federation
+    from fedali.data.federation import Normalisation as Normalisation
+    from fedali.data.federation import build_federation as build_federation
+    from fedali.data.partition import Partition as Partition
+    from fedali.data.partition import dirichlet as dirichlet
+    from fedali.data.partition import natural as natural
+    from fedali.data.partition import shards as shards
+    from fedali.data.shift import DomainShift as DomainShift
+    from fedali.data.sources.digits import load_digits_dataset as load_digits_dataset
+    from fedali.data.sources.motionsense import load_motionsense as load_motionsense
+    from fedali.data.sources.own import load_own as load_own
+    from fedali.data.split import Split as Split
+    from fedali.data.split import split as split
+
+_HOMES = {
+    "Dataset": "dataset",
+    "ClientData": "federation",
+    "Federation": "federation",
+    "Normalisation": "federation",
+    "build_federation": "federation",
+    "Partition": "partition",
+    "dirichlet": "partition",
+    "natural": "partition",
+    "shards": "partition",
+    "DomainShift": "shift",
+    "load_digits_dataset": "fedali.data.sources.digits",
+    "load_motionsense": "fedali.data.sources.motionsense",
+    "load_own": "fedali.data.sources.own",
+    "Split": "split",
+    "split": "split",
+}
+
+__all__ = [
+    "ClientData",
+    "Dataset",
+    "DomainShift",
+    "Federation",
+    "Normalisation",
+    "Partition",
+    "Split",
+    "build_federation",
+    "dirichlet",
+    "load_digits_dataset",
+    "load_motionsense",
+    "load_own",
+    "natural",
+    "shards",
+    "split",
+]
+__getattr__ = lazily(__name__, _HOMES)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedali.data.normalisation import channel_axis as channel_axis
 from fedali.errors import DataError
-from fedali.normalisation import channel_axis as channel_axis
 
 Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]

@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from fedali.data import shift as domain_shift
 from fedali.data.dataset import Dataset
+from fedali.data.normalisation import Normalisation as Normalisation
+from fedali.data.normalisation import channel_axis, channel_shape, channel_statistics
 from fedali.data.partition import Partition
 from fedali.data.split import Split, check_fractions, split
 from fedali.errors import DataError, SettingsError, did_you_mean
-from fedali.normalisation import Normalisation as Normalisation
-from fedali.normalisation import channel_axis, channel_shape, channel_statistics
 
 Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]

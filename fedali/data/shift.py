@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fedali.data.extras import require
+from fedali.data.sources.extras import require
 from fedali.errors import DataError, SettingsError, did_you_mean
 
 KINDS = ("images", "windows")

@@ -23,7 +23,7 @@ import numpy as np
 from fedali.aggregation import kmeans, ot_aggregate, ot_align
 from fedali.errors import SettingsError
 from fedali.methods.base import Contribution, Layouts, Method, SharedState, Trained, Vector, check_choices
-from fedali.transport import Solver, separation
+from fedali.transport.plans import Solver, separation
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class FedAli(Method):
             prototypes together. ``"mean"``: the mean by index.
         masses: of a client's prototypes under ``"ot"``: ``"uniform"``, or ``"occupancy"``: how many of its embeddings
             each prototype answered for.
-        solver: of the transport, see ``fedali.transport.transport_plan``. ``"auto"`` with occupancies is ``"unbalanced"``:
+        solver: of the transport, see ``fedali.transport.plans.transport_plan``. ``"auto"`` with occupancies is ``"unbalanced"``:
             against a uniform reference a balanced plan of uneven masses blurs (half of a row's norm, measured).
         barycentre_iterations: under ``"ot"``, how often to align all sets again with their own mean: a free-support
             Wasserstein barycentre. It needs all sets at the server, where 0 needs their sum alone.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fedali.models.names import MODEL_NAMES
+from fedali.support.lazy import lazily
 
 if TYPE_CHECKING:
     from fedali.models.base import ALPSettings as ALPSettings
@@ -11,7 +14,6 @@ if TYPE_CHECKING:
     from fedali.models.registry import MODELS as MODELS
     from fedali.models.registry import build_model as build_model
 
-MODEL_NAMES = ("mlp", "cnn1d", "cnn2d", "hart")
 
 _HOMES = {
     "ALPSettings": "base",
@@ -22,12 +24,4 @@ _HOMES = {
 }
 
 __all__ = ["MODELS", "MODEL_NAMES", "ALPSettings", "Model", "Output", "build_model"]
-
-
-def __getattr__(name: str) -> Any:
-    """Load what is asked for: names can be checked without torch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazily(__name__, _HOMES)  # names can be checked without torch

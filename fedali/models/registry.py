@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from fedali.errors import SettingsError, did_you_mean
-from fedali.models import MODEL_NAMES
 from fedali.models.base import ALPSettings, Model
 from fedali.models.cnn1d import CNN1D
 from fedali.models.cnn2d import CNN2D
 from fedali.models.hart import HART
 from fedali.models.mlp import MLP
+from fedali.models.names import MODEL_NAMES
 
 MODELS: dict[str, type[Model]] = dict(zip(MODEL_NAMES, (MLP, CNN1D, CNN2D, HART), strict=True))
 _DIMENSIONS = {"cnn1d": "(samples, channels)", "hart": "(samples, 6)", "cnn2d": "(channels, height, width)"}

@@ -16,7 +16,7 @@ from types import TracebackType
 import structlog
 
 from fedali.errors import FedaliError
-from fedali.files import reporting
+from fedali.support.files import reporting
 
 _PAUSES = 0.1, 10.0  # seconds before another start: the first, twice as many each time, the most
 _WELL = 30.0  # seconds after which a start counts as good

@@ -7,14 +7,14 @@ from typing import Any
 from rich.console import Console as RichConsole
 from rich.text import Text
 
-from fedali.terminal import printable, spell
+from fedali.support.terminal import printable, spell
 
 _BARS = 60  # columns
 
 
 class Console(RichConsole):
     """Rich's console where ``[...]`` in a label or path stays what it is, and where letters that the output cannot hold are
-    spelled (``fedali.terminal``) before anything is laid out.
+    spelled (``fedali.support.terminal``) before anything is laid out.
 
     Args:
         stderr: print there.

@@ -11,10 +11,10 @@ from pathlib import Path
 import structlog
 
 from fedali.errors import FedaliError
-from fedali.kit import FILE, ServerKit, read_kit_as
+from fedali.wire.kit import FILE, ServerKit, read_kit_as
 from fedali_server.children import alone, say
-from fedali_server.front_door import OPERATORS, SITES, Door, listen, server_of
-from fedali_server.local_superlink import local_superlink, register
+from fedali_server.flower.front_door import OPERATORS, SITES, Door, listen, server_of
+from fedali_server.flower.local_superlink import local_superlink, register
 
 _LOOK = 1.0  # seconds between looks whether the kit has changed
 

@@ -10,10 +10,12 @@ For example::
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fedali.support.lazy import lazily
 
 if TYPE_CHECKING:
-    from fedali_simulations.results import Results as Results
+    from fedali_simulations.report.results import Results as Results
     from fedali_simulations.scenario import Scenario as Scenario
     from fedali_simulations.scenario import builtin_scenarios as builtin_scenarios
     from fedali_simulations.scenario import load_scenario as load_scenario
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from fedali_simulations.study import simulate as simulate
 
 _HOMES = {
-    "Results": "results",
+    "Results": "fedali_simulations.report.results",
     "Scenario": "scenario",
     "builtin_scenarios": "scenario",
     "load_scenario": "scenario",
@@ -30,12 +32,4 @@ _HOMES = {
 }
 
 __all__ = ["Results", "Scenario", "builtin_scenarios", "load_scenario", "resume", "simulate"]
-
-
-def __getattr__(name: str) -> Any:
-    """Load what is asked for: importing the package stays cheap, for the command line's sake."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazily(__name__, _HOMES)

@@ -26,18 +26,17 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from fedali.cohort.tensorfile import METADATA, Piece, broken, read_tensors, write_tensors
 from fedali.errors import CheckpointError
-from fedali.files import flush_folder, write_bytes, write_text
 from fedali.methods import Layouts, SharedState
-from fedali.names import file_name
-from fedali_simulations.tablefile import Columns, write_table
-from fedali_simulations.tensorfile import Piece, write_tensors
+from fedali.support.files import flush_folder, write_bytes, write_text
+from fedali.support.names import file_name
+from fedali_simulations.report.tablefile import Columns, write_table
 
 if TYPE_CHECKING:  # needed when a run has ended: importing it takes as long as a short round
     import pandas as pd
 Vector = npt.NDArray[np.floating[Any]]
 _FORMAT = "2"
-_METADATA = "fedali"
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class RunFolder:
 
     @property
     def clients(self) -> Path:
-        """Where the records of the clients are; see ``fedali_simulations.store``."""
+        """Where the records of the clients are; see ``fedali.cohort.store``."""
         return self.path / "clients.f32"
 
     @property
@@ -114,7 +113,7 @@ class RunFolder:
                 float(metadata["best_score"]),
             )
         except (KeyError, ValueError) as error:
-            raise _broken(path, f"it lacks {error}") from error
+            raise broken(path, f"it lacks {error}") from error
 
     def write_best(
         self,
@@ -138,7 +137,7 @@ class RunFolder:
             sizes = {f"{name}/{tensor}": size for tensor, size in piece.sizes.items()}
             pieces.append(Piece(sizes, piece.read))
         facts = {**self.identity, "round": str(round_), "personal": _ranges(personal)}
-        write_tensors(self.path / "best.safetensors", pieces, {_METADATA: json.dumps(facts, sort_keys=True)})
+        write_tensors(self.path / "best.safetensors", pieces, {METADATA: json.dumps(facts, sort_keys=True)})
 
     def write_personal(self, layouts: Layouts, models: Iterable[tuple[str, Vector, Vector]]) -> None:
         """Write each client's final model: named parameters and ``alp.<i>`` prototypes."""
@@ -177,17 +176,7 @@ class RunFolder:
         arrays = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
         # One entry: safetensors writes several in an order that changes from process to process.
         facts = json.dumps({**self.identity, **metadata}, sort_keys=True)
-        write_bytes(self.path / f"{name}.safetensors", save(arrays, {_METADATA: facts}))
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Vector], dict[str, str]]:
-    """Tensors and metadata of a safetensors file; ``CheckpointError`` when it cannot be read."""
-    try:
-        with safe_open(path, "numpy") as file:
-            metadata = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
-            return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise _broken(path, str(error).splitlines()[0]) from error
+        write_bytes(self.path / f"{name}.safetensors", save(arrays, {METADATA: facts}))
 
 
 def read_best(path: Path, client: str) -> tuple[Vector, Vector]:
@@ -206,11 +195,11 @@ def read_best(path: Path, client: str) -> tuple[Vector, Vector]:
             if theta is None:
                 theta = file.get_tensor("shared.theta")
             if personal is not None:
-                ranges = json.loads(file.metadata()[_METADATA])["personal"]
+                ranges = json.loads(file.metadata()[METADATA])["personal"]
                 theta[np.concatenate([np.arange(begin, end) for begin, end in ranges])] = personal
             return theta, file.get_tensor("shared.prototypes") if prototypes is None else prototypes
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise _broken(path, str(error).splitlines()[0]) from error
+        raise broken(path, str(error).splitlines()[0]) from error
 
 
 def _shared_tensors(shared: SharedState) -> dict[str, Vector]:
@@ -232,9 +221,3 @@ def _ranges(indices: npt.NDArray[np.int64]) -> list[list[int]]:
     """
     parts = np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1)
     return [[int(part[0]), int(part[-1]) + 1] for part in parts if part.size]
-
-
-def _broken(path: Path, why: str) -> CheckpointError:
-    return CheckpointError(
-        f"cannot read {path}: {why}. Delete the folder {path.parent} to run this part again"
-    )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedali_simulations.engines.choose import resolve
+from fedali.engines.choose import resolve
 from fedali_simulations.scenario import MethodSettings, Scenario
 
 

@@ -11,18 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedali.cohort.site import CohortSite
+from fedali.cohort.store import ClientStore
 from fedali.errors import MissingExtraError
-from fedali.files import write_text
 from fedali.methods import Method, build_method
-from fedali_server.strategy import PersonalisedStrategy
-from fedali_simulations import federation, setup, study
-from fedali_simulations.cohort import CohortSite
+from fedali.support.files import write_text
+from fedali_server.flower.strategy import PersonalisedStrategy
+from fedali_simulations import data as federation
+from fedali_simulations import setup, study
 from fedali_simulations.folder import RunFolder
 from fedali_simulations.jobs import Report
-from fedali_simulations.results import Results
+from fedali_simulations.report.results import Results
 from fedali_simulations.run import RoundWriter, run_job
 from fedali_simulations.scenario import Scenario
-from fedali_simulations.store import ClientStore
 
 if TYPE_CHECKING:
     from pyinstrument.frame import Frame

@@ -11,19 +11,19 @@ from typing import Any, Protocol
 from flwr.app import Context
 from flwr.serverapp import Grid
 
+from fedali.cohort.contract import ClientMetrics, Site
+from fedali.cohort.store import Table
+from fedali.cohort.tensorfile import Piece
 from fedali.methods import SharedState, personal_indices
 from fedali.methods.base import Vector
-from fedali_server import records
-from fedali_server.client_app import make_client_app
-from fedali_server.contract import ClientMetrics, Site
-from fedali_server.strategy import PersonalisedStrategy, RoundResult
+from fedali_server.flower import records
+from fedali_server.flower.client_app import make_client_app
+from fedali_server.flower.strategy import PersonalisedStrategy, RoundResult
 from fedali_simulations.folder import Checkpoint, RunFolder
-from fedali_simulations.grid import LocalGrid
 from fedali_simulations.jobs import Job, Progress, Report, identity
+from fedali_simulations.machines.grid import LocalGrid
 from fedali_simulations.scenario import TrainingSettings
 from fedali_simulations.setup import Plan, Setup, build_setup
-from fedali_simulations.store import Table
-from fedali_simulations.tensorfile import Piece
 
 _TIMEOUT = 43_200.0  # seconds for a round; a Flower message lives no longer
 

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 import tomllib
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from fedali.engines.choose import EngineName
 from fedali.errors import SettingsError, did_you_mean
 from fedali.methods import build_method
 from fedali.models import MODEL_NAMES
-from fedali_simulations.engines.choose import EngineName
 
 _SUFFIX = ".toml"
 

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from fedali import data
+from fedali.cohort.site import Cohort, CohortSettings, CohortSite
+from fedali.cohort.store import ClientStore
+from fedali.engines.base import TrainingSettings
+from fedali.engines.choose import build_engine
 from fedali.errors import SettingsError
 from fedali.methods import Layouts, Method, SharedState, build_method
 from fedali.models import ALPSettings, Model, build_model
-from fedali.optimizers import SGD, Adam
-from fedali_simulations.cohort import Cohort, CohortSettings, CohortSite
-from fedali_simulations.engines.base import TrainingSettings
-from fedali_simulations.engines.choose import build_engine
-from fedali_simulations.federation import load_federation, random_stream, unseen_clients
+from fedali.optimizers.rules import SGD, Adam
+from fedali_simulations.data import load_federation, random_stream, unseen_clients
 from fedali_simulations.scenario import MethodSettings, Scenario
-from fedali_simulations.store import ClientStore
 
 _MODEL = 12  # what a random stream is for
 

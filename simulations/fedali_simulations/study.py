@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedali.errors import CheckpointError, MissingExtraError, SettingsError
-from fedali.files import running_alone, write_text
-from fedali.names import file_name, file_name_before
-from fedali_server.link import Link
-from fedali_simulations.elsewhere import Elsewhere, find_elsewhere
+from fedali.support.files import running_alone, write_text
+from fedali.support.names import file_name, file_name_before
+from fedali_server.flower.link import Link
+from fedali_simulations.data import SOURCES, check_facts, load
 from fedali_simulations.environment import cores, environment, quiet_flower
-from fedali_simulations.federation import SOURCES, check_facts, load
 from fedali_simulations.folder import RunFolder
 from fedali_simulations.jobs import Job, Report, identity
+from fedali_simulations.machines.elsewhere import Elsewhere, find_elsewhere
+from fedali_simulations.machines.workers import run_side_by_side
 from fedali_simulations.scenario import MethodSettings, Scenario, load_scenario
 from fedali_simulations.template import to_toml
-from fedali_simulations.workers import run_side_by_side
 
 if TYPE_CHECKING:
-    from fedali_simulations.results import Results
+    from fedali_simulations.report.results import Results
 
 _NEEDED = ("torch", "flwr")  # by the runs, each in a process of its own: better missed before they start
 
@@ -170,13 +170,13 @@ def _run(folder: Path, workers: int, link: Link | None, report: Report) -> Resul
     dataset, federation = load(scenario, scenario.seed)  # others may partition differently
     check_facts(folder, dataset)
     _run_jobs(jobs_of(scenario, folder), workers, elsewhere, report)
-    from fedali_simulations.results import to_markdown
+    from fedali_simulations.report.results import to_markdown
 
     results = collect(scenario, folder)
     write_text(folder / "results.json", json.dumps(results.to_dict(), indent=1))
     write_text(folder / "table.csv", results.table.to_csv(index=False))
     write_text(folder / "table.md", to_markdown(results, environment()))
-    from fedali_simulations import pictures
+    from fedali_simulations.report import pictures
 
     pictures.draw_all(
         folder,
@@ -234,7 +234,7 @@ def numbers(folder: Path, label: str, seed: int) -> str:
 def _collect(scenario: Scenario, folder: Path, jobs: Sequence[Job]) -> Results:
     import pandas as pd
 
-    from fedali_simulations.results import Results
+    from fedali_simulations.report.results import Results
 
     clients, unseen, timing, selected = [], [], [], {}
     for job in jobs:
@@ -278,7 +278,7 @@ def _run_jobs(jobs: Sequence[Job], workers: int, elsewhere: Elsewhere | None, re
     """
     if elsewhere is not None:
         quiet_flower()
-        from fedali_simulations.machines import run_job_elsewhere
+        from fedali_simulations.machines.machines import run_job_elsewhere
 
         for job in jobs:
             run_job_elsewhere(job, elsewhere, report)

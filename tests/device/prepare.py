@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fedali.bundle.manifest import Component, Normalisation
 from fedali.data import Normalisation as Statistics
-from fedali.manifest import Component, Normalisation
+from fedali.data.normalisation import channel_shape
 from fedali.methods import build_method
 from fedali.models import ALPSettings, build_model
-from fedali.normalisation import channel_shape
-from fedali.optimizers import SGD, Adam
+from fedali.optimizers.rules import SGD, Adam
 from fedali.step import (
     Batch,
     Hyper,
@@ -27,9 +27,10 @@ from fedali.step import (
     make_predict,
     make_step,
 )
-from fedali_client.batches import Batches, OwnOrder
-from fedali_server.bundle_export import Source, Start, export_bundle
-from fedali_server.draws import Draw, Subject
+from fedali_client.compute.batches import Batches, OwnOrder
+from fedali_server.export.bundle_export import export_bundle
+from fedali_server.export.draws import Draw, Subject
+from fedali_server.export.source import Source, Start
 from tests import bundles
 from tests.device.recorded import CASES, COPY, FACTS
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedali.bundle import read_bundle
+from fedali.bundle.file import read_bundle
 from fedali_client import EdgeClient
 from fedali_client.observations import Observations
-from fedali_client.slots import boot_id
-from fedali_client.state import PersonalState
+from fedali_client.state.personal import PersonalState
+from fedali_client.state.slots import boot_id
 from tests.bundles import CLASSES, SHAPE, toy_data, write_full
 
 CLIENT = [sys.executable, "-m", "fedali_client"]
@@ -31,7 +31,8 @@ EPOCHS = 3000
 FIT = f"""
 import os, struct, sys
 import numpy as np
-from fedali_client import EdgeClient, trainer
+from fedali_client import EdgeClient
+from fedali_client.compute import trainer
 trainer.SAVE_EVERY = 0.02
 path, folder, data, pipe = sys.argv[1:]
 arrays = np.load(data)

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fedali.bundle import read_bundle
-from fedali.keys import load_public
+from fedali.bundle.file import read_bundle
+from fedali.bundle.keys import load_public
 from tests.e2e.test_cli import BRIEF, complaint, fedali
 
 CLIENT = str(Path(sys.executable).parent / "fedali-client")

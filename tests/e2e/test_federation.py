@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fedali.bundle import read_bundle
+from fedali.bundle.file import read_bundle
+from fedali.bundle.keys import load_public
 from fedali.errors import SettingsError
-from fedali.keys import load_public
-from fedali_server.relay import Gateway
-from fedali_simulations import exporting
+from fedali_server.site.relay import Gateway
+from fedali_simulations.federate import exporting
 from tests.federations import SMALL, Place
 
 

@@ -1,6 +1,6 @@
 """A simulation over sites on a SuperLink, as several machines would run it: real processes on loopback.
 
-Also the tripwire for what ``fedali_server.node`` and ``fedali_server.superlink`` take from inside Flower.
+Also the tripwire for what ``fedali_server.flower.node`` and ``fedali_server.flower.superlink`` take from inside Flower.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from fedali.cli import main
-from fedali.kit import OperatorKit, read_kit_as
+from fedali.wire.kit import OperatorKit, read_kit_as
 
 
 @pytest.fixture

@@ -27,19 +27,19 @@ from flwr.app import Message
 from flwr.common.serde import user_config_to_proto
 from flwr.proto.control_pb2 import StartRunRequest
 
-from fedali import keys
-from fedali.bundle import write_bundle
+from fedali.bundle import keys
+from fedali.bundle.file import write_bundle
+from fedali.cohort.contract import RoundSettings
 from fedali.errors import FedaliError
-from fedali.kit import OperatorKit, ServerKit, SiteKit, read_kit_as
 from fedali.methods import SharedState
-from fedali_server import records, relay_records
-from fedali_server.contract import RoundSettings
-from fedali_server.empty_bundle import empty_bundle
-from fedali_server.federation_file import FederationConfig
-from fedali_server.link import Link
-from fedali_server.provision import provision
-from fedali_server.relay import Gateway
-from fedali_server.superlink import LOST, list_sites, running
+from fedali.wire.kit import OperatorKit, ServerKit, SiteKit, read_kit_as
+from fedali_server.flower import records, relay_records
+from fedali_server.flower.empty_bundle import empty_bundle
+from fedali_server.flower.link import Link
+from fedali_server.flower.superlink import LOST, list_sites, running
+from fedali_server.provisioning.federation_file import FederationConfig
+from fedali_server.provisioning.provision import provision
+from fedali_server.site.relay import Gateway
 from tests import small_bundles
 from tests.gateways import free_port
 
@@ -295,7 +295,7 @@ def test_a_run_that_brings_code_is_refused(place):
     buffer = BytesIO(bundle)
     with zipfile.ZipFile(buffer, "a") as archive:
         archive.writestr("evil.py", "import os")
-    text = bundle.replace(b"fedali_server.relay_app:app", b"elsewhere_and_e.vil_app:app")
+    text = bundle.replace(b"fedali_server.flower.relay_app:app", b"elsewhere_and_e.vil_app:app")
     assert text != bundle
     with door(place, place.operator.server) as client:
         for content, spec in (
@@ -322,7 +322,7 @@ def test_what_is_too_large_is_cut_off(place):
 def test_nobody_else_on_the_machine_reaches_the_superlink(place):
     state = place.kit("server") / "state"
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
-    server, child = place.server.process.pid, place.server.child("fedali_server.superlink_process")
+    server, child = place.server.process.pid, place.server.child("fedali_server.flower.superlink_process")
     ports = {place.server_kit.listen.rpartition(":")[2], place.server_kit.operators_listen.rpartition(":")[2]}
     assert listening(server) == ports
     assert listening(child) == set()
@@ -399,7 +399,7 @@ def test_a_run_outlives_a_superlink_that_is_killed_under_it(place):
         ask(grid, relay_records.ask_put_bundle, node, place.bundle)
         (name,) = grid.push_messages([train(node)])
         wait_for(lambda: open_round(place) == "outlives")
-        os.kill(place.server.child("fedali_server.superlink_process"), signal.SIGKILL)
+        os.kill(place.server.child("fedali_server.flower.superlink_process"), signal.SIGKILL)
         found = []
         wait_for(lambda: found.extend(grid.pull_messages([name])) or found)
         states = [report["state"] for report in records.read_reports(found[0].content)]

@@ -14,13 +14,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from fedali import methods
-from fedali.bundle import write_bundle
+from fedali.bundle.file import write_bundle
 from fedali.errors import BundleError, DataError, FedaliError, KitError, SettingsError
 from fedali_client import EdgeClient
-from fedali_server.relay import RoundKeeper
-from fedali_server.revoke import revoke
-from fedali_simulations.cli_site import start
-from fedali_simulations.data_site.site import DataSite
+from fedali_server.provisioning.revoke import revoke
+from fedali_server.site.relay import RoundKeeper
+from fedali_server.site.site import DataSite
+from fedali_simulations.commands.site import start
 from tests import small_bundles
 from tests.bundles import toy_data, write_full
 from tests.gateways import EVALUATE, Site, states

@@ -7,13 +7,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fedali.manifest import Component, Normalisation
+from fedali.bundle.manifest import Component, Normalisation
+from fedali.cohort.contract import RoundSettings
+from fedali.engines.base import Query
 from fedali.methods import SharedState, shared_indices
 from fedali.models import ALPSettings
 from fedali_client import EdgeClient
-from fedali_server.bundle_export import Source, Start, export_bundle
-from fedali_server.contract import RoundSettings
-from fedali_simulations.engines.base import Query
+from fedali_server.export.bundle_export import export_bundle
+from fedali_server.export.source import Source, Start
 from fedali_simulations.scenario import load_scenario
 from fedali_simulations.setup import build_optimizer, build_setup
 from tests.marks import slow

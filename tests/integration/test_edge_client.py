@@ -7,13 +7,13 @@ import onnx
 import pytest
 import torch
 
+from fedali.bundle.keys import create, load_private
+from fedali.data.normalisation import Normalisation, channel_statistics
 from fedali.errors import BundleError, DataError, FedaliError, SettingsError
-from fedali.keys import create, load_private
 from fedali.methods import build_method, personal_indices, shared_indices
-from fedali.normalisation import Normalisation, channel_statistics
-from fedali.optimizers import SGD, Adam
+from fedali.optimizers.rules import SGD, Adam
 from fedali.step import Batch, Hyper, Shared, State, make_predict, make_step
-from fedali.transport import ot_align
+from fedali.transport.plans import ot_align
 from fedali_client import EdgeClient
 from tests.bundles import ALP, BATCH, CLASSES, SHAPE, small_model, toy_data, write_full
 

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from fedali.bundle.manifest import Component, Normalisation
+from fedali.data.normalisation import Normalisation as Scale
 from fedali.errors import FedaliError
-from fedali.manifest import Component, Normalisation
 from fedali.methods import build_method
-from fedali.normalisation import Normalisation as Scale
-from fedali.optimizers import Adam
+from fedali.optimizers.rules import Adam
 from fedali.step import Batch, Hyper, Shared, State, make_predict, make_step
 from fedali_client import EdgeClient
-from fedali_server.bundle_export import Source, Start, export_bundle
+from fedali_server.export.bundle_export import export_bundle
+from fedali_server.export.source import Source, Start
 from tests.bundles import ALP, BATCH, CLASSES, SHAPE, small_model, toy_data
 
 MEAN, STD = np.float32([0.1, 0.2, 0.3]), np.float32([1.0, 2.0, 0.5])

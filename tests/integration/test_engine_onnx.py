@@ -8,15 +8,15 @@ import sys
 import numpy as np
 import pytest
 
-from fedali.capture import capture_predict
+from fedali.capture.captures import capture_predict
+from fedali.capture.onnx_cache import exported
 from fedali.data import Normalisation
+from fedali.engines.base import Query, Samples, TrainingSettings, TrainJob
+from fedali.engines.loop import LoopEngine
+from fedali.engines.onnx import OnnxEngine
 from fedali.methods import build_method
 from fedali.models import ALPSettings, build_model
-from fedali.onnx_cache import exported
-from fedali.optimizers import SGD, Adam
-from fedali_simulations.engines.base import Query, Samples, TrainingSettings, TrainJob
-from fedali_simulations.engines.loop import LoopEngine
-from fedali_simulations.engines.onnx import OnnxEngine
+from fedali.optimizers.rules import SGD, Adam
 
 ALP = ALPSettings(num_prototypes=(4,), decay=0.7, scale=3.0)
 CASES = {"fedali": ("fedali", Adam(1e-4), ALP), "fedavg": ("fedavg", SGD(1e-2), None)}
@@ -105,9 +105,9 @@ def test_a_graph_that_is_known_is_neither_captured_nor_exported(tmp_path):
 MAKE = """
 import sys, time
 from pathlib import Path
-from fedali.capture import capture_predict
+from fedali.capture.captures import capture_predict
 from fedali.models import build_model
-from fedali.onnx_cache import exported
+from fedali.capture.onnx_cache import exported
 
 folder, out, order = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
 

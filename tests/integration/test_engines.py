@@ -14,16 +14,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedali.capture.structure import CAPTURING, _sources, structure_key
 from fedali.data import Normalisation
+from fedali.engines.base import Query, Samples, TrainingSettings, TrainJob
+from fedali.engines.compiled import CompiledEngine, batch_sizes
+from fedali.engines.compiler import compile_graphs, compiler
+from fedali.engines.loop import LoopEngine
+from fedali.engines.stacked import StackedEngine
 from fedali.methods import build_method
 from fedali.models import ALPSettings, build_model
-from fedali.optimizers import SGD, Adam
-from fedali.structure import CAPTURING, _sources, structure_key
-from fedali_simulations.engines.base import Query, Samples, TrainingSettings, TrainJob
-from fedali_simulations.engines.compiled import CompiledEngine, batch_sizes
-from fedali_simulations.engines.compiler import compile_graphs, compiler
-from fedali_simulations.engines.loop import LoopEngine
-from fedali_simulations.engines.stacked import StackedEngine
+from fedali.optimizers.rules import SGD, Adam
 
 MODELS = {
     "mlp": ((12,), {"hidden": (8, 6)}),
@@ -143,7 +143,7 @@ def test_stacked_predictions_equal_the_loop():
 )  # Ray's own
 @pytest.mark.slow
 def test_processes_of_a_ray_cluster_equal_the_loop():
-    from fedali_simulations.engines.ray import RayEngine
+    from fedali.engines.ray import RayEngine
 
     shape, model = _model("mlp")
     method, training = build_method("fedali", {}), TrainingSettings(2, 8)
@@ -243,7 +243,7 @@ def test_smaller_batches_only_where_they_change_nothing():
 
 @needs_compiler
 def test_a_compiler_that_fails_is_named_in_one_line(tmp_path, monkeypatch):
-    from fedali.capture import capture_predict
+    from fedali.capture.captures import capture_predict
     from fedali.errors import FedaliError
 
     broken = tmp_path / "g++"
@@ -258,9 +258,12 @@ def test_a_compiler_that_fails_is_named_in_one_line(tmp_path, monkeypatch):
 
 def test_the_key_of_a_graph_knows_every_source_that_makes_one():
     """What captures a graph is in the list, or a model, a method or an optimizer, or has no part in a graph."""
-    no_part = {"errors", "version", "files", "manifest"}
+    no_part = {"errors", "version", "support.files", "bundle.manifest"}
     classes = {"models", "methods"}
-    waiting, reached = ["capture", "decompositions_onnx", "onnx_export", "onnx_translate"], set()
+    waiting, reached = (
+        [f"capture.{name}" for name in ("captures", "decompositions_onnx", "onnx_export", "onnx_translate")],
+        set(),
+    )
     while waiting:
         name = waiting.pop()
         reached.add(name)

@@ -14,18 +14,19 @@ import torch.nn.functional as F  # noqa: N812
 from onnx import numpy_helper
 from safetensors.numpy import load_file
 
-from fedali.bundle import read_bundle
+from fedali.bundle.file import read_bundle
+from fedali.bundle.keys import create, load_private
+from fedali.bundle.manifest import Component, Normalisation
 from fedali.errors import BundleError, CheckpointError, DataError, SettingsError
-from fedali.keys import create, load_private
-from fedali.manifest import Component, Normalisation
 from fedali.methods import FedAvg, build_method
 from fedali.models import ALPSettings, build_model
-from fedali.optimizers import SGD, Adam
-from fedali_server.bundle_export import Source, Start, export_bundle
-from fedali_server.draws import Draw, Subject
-from fedali_server.int8 import Int8, _faster
-from fedali_server.parity import ALLOWED, check_parity
-from fedali_simulations.exporting import choose, export
+from fedali.optimizers.rules import SGD, Adam
+from fedali_server.export.bundle_export import export_bundle
+from fedali_server.export.draws import Draw, Subject
+from fedali_server.export.int8 import Int8, _faster
+from fedali_server.export.parity import ALLOWED, check_parity
+from fedali_server.export.source import Source, Start
+from fedali_simulations.federate.exporting import choose, export
 from fedali_simulations.study import simulate
 from tests.marks import slow
 

@@ -7,14 +7,14 @@ import pytest
 from flwr.app import ArrayRecord, Error, Message, RecordDict
 
 from fedali.aggregation import WeightedSum
+from fedali.cohort.contract import RoundSettings, SiteReply
 from fedali.errors import FedaliError
 from fedali.layout import Layout
 from fedali.methods import Contribution, Layouts, SharedState, build_method
-from fedali_server import records
-from fedali_server.client_app import make_client_app
-from fedali_server.contract import RoundSettings, SiteReply
-from fedali_server.strategy import PersonalisedStrategy
-from fedali_simulations.grid import LocalGrid
+from fedali_server.flower import records
+from fedali_server.flower.client_app import make_client_app
+from fedali_server.flower.strategy import PersonalisedStrategy
+from fedali_simulations.machines.grid import LocalGrid
 
 LAYOUTS = Layouts(Layout.of({"body": (3,), "head.w": (2,)}), Layout.of({"alp.0": (4, 2)}))
 START = SharedState(np.arange(5, dtype=np.float32), np.arange(8, dtype=np.float32) ** 2)

@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from fedali.errors import SettingsError
-from fedali.kit import ServerKit, read_kit_as
-from fedali_server import front_door
-from fedali_server.front_door import SITES, Door, listen, server_of
+from fedali.wire.kit import ServerKit, read_kit_as
+from fedali_server.flower import front_door
+from fedali_server.flower.front_door import SITES, Door, listen, server_of
 from tests.gateways import free_port
 from tests.kits import federation, provisioned
 

@@ -16,7 +16,7 @@ import pytest
 
 from fedali.v1 import federation_pb2 as pb
 from fedali.v1 import relay_pb2
-from fedali.wire import Encoding, decode_state, task_id
+from fedali.wire.messages import Encoding, decode_state, task_id
 from tests.gateways import EVALUATE, TRAIN, Site, assert_sums, parts, states
 
 
@@ -101,7 +101,7 @@ METHODS = {
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_sums_are_those_of_the_method(tmp_path, name):
-    from fedali.manifest import Component
+    from fedali.bundle.manifest import Component
 
     method, options, personal = METHODS[name]
     with Site(tmp_path) as site:

@@ -7,16 +7,16 @@ from datetime import datetime, timedelta, timezone
 import grpc
 import pytest
 
-from fedali.keys import load_public
-from fedali.kit import DeviceKit, read_kit, read_kit_as
+from fedali.bundle.keys import load_public
 from fedali.v1 import federation_pb2 as pb
 from fedali.v1 import relay_pb2
-from fedali_server.certificates import RevocationList
-from fedali_server.federation_file import FederationConfig
+from fedali.wire.kit import DeviceKit, read_kit, read_kit_as
 from fedali_server.gateway.identity import Roster
 from fedali_server.gateway.refusal import Refusal
-from fedali_server.provision import provision
-from fedali_server.revoke import revoke
+from fedali_server.provisioning.certificates import RevocationList
+from fedali_server.provisioning.federation_file import FederationConfig
+from fedali_server.provisioning.provision import provision
+from fedali_server.provisioning.revoke import revoke
 from tests.gateways import Device, Site, assert_sums, states
 
 
@@ -200,7 +200,7 @@ def test_fedali_revoke_reaches_a_running_gateway_through_its_kit(site):
 
 
 def test_a_bundle_that_the_federation_did_not_sign_is_refused(site, tmp_path):
-    from fedali.bundle import write_bundle
+    from fedali.bundle.file import write_bundle
     from tests import small_bundles
 
     other = Site(tmp_path / "other")

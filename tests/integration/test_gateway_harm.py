@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedali import wire
 from fedali.v1 import federation_pb2 as pb
-from fedali.wire import task_id
+from fedali.wire import messages as wire
+from fedali.wire.messages import task_id
 from tests.gateways import ANSWER, TRAIN, Site, assert_sums, parts, states
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedali.v1 import federation_pb2 as pb
-from fedali.wire import task_id
+from fedali.wire.messages import task_id
 from tests.gateways import EVALUATE, TRAIN, Site, assert_sums, states, tensor
 
 

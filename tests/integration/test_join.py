@@ -16,14 +16,15 @@ from datetime import datetime, timedelta, timezone
 import numpy as np
 import pytest
 
-from fedali import methods, wire
-from fedali.kit import FILE
+from fedali import methods
 from fedali.v1 import relay_pb2
-from fedali.wire import ClientUpdate, Encoding
+from fedali.wire import messages as wire
+from fedali.wire.kit import FILE
+from fedali.wire.messages import ClientUpdate, Encoding
 from fedali_client import EdgeClient
-from fedali_server.federation_file import FederationConfig
-from fedali_server.provision import provision
-from fedali_server.revoke import revoke
+from fedali_server.provisioning.federation_file import FederationConfig
+from fedali_server.provisioning.provision import provision
+from fedali_server.provisioning.revoke import revoke
 from tests.bundles import toy_data, write_full
 from tests.gateways import ANSWER, EVALUATE, Site, assert_sums, states
 from tests.marks import slow
@@ -247,8 +248,8 @@ MOMENTS = {
     "while a bundle is taken up": ("fedali_client.join.session:Session:_hold", "after", 1),
     "when the state is there": ("fedali_client.join.artifacts:Artifacts:fetch", "after", 2),
     "when the round has begun": ("fedali_client.client:EdgeClient:receive", "after", 1),
-    "between base and checkpoint": ("fedali_client.statefiles:StateFiles:write_base", "after", 1),
-    "in the middle of training": ("fedali_client.slots:Slots:commit", "before", 9),
+    "between base and checkpoint": ("fedali_client.state.statefiles:StateFiles:write_base", "after", 1),
+    "in the middle of training": ("fedali_client.state.slots:Slots:commit", "before", 9),
     "when training is done": ("fedali_client.client:EdgeClient:fit_round", "before", 1),
     "when it is saved": ("fedali_client.client:EdgeClient:fit_round", "after", 1),
     "when the update is written": ("fedali_client.join.journal:Journal:add", "after", 1),

@@ -10,9 +10,9 @@ import time
 
 from fedali.v1 import relay_pb2
 from fedali_server.console import Console
-from fedali_server.federation import RunProgress
-from fedali_simulations.lookout import Lookout
-from fedali_simulations.run_display import RunDisplay, site_line
+from fedali_server.run.federated import RunProgress
+from fedali_simulations.machines.lookout import Lookout
+from fedali_simulations.report.run_display import RunDisplay, site_line
 from tests.gateways import Site
 
 

@@ -13,14 +13,14 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.app.metadata import Metadata
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedali.cohort.contract import RoundSettings
 from fedali.errors import FedaliError
 from fedali.methods import SharedState
 from fedali.v1 import federation_pb2 as pb
 from fedali.version import __version__
-from fedali.wire import ClientUpdate, Encoding, encode_update
-from fedali_server import records, relay_records
-from fedali_server.contract import RoundSettings
-from fedali_server.relay import DeviceRun, Gateway, RelaySite, make_relay_app
+from fedali.wire.messages import ClientUpdate, Encoding, encode_update
+from fedali_server.flower import records, relay_records
+from fedali_server.site.relay import DeviceRun, Gateway, RelaySite, make_relay_app
 from tests.gateways import Site
 
 

@@ -13,11 +13,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedali.errors import CheckpointError, DataError, SettingsError
-from fedali.files import running_alone
-from fedali.names import file_name, file_name_before
-from fedali_server.run_folder import RunFolder as FederatedFolder
-from fedali_simulations import exporting, load_scenario, simulate, study
-from fedali_simulations.deployed import DeployedRun, why_nobody_trained
+from fedali.support.files import running_alone
+from fedali.support.names import file_name, file_name_before
+from fedali_server.run.run_folder import RunFolder as FederatedFolder
+from fedali_simulations import load_scenario, simulate, study
+from fedali_simulations.federate import exporting
+from fedali_simulations.federate.deployed import DeployedRun, why_nobody_trained
 
 SMALL = [
     *("partition.clients=4", "alp.num_prototypes=4", "model.options.channels=[4,4]", "training.epochs=1"),
@@ -108,7 +109,7 @@ def test_a_run_goes_on_with_the_data_it_began_with_and_no_other(tmp_path, change
 
 
 def test_a_folder_has_one_process_at_a_time(tmp_path):
-    program = "import sys; from pathlib import Path; from fedali.files import running_alone\n"
+    program = "import sys; from pathlib import Path; from fedali.support.files import running_alone\n"
     program += "with running_alone(Path(sys.argv[1])): print('here', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", program, str(tmp_path / "run")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:

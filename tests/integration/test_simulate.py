@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from fedali.errors import CheckpointError, DataError, FedaliError, SettingsError
 from fedali_simulations import load_scenario, resume, simulate
-from fedali_simulations.federation import load_federation
+from fedali_simulations.data import load_federation
 from fedali_simulations.jobs import Job
 from fedali_simulations.run import run_job
 from fedali_simulations.setup import build_setup

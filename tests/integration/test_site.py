@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from flwr.app import Context, RecordDict
 
+from fedali.cohort.contract import RoundSettings
 from fedali.errors import CheckpointError, FedaliError, SettingsError
-from fedali_server.contract import RoundSettings
 from fedali_simulations.jobs import Job
-from fedali_simulations.machines import run_config
+from fedali_simulations.machines.machines import run_config
+from fedali_simulations.machines.site import Part
 from fedali_simulations.scenario import load_scenario
 from fedali_simulations.setup import build_plan
-from fedali_simulations.site import Part
 
 SCENARIO = load_scenario(
     "digits",

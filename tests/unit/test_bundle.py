@@ -18,11 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from fedali import archive
-from fedali.bundle import LARGEST, SIGNED_PREFIX, parse_bundle, read_bundle, write_bundle
+from fedali.bundle import archive
+from fedali.bundle.file import LARGEST, SIGNED_PREFIX, parse_bundle, read_bundle, write_bundle
+from fedali.bundle.keys import public_of
+from fedali.bundle.manifest import PARTS
+from fedali.bundle.manifest_reader import read_manifest
 from fedali.errors import BundleError
-from fedali.keys import public_of
-from fedali.manifest import PARTS, Manifest
 from tests import small_bundles as bundles
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -44,7 +45,7 @@ def entries_of(data):
 
 
 def zipped(entries, **options):
-    """The same by Python's own zip writer, for files that ``fedali.archive`` would not write."""
+    """The same by Python's own zip writer, for files that ``fedali.bundle.archive`` would not write."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", **options) as file:
         for name, data in entries.items():
@@ -100,7 +101,7 @@ def test_what_is_written_is_read(tmp_path, mode):
     assert found.manifest.normalisation.mean.tolist() == [0, 0]
     assert found.manifest.trained == (slice(0, 78) if mode == "full" else slice(60, 78))
     assert found.manifest.minimum_onnxruntime == (1, 19)
-    assert Manifest.from_json(found.manifest.to_json()).to_json() == found.manifest.to_json()
+    assert read_manifest(found.manifest.to_json()).to_json() == found.manifest.to_json()
     state = found.state()
     assert {name: value.shape for name, value in state.items()} == {
         "theta": (78,),
@@ -112,7 +113,7 @@ def test_what_is_written_is_read(tmp_path, mode):
 
 def test_the_same_inputs_are_the_same_bytes_in_another_process(tmp_path, good):
     program = (
-        "import sys; from tests import small_bundles as bundles; from tests.unit.test_bundle import KEY; from fedali.bundle import *; "
+        "import sys; from tests import small_bundles as bundles; from tests.unit.test_bundle import KEY; from fedali.bundle.file import *; "
         "write_bundle(sys.argv[1], bundles.fields(), dict(reversed(bundles.parts().items())), KEY)"
     )
     subprocess.run(
@@ -471,7 +472,7 @@ def test_inference_may_leave_the_batch_open(good):
 def test_reading_loads_neither_torch_nor_onnxruntime_nor_onnx(tmp_path, good):
     (tmp_path / "model").write_bytes(good["full"])
     program = (
-        "import sys; from fedali.bundle import read_bundle; read_bundle(sys.argv[1], None, allow_unsigned=True); "
+        "import sys; from fedali.bundle.file import read_bundle; read_bundle(sys.argv[1], None, allow_unsigned=True); "
         "print([m for m in ('torch', 'onnx', 'onnxruntime', 'google', 'scipy') if m in sys.modules])"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "model")]

@@ -8,11 +8,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from fedali.capture import STEP_INPUTS, STEP_OUTPUTS, capture_predict, capture_step, stack
-from fedali.decompositions import CHANNELS_LAST, MATMUL
+from fedali.capture.captures import STEP_INPUTS, STEP_OUTPUTS, capture_predict, capture_step, stack
+from fedali.capture.decompositions import CHANNELS_LAST, MATMUL
 from fedali.methods import FedAvg
 from fedali.models import ALPSettings, build_model
-from fedali.optimizers import SGD, Adam
+from fedali.optimizers.rules import SGD, Adam
 from fedali.step import Batch, Hyper, Shared, State, make_predict, make_step
 
 TABLES = {"channels last": CHANNELS_LAST, "matrix products": MATMUL}

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from fedali.errors import KitError
-from fedali.kit import DeviceKit, OperatorKit, ServerKit, SiteKit, read_kit, read_kit_as
-from fedali_server.certificates import fingerprint, identity, load_certificate, parse_certificate
-from fedali_server.provision import provision
+from fedali.wire.kit import DeviceKit, OperatorKit, ServerKit, SiteKit, read_kit, read_kit_as
+from fedali_server.provisioning.certificates import fingerprint, identity, load_certificate, parse_certificate
+from fedali_server.provisioning.provision import provision
 from tests.kits import federation, provisioned
 
 NOW = datetime.now(timezone.utc)

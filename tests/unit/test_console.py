@@ -8,11 +8,11 @@ import pytest
 
 from fedali_server.console import Console
 from fedali_simulations import load_scenario
-from fedali_simulations.console import Display, print_results, print_scenarios
 from fedali_simulations.environment import environment
 from fedali_simulations.jobs import Progress
-from fedali_simulations.pace import Pace
-from fedali_simulations.results import Results, to_markdown
+from fedali_simulations.report.console import Display, print_results, print_scenarios
+from fedali_simulations.report.pace import Pace
+from fedali_simulations.report.results import Results, to_markdown
 
 
 @pytest.fixture

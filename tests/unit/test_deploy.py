@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from fedali.cli import _app
-from fedali.kit import read_kit
+from fedali.wire.kit import read_kit
 from fedali_client.cli import _parser
-from fedali_server.kit_texts import deployed
+from fedali_server.provisioning.kit_texts import deployed
 from tests.kits import federation, provisioned
 
 ROOT = Path(__file__).parents[2]

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from fedali.errors import CheckpointError, DataError, WireError
 from fedali.methods import Layouts, SharedState, Trained, build_method
 from fedali.v1 import relay_pb2
-from fedali_server.gateway.elapsed import Stopwatch, boot_id
-from fedali_server.gateway.journal import Journal
 from fedali_server.gateway.limits import Bucket
-from fedali_server.gateway.orders import check_order, content
-from fedali_server.gateway.sums import ExactSum, RoundSums, Term, fits
+from fedali_server.gateway.rounds.elapsed import Stopwatch, boot_id
+from fedali_server.gateway.rounds.journal import Journal
+from fedali_server.gateway.rounds.orders import check_order, content
+from fedali_server.gateway.rounds.sums import ExactSum, RoundSums, Term, fits
 from tests.small_bundles import PARAMETERS, PROTOTYPES
 
 NUMBERS = st.floats(-1e9, 1e9, width=32)
@@ -141,7 +141,7 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 from fedali.errors import FedaliError
-from fedali_server.gateway.journal import Journal
+from fedali_server.gateway.rounds.journal import Journal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 journal = Journal(Path(sys.argv[1]))
 journal.commit({"n": 1})

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from fedali.capture import (
+from fedali.capture.captures import (
     ADAPT_INPUTS,
     PREDICT_INPUTS,
     STEP_INPUTS,
@@ -18,10 +18,10 @@ from fedali.capture import (
     capture_head_step,
     capture_predict,
 )
-from fedali.decompositions_onnx import ONNX
+from fedali.capture.decompositions_onnx import ONNX
 from fedali.methods import FedAvg
 from fedali.models import ALPSettings, build_model
-from fedali.optimizers import SGD, Adam
+from fedali.optimizers.rules import SGD, Adam
 from fedali.step import (
     Batch,
     Hyper,

@@ -11,7 +11,14 @@ HEAVY = ("torch", "flwr", "scipy", "sklearn", "pandas", "ot", "matplotlib")
 
 @pytest.mark.parametrize(
     "module",
-    ["fedali", "fedali.data", "fedali.aggregation", "fedali.metrics", "fedali.layout", "fedali.wire"],
+    [
+        "fedali",
+        "fedali.data",
+        "fedali.aggregation",
+        "fedali.metrics",
+        "fedali.layout",
+        "fedali.wire.messages",
+    ],
 )
 def test_importing_it_loads_nothing_heavy(module):
     program = f"import sys, {module}; print([m for m in {HEAVY} if m in sys.modules])"

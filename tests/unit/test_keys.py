@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
+from fedali.bundle.keys import PublicKey, create, load_private, load_public, public_of
 from fedali.errors import BundleError, FedaliError
-from fedali.keys import PublicKey, create, load_private, load_public, public_of
 
 
 def test_a_new_pair_signs_and_verifies(tmp_path):

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedali.errors import KitError
-from fedali.kit import (
+from fedali.wire.kit import (
     DeviceKit,
     OperatorKit,
     ServerKit,
@@ -61,7 +61,7 @@ def test_a_device_is_told_where_its_gateway_is(made):
 
 def test_reading_needs_the_standard_library_alone(made):
     program = (
-        "import sys; from fedali.kit import read_kit; print(read_kit(sys.argv[1]).name);"
+        "import sys; from fedali.wire.kit import read_kit; print(read_kit(sys.argv[1]).name);"
         "print(*{'torch', 'flwr', 'cryptography', 'pydantic', 'grpc'} & set(sys.modules))"
     )
     command = [sys.executable, "-c", program, str(made / "device-1")]

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from fedali.errors import CheckpointError, SettingsError
-from fedali_server.link import Link
-from fedali_simulations.elsewhere import Elsewhere, find_elsewhere
+from fedali_server.flower.link import Link
+from fedali_simulations.machines.elsewhere import Elsewhere, find_elsewhere
 
 
 @pytest.mark.parametrize(

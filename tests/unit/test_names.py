@@ -6,7 +6,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedali.names import file_name
+from fedali.support.names import file_name
 
 NAMES = st.one_of(
     st.text(),

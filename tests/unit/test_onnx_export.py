@@ -14,14 +14,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from fedali.capture import STEP_INPUTS, Graph, capture_adapt, capture_predict, capture_step
-from fedali.decompositions_onnx import ONNX
+from fedali.capture.captures import STEP_INPUTS, Graph, capture_adapt, capture_predict, capture_step
+from fedali.capture.decompositions_onnx import ONNX
+from fedali.capture.graph import open_batch
+from fedali.capture.onnx_export import OPSET, export_graph, finish, output_names
 from fedali.errors import MissingExtraError
-from fedali.graph import open_batch
 from fedali.methods import build_method
 from fedali.models import ALPSettings, Model, build_model
-from fedali.onnx_export import OPSET, export_graph, finish, output_names
-from fedali.optimizers import SGD, Adam
+from fedali.optimizers.rules import SGD, Adam
 from fedali.step import Batch, Hyper, Shared, State, make_step
 from tests.marks import slow
 

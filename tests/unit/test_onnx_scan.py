@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from fedali.bundle.onnx_scan import OPERATIONS, Value, scan
 from fedali.errors import BundleError
-from fedali.onnx_scan import OPERATIONS, Value, scan
 from tests.small_bundles import changed, value
 
 

@@ -6,8 +6,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedali.errors import FedaliError
-from fedali_server import packing
-from fedali_server.packing import pack, unpack
+from fedali_server.flower import packing
+from fedali_server.flower.packing import pack, unpack
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from fedali_simulations import ink, pictures
+from fedali_simulations.report import ink, pictures
 
 METHODS = ["fedali", "fedali-head", "l2only", "fedavg", "fedper", "local"]
 PERSONAL = {"fedper", "local"}

@@ -12,12 +12,12 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from cryptography.x509 import BasicConstraints
 
+from fedali.bundle.keys import load_private, load_public, public_of
 from fedali.errors import FedaliError, KitError, SettingsError
-from fedali.keys import load_private, load_public, public_of
-from fedali.kit import DeviceKit, OperatorKit, ServerKit, SiteKit, read_kit, read_kit_as
-from fedali_server.certificates import identity, load_certificate, load_pair
-from fedali_server.federation_file import EXAMPLE, FederationConfig, read_federation
-from fedali_server.provision import provision
+from fedali.wire.kit import DeviceKit, OperatorKit, ServerKit, SiteKit, read_kit, read_kit_as
+from fedali_server.provisioning.certificates import identity, load_certificate, load_pair
+from fedali_server.provisioning.federation_file import EXAMPLE, FederationConfig, read_federation
+from fedali_server.provisioning.provision import provision
 from tests.kits import SITES, federation, provisioned
 
 PRIVATE = {
@@ -324,9 +324,9 @@ import os, sys
 from pathlib import Path
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
 from tests.kits import federation, provisioned
-from fedali_server.certificates import is_issued_by, load_pair
-from fedali_server.provision import provision
-from fedali.kit import SiteKit, read_kit
+from fedali_server.provisioning.certificates import is_issued_by, load_pair
+from fedali_server.provisioning.provision import provision
+from fedali.wire.kit import SiteKit, read_kit
 
 def interrupted(at, out, renew):
     # does it in a process that ends without warning before it renames a file for the ``at``-th time

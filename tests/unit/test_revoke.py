@@ -8,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fedali.bundle.keys import create, load_private, load_public
 from fedali.errors import FedaliError, KitError, SettingsError
-from fedali.keys import create, load_private, load_public
-from fedali.kit import DeviceKit, OperatorKit, ServerKit, SiteKit, read_kit_as
-from fedali_server.certificates import RevocationList, fingerprint
-from fedali_server.provision import provision
-from fedali_server.revoke import revoke
+from fedali.wire.kit import DeviceKit, OperatorKit, ServerKit, SiteKit, read_kit_as
+from fedali_server.provisioning.certificates import RevocationList, fingerprint
+from fedali_server.provisioning.provision import provision
+from fedali_server.provisioning.revoke import revoke
 from tests.kits import SITES, federation, provisioned
 
 GOOD = "0" * 64

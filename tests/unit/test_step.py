@@ -10,7 +10,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from fedali.methods import FedAvg
 from fedali.models import ALPSettings, build_model
-from fedali.optimizers import SGD, Adam
+from fedali.optimizers.rules import SGD, Adam
 from fedali.step import Batch, Hyper, Shared, State, make_occupancy, make_predict, make_step
 from tests.marks import slow
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedali.cohort.recordfile import RecordFile, as_vector
+from fedali.cohort.store import ClientStore
 from fedali.errors import CheckpointError, FedaliError
 from fedali.layout import Layout
 from fedali.methods import Layouts, SharedState, build_method
-from fedali_simulations.recordfile import RecordFile, as_vector
-from fedali_simulations.store import ClientStore
 
 LAYOUTS = Layouts(
     Layout.of({"body": (4,), "head.weight": (2, 3), "head.bias": (3,)}), Layout.of({"alp.0": (2, 2)})
@@ -154,7 +154,7 @@ import resource, sys
 import numpy as np
 from fedali.layout import Layout
 from fedali.methods import Layouts, SharedState, build_method
-from fedali_simulations.store import ClientStore
+from fedali.cohort.store import ClientStore
 
 layouts = Layouts(Layout.of({"head.weight": (100_000,)}), Layout.of({}))
 store = ClientStore(build_method("fedper", {}), layouts, sys.argv[1])

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedali.errors import FedaliError
-from fedali_simulations.tablefile import write_table
+from fedali_simulations.report.tablefile import write_table
 
 
 def test_pandas_and_arrow_read_what_was_written(tmp_path):
@@ -44,7 +44,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
 def test_writing_loads_no_pandas(tmp_path):
     program = (
-        "import sys, pathlib; from fedali_simulations.tablefile import write_table;"
+        "import sys, pathlib; from fedali_simulations.report.tablefile import write_table;"
         f"write_table(pathlib.Path({str(tmp_path / 't.parquet')!r}), {{'client': ['a'], 'n': [1], 'x': [0.5]}});"
         "print('pandas' in sys.modules)"
     )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedali.terminal import printable, spell
+from fedali.support.terminal import printable, spell
 
 FEDALI = str(Path(sys.executable).parent / "fedali")
 CLIENT = str(Path(sys.executable).parent / "fedali-client")

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedali import transport
 from fedali.errors import DataError, MissingExtraError, SettingsError
-from fedali.transport import barycentric_projection, ot_align, separation, transport_plan
+from fedali.transport import plans as transport
+from fedali.transport.plans import barycentric_projection, ot_align, separation, transport_plan
 
 SEEDS = st.integers(0, 2**32 - 1)
 quick = settings(deadline=None, max_examples=30)

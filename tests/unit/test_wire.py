@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 
 from fedali.errors import FedaliError
 from fedali.v1 import federation_pb2 as pb
-from fedali.wire import (
+from fedali.wire.messages import (
     BLOCK,
     LARGEST_METRIC_NAME,
     LARGEST_METRICS,

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from fedali.errors import FedaliError
-from fedali.files import flush_folder, reporting
+from fedali.support.files import flush_folder, reporting
 from fedali.v1 import federation_pb2
 from fedali_client.join.gateway import Gateway
 from fedali_client.join.signals import AwayError

@@ -6,14 +6,14 @@ import argparse
 from pathlib import Path
 
 from fedali.errors import FedaliError
-from fedali.kit import DeviceKit, read_kit_as
+from fedali.wire.kit import DeviceKit, read_kit_as
 from fedali_client.client import EdgeClient
-from fedali_client.graphs import Runtime
+from fedali_client.compute.graphs import Runtime
 from fedali_client.join.opening import open_verified
 from fedali_client.join.report import Report
 from fedali_client.join.samples import DataFiles
 from fedali_client.join.session import Session
-from fedali_client.lock import Lock
+from fedali_client.state.lock import Lock
 
 
 def join(options: argparse.Namespace) -> None:

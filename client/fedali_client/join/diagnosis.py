@@ -8,7 +8,7 @@ import time
 from datetime import datetime, timezone
 
 from fedali.errors import KitError
-from fedali.kit import DeviceKit, host_and_port
+from fedali.wire.kit import DeviceKit, host_and_port
 from fedali_client.join.signals import AwayError
 
 _SECONDS = 10.0

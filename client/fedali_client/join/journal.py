@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from fedali.errors import CheckpointError
-from fedali.files import flush_folder, reporting, write_bytes, write_text
-from fedali_client.checkpoint import read_arrays, write_arrays
-from fedali_client.slots import Vector
+from fedali.support.files import flush_folder, reporting, write_bytes, write_text
+from fedali_client.state.checkpoint import read_arrays, write_arrays
+from fedali_client.state.slots import Vector
 
 KINDS = ("train", "evaluate")
 COUNTED = "counted"

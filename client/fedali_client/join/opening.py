@@ -8,11 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fedali.bundle import Bundle, read_bundle
+from fedali.bundle.file import Bundle, read_bundle
 from fedali.errors import BundleError, FedaliError
 from fedali_client.client import EdgeClient
-from fedali_client.graphs import Runtime
-from fedali_client.state import PersonalState
+from fedali_client.compute.graphs import Runtime
+from fedali_client.state.personal import PersonalState
 
 
 def open_verified(path: Path, root: Path, trusted_key: Path, runtime: Runtime) -> EdgeClient:

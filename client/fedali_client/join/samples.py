@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy.typing as npt
 
+from fedali.bundle.manifest import Manifest
+from fedali.data.npz import read_shapes
+from fedali.data.samples import Labels, read_samples
 from fedali.errors import DataError
-from fedali.manifest import Manifest
-from fedali.npz import read_shapes
-from fedali.samples import Labels, read_samples
 
 Array = npt.NDArray[Any]
 

@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fedali.bundle import LARGEST
+from fedali.bundle.file import LARGEST
 from fedali.errors import BundleError, CheckpointError, DataError, FedaliError, KitError, WireError
-from fedali.files import flush_folder, reporting, write_text
-from fedali.kit import DeviceKit
-from fedali.memory import give_back
+from fedali.support.files import flush_folder, reporting, write_text
+from fedali.support.memory import give_back
 from fedali.v1 import federation_pb2
 from fedali.version import __version__
-from fedali.wire import LARGEST_REASON
+from fedali.wire.kit import DeviceKit
+from fedali.wire.messages import LARGEST_REASON
 from fedali_client.client import EdgeClient
 from fedali_client.join.artifacts import Artifacts, digest
 from fedali_client.join.diagnosis import explain

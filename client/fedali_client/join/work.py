@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from fedali.files import reporting
+from fedali.support.files import reporting
 from fedali.v1 import federation_pb2
-from fedali.wire import ClientUpdate, Encoding, decode_state, encode_update, largest_state
+from fedali.wire.messages import ClientUpdate, Encoding, decode_state, encode_update, largest_state
 from fedali_client.client import EdgeClient
-from fedali_client.federation import shared_mask
+from fedali_client.compute.trainer import FitProgress
+from fedali_client.exchange import shared_mask
 from fedali_client.join.samples import DataFiles
 from fedali_client.join.signals import UnableError
-from fedali_client.slots import Vector
-from fedali_client.trainer import FitProgress
+from fedali_client.state.slots import Vector
 
 Beat = Callable[[float], None]
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import structlog
 
 from fedali.errors import FedaliError, SettingsError, did_you_mean
-from fedali.kit import SiteKit, read_kit_as
-from fedali.memory import share_arena
+from fedali.support.memory import share_arena
+from fedali.wire.kit import SiteKit, read_kit_as
 from fedali_server.gateway.limits import Limits
 
 

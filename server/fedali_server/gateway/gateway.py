@@ -16,20 +16,20 @@ from typing import TypeVar
 import grpc
 import structlog
 
-from fedali.bundle import LARGEST
+from fedali.bundle.file import LARGEST
+from fedali.bundle.keys import load_public
 from fedali.errors import DataError, FedaliError, WireError
-from fedali.files import reporting
-from fedali.keys import load_public
-from fedali.kit import SiteKit
+from fedali.support.files import reporting
 from fedali.v1 import federation_pb2, relay_pb2
-from fedali.wire import largest_update
-from fedali_server.gateway.bundles import Bundles
+from fedali.wire.kit import SiteKit
+from fedali.wire.messages import largest_update
 from fedali_server.gateway.identity import Roster
 from fedali_server.gateway.limits import Limits
-from fedali_server.gateway.orders import RoundKey, check_order, content
 from fedali_server.gateway.refusal import Refusal, malformed, not_now
-from fedali_server.gateway.round import DONE, Round
-from fedali_server.gateway.shelf import Shelf
+from fedali_server.gateway.rounds.bundles import Bundles
+from fedali_server.gateway.rounds.orders import RoundKey, check_order, content
+from fedali_server.gateway.rounds.round import DONE, Round
+from fedali_server.gateway.rounds.shelf import Shelf
 from fedali_server.gateway.visitors import Visitor
 
 log = structlog.get_logger("fedali.gateway")

@@ -10,12 +10,12 @@ from pathlib import Path
 import grpc
 import structlog
 
+from fedali.bundle.keys import PublicKey
 from fedali.errors import FedaliError, KitError
-from fedali.files import flush_folder
-from fedali.keys import PublicKey
-from fedali.kit import SiteDevice
-from fedali_server.certificates import Identity, RevocationList, identity
+from fedali.support.files import flush_folder
+from fedali.wire.kit import SiteDevice
 from fedali_server.gateway.refusal import Refusal, not_allowed
+from fedali_server.provisioning.certificates import Identity, RevocationList, identity
 
 log = structlog.get_logger("fedali.gateway")
 

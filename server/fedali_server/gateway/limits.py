@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from fedali.wire import CHUNK
+from fedali.wire.messages import CHUNK
 
 
 @dataclass(frozen=True)

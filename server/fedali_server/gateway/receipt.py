@@ -9,10 +9,10 @@ from typing import Any
 
 from fedali.v1 import federation_pb2
 from fedali_server.gateway.gateway import INCOMPLETE, Gateway, verdict
-from fedali_server.gateway.incoming import Upload
 from fedali_server.gateway.lane import Turn
 from fedali_server.gateway.refusal import malformed, not_now, too_much
-from fedali_server.gateway.round import Round
+from fedali_server.gateway.rounds.incoming import Upload
+from fedali_server.gateway.rounds.round import Round
 from fedali_server.gateway.visitors import Visitor
 
 Requests = AsyncIterator[federation_pb2.UploadRequest]

@@ -8,13 +8,13 @@ import os
 from pathlib import Path
 
 from fedali.v1 import federation_pb2
-from fedali.wire import LARGEST_REASON, LARGEST_SOFTWARE, LONGEST_WAIT, PROTOCOL, TASK_ID
+from fedali.wire.messages import LARGEST_REASON, LARGEST_SOFTWARE, LONGEST_WAIT, PROTOCOL, TASK_ID
 from fedali_server.gateway.gateway import Gateway
 from fedali_server.gateway.lane import Lane
-from fedali_server.gateway.orders import TRAIN
 from fedali_server.gateway.receipt import Arriving, Receipt, Requests
 from fedali_server.gateway.refusal import malformed, not_found, not_now, too_much
-from fedali_server.gateway.round import Round
+from fedali_server.gateway.rounds.orders import TRAIN
+from fedali_server.gateway.rounds.round import Round
 from fedali_server.gateway.rpc import Context, Method
 from fedali_server.gateway.visitors import Visitor
 

@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fedali.kit import SiteDevice
 from fedali.v1 import relay_pb2
+from fedali.wire.kit import SiteDevice
 from fedali_server.gateway.limits import Bucket, Limits
 from fedali_server.gateway.refusal import too_much
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedali.bundle import read_bundle
+from fedali.bundle.file import read_bundle
 from tests.bundles import write_full
 
 

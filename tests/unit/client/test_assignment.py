@@ -11,8 +11,8 @@ from scipy.optimize import linear_sum_assignment
 
 from fedali.errors import DataError
 from fedali.layout import Layout
-from fedali.transport import ot_align
-from fedali_client.assignment import align, assign
+from fedali.transport.plans import ot_align
+from fedali_client.compute.assignment import align, assign
 
 SQUARES = st.integers(0, 9).flatmap(
     lambda size: arrays.arrays(

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedali.normalisation import Normalisation
-from fedali_client.batches import Batches, OwnOrder, RoundOrder, fingerprint
+from fedali.data.normalisation import Normalisation
+from fedali_client.compute.batches import Batches, OwnOrder, RoundOrder, fingerprint
 
 
 def _epochs(batches, steps, begin=0):

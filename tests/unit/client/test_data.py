@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fedali.data.npz import read_shapes
+from fedali.data.samples import check_labels, check_samples, read_samples
 from fedali.errors import DataError
-from fedali.npz import read_shapes
-from fedali.samples import check_labels, check_samples, read_samples
 from fedali_client.data import read_line
 
 CLASSES = ("rest", "walk", "run")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedali.errors import FedaliError
-from fedali_client.slots import ARRAYS, Progress, Sizes, Slots, boot_id
+from fedali_client.state.slots import ARRAYS, Progress, Sizes, Slots, boot_id
 
 PURPOSE = bytes(range(32))
 SIZES = Sizes(17, 17, 0, 5)

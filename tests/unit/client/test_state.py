@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 
+from fedali.data.normalisation import Normalisation
 from fedali.errors import CheckpointError, FedaliError
-from fedali.normalisation import Normalisation
-from fedali_client.slots import boot_id
-from fedali_client.state import PersonalState
+from fedali_client.state.personal import PersonalState
+from fedali_client.state.slots import boot_id
 
 
 def _train(state, steps, value):
@@ -170,9 +170,9 @@ def test_a_second_process_may_look_and_not_touch(tmp_path, bundle, bundle_path):
     _train(state, 2, 1)
     program = f"""
 from pathlib import Path
-from fedali.bundle import read_bundle
+from fedali.bundle.file import read_bundle
 from fedali.errors import FedaliError
-from fedali_client.state import PersonalState
+from fedali_client.state.personal import PersonalState
 bundle = read_bundle({str(bundle_path)!r}, None, allow_unsigned=True)
 looked = PersonalState(Path({str(folder)!r}), bundle, read_only=True)
 print(looked.progress.step, float(looked.theta().sum()))

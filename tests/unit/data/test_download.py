@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fedali.data.download import download
+from fedali.data.sources.download import download
 from fedali.errors import DataError
 
 CONTENT = np.random.default_rng(0).bytes(300_000)

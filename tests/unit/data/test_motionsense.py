@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fedali.data import load_motionsense
-from fedali.data.motionsense import ACTIVITIES, CHECKSUM, windows_checksum
-from fedali.data.motionsense_zip import read_signal
+from fedali.data.sources.motionsense import ACTIVITIES, CHECKSUM, windows_checksum
+from fedali.data.sources.motionsense_zip import read_signal
 from fedali.errors import DataError, SettingsError
 
 COLUMNS = [

@@ -1,0 +1,1 @@
+"""What a device keeps: crash-safe, one folder a bundle."""

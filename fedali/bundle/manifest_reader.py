@@ -1,0 +1,214 @@
+"""Checking a manifest: every key, of the right kind, and all of them fit each other."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime, timedelta
+from typing import Any, get_args
+
+import numpy as np
+
+from fedali.bundle.json_reader import JsonError, JsonReader, is_plain, read_json
+from fedali.bundle.manifest import (
+    FORMAT,
+    LARGEST_MANIFEST,
+    LAYOUTS,
+    Component,
+    Hyper,
+    Layouts,
+    Manifest,
+    Mode,
+    Normalisation,
+    NormalisationKind,
+    Parity,
+    Part,
+)
+from fedali.errors import BundleError, SettingsError
+from fedali.layout import Layout
+
+_NEEDED = {"full": {"train.onnx", "infer.onnx"}, "head": {"train.onnx", "infer.onnx", "embed.onnx"}}
+_ALLOWED = {"full": {"adapt.onnx"}, "head": {"embed_int8.onnx", "infer_int8.onnx"}}
+_OPTIMIZERS: dict[str, tuple[str, ...]] = {
+    "adam": ("learning_rate", "beta1", "beta2", "epsilon"),
+    "sgd": ("learning_rate", "momentum"),
+}
+
+
+def read_manifest(data: bytes) -> Manifest:
+    """The manifest in ``data``; ``BundleError`` naming what is missing, unknown or of the wrong kind."""
+    if len(data) > LARGEST_MANIFEST:
+        raise BundleError(f"the manifest is larger than {LARGEST_MANIFEST} bytes")
+    try:
+        return _manifest(read_json(data, "the manifest"))
+    except JsonError as error:
+        raise BundleError(str(error)) from None
+
+
+def _manifest(read: JsonReader) -> Manifest:
+    """Every key in turn; then whether they fit each other."""
+    if read.take("format", int) != FORMAT:
+        raise JsonError(f"{read.where} is of another format than {FORMAT}: a newer fedali may read it")
+    mode = read.choice("mode", get_args(Mode))
+    shape = _shape(read, "input_shape")
+    layouts = _layouts(read.inside("layouts"), mode)
+    manifest = Manifest(
+        format=FORMAT,
+        fedali=read.text("fedali"),
+        name=read.text("name"),
+        created=_time(read, "created"),
+        model=_component(read.inside("model"), alp=True),
+        method=_component(read.inside("method"), alp=False),
+        mode=mode,
+        batch=read.integer("batch", 1, 1 << 16),
+        input_shape=shape,
+        classes=_classes(read, "classes"),
+        normalisation=_normalisation(read.inside("normalisation"), shape),
+        layouts=layouts,
+        personal=_ranges(read, "personal", layouts.parameters.size),
+        optimizer=_optimizer(read.inside("optimizer")),
+        hyper=_hyper(read.inside("hyper")),
+        keeps_local_prototypes=read.take("keeps_local_prototypes", bool),
+        round=read.integer("round", 0),
+        opset=read.integer("opset", 17, 21),
+        onnxruntime=_version(read, "onnxruntime"),
+        parts={name: _part(part) for name, part in read.each("parts").items()},
+        parity={name: _parity(parity) for name, parity in read.each("parity").items()},
+        int8=read.take("int8", dict, type(None)),
+    )
+    read.done()
+    _check_parts(manifest, read.where)
+    return manifest
+
+
+def _check_parts(manifest: Manifest, where: str) -> None:
+    needed = _NEEDED[manifest.mode] | {"state.safetensors"}
+    odd = sorted((needed - set(manifest.parts)) | (set(manifest.parts) - needed - _ALLOWED[manifest.mode]))
+    if odd:
+        raise JsonError(
+            f"{where}: parts for mode {manifest.mode!r} lack {odd[0][:60]!r}, or should not have it"
+        )
+    graphs = {name.removesuffix(".onnx") for name in manifest.parts if name.endswith(".onnx")}
+    if set(manifest.parity) != graphs:
+        raise JsonError(f"{where}: parity has to say something of each of {', '.join(sorted(graphs))}")
+    if (manifest.int8 is None) != (not any(name.endswith("_int8") for name in graphs)):
+        raise JsonError(f"{where}: int8 goes with parts in int8")
+
+
+def _shape(read: JsonReader, key: str) -> tuple[int, ...]:
+    value = read.take(key, list)
+    if not 1 <= len(value) <= 6 or not all(type(n) is int and 1 <= n <= 1 << 20 for n in value):
+        raise read.wrong(key, value)
+    return tuple(value)
+
+
+def _time(read: JsonReader, key: str) -> str:
+    value = read.text(key, 40)
+    try:
+        if datetime.fromisoformat(value).utcoffset() != timedelta(0):
+            raise ValueError
+    except ValueError:
+        raise read.wrong(key, value) from None
+    return value
+
+
+def _version(read: JsonReader, key: str) -> str:
+    value = read.text(key, 20)
+    if not re.fullmatch(r">=[0-9]{1,3}\.[0-9]{1,3}", value):
+        raise read.wrong(key, value)
+    return value
+
+
+def _component(read: JsonReader, *, alp: bool) -> Component:
+    found = Component(read.text("name"), read.take("options", dict))
+    if alp:
+        found = Component(found.name, found.options, read.take("alp", dict, type(None)))
+    read.done()
+    return found
+
+
+def _classes(read: JsonReader, key: str) -> tuple[str, ...]:
+    value = read.take(key, list)
+    if not 2 <= len(value) <= 10_000 or not all(map(is_plain, value)) or len(set(value)) != len(value):
+        raise read.wrong(key, value)
+    return tuple(value)
+
+
+def _normalisation(read: JsonReader, shape: tuple[int, ...]) -> Normalisation:
+    kind = read.choice("kind", get_args(NormalisationKind))
+    parts = []
+    for key in ("mean", "std"):
+        value = read.take(key, list, int, float)
+        try:
+            numbers = np.array(value, np.float64)
+            fits = numbers.ndim <= len(shape) and np.broadcast_shapes(numbers.shape, shape) == shape
+        except (ValueError, TypeError, OverflowError):
+            raise read.wrong(key, value) from None
+        small = np.finfo(np.float32).tiny if key == "std" else -np.inf
+        if not fits or not (np.abs(numbers) < 1e30).all() or not (numbers >= small).all():
+            raise read.wrong(key, value)
+        parts.append(numbers.astype(np.float32))
+    read.done()
+    return Normalisation(kind, *parts)
+
+
+def _layouts(read: JsonReader, mode: Mode) -> Layouts:
+    found = []
+    for key in LAYOUTS:
+        value = read.take(key, list)
+        try:
+            layout = Layout.from_json(json.dumps(value))
+        except SettingsError:
+            raise read.wrong(key, value) from None
+        if layout.size > 1 << 28:
+            raise read.wrong(key, f"{layout.size} numbers")
+        found.append(layout)
+    read.done()
+    parameters, prototypes, trained = found
+    expected = [e for e in parameters.entries if mode == "full" or e.name.startswith("head.")]
+    if [(e.name, e.shape) for e in trained.entries] != [(e.name, e.shape) for e in expected]:
+        raise JsonError(f"{read.where}: trained is not what mode {mode!r} trains")
+    if not trained.size or sum(e.size for e in expected) != expected[-1].where.stop - expected[0].offset:
+        raise JsonError(f"{read.where}: trained is not one stretch of the parameters")
+    return Layouts(parameters, prototypes, trained)
+
+
+def _ranges(read: JsonReader, key: str, size: int) -> tuple[tuple[int, int], ...]:
+    value = read.take(key, list)
+    last = 0
+    for pair in value:
+        if type(pair) is not list or len(pair) != 2 or not all(type(n) is int for n in pair):
+            raise read.wrong(key, value)
+        if not last <= pair[0] < pair[1] <= size:
+            raise read.wrong(key, value)
+        last = pair[1]
+    return tuple((begin, end) for begin, end in value)
+
+
+def _optimizer(read: JsonReader) -> dict[str, Any]:
+    name = read.choice("name", tuple(_OPTIMIZERS))
+    found: dict[str, Any] = {"name": name}
+    for key in _OPTIMIZERS[name]:
+        found[key] = read.number(key, 0, 1 if key.startswith(("beta", "momentum")) else 1e6)
+    read.done()
+    return found
+
+
+def _hyper(read: JsonReader) -> Hyper:
+    found = Hyper(read.number("influence", 0, 1), read.number("decay", 0, 1))
+    read.done()
+    return found
+
+
+def _part(read: JsonReader) -> Part:
+    found = Part(read.text("sha256", 64), read.integer("bytes", 0))
+    if not re.fullmatch("[0-9a-f]{64}", found.sha256):
+        raise read.wrong("sha256", found.sha256)
+    read.done()
+    return found
+
+
+def _parity(read: JsonReader) -> Parity:
+    found = Parity(read.number("error", 0), read.text("what"))
+    read.done()
+    return found

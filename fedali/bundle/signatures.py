@@ -1,0 +1,100 @@
+"""What each graph of a bundle takes and gives: names, dtypes and shapes, as the manifest's sizes make them.
+
+The graphs of both modes have the same inputs and outputs, so that one runner serves both. In head mode theta is the
+head's stretch of it, and samples are embeddings.
+"""
+
+from __future__ import annotations
+
+from fedali.bundle.manifest import Manifest
+from fedali.bundle.onnx_scan import Scan, Value
+from fedali.errors import BundleError
+
+Shape = tuple[int | None, ...]
+
+
+def check_signatures(manifest: Manifest, scans: dict[str, Scan]) -> None:
+    """Raise ``BundleError`` unless every graph of a bundle takes and gives what its manifest says.
+
+    ``scans`` are by the graph's name. Graphs for inference may have any fixed batch, or leave it open.
+    """
+    embedding = _embedding(manifest, scans)
+    for name, found in scans.items():
+        if found.opset != manifest.opset:
+            raise BundleError(
+                f"{name}.onnx is of operator set {found.opset}, the manifest says {manifest.opset}"
+            )
+        batch = manifest.batch if name in ("train", "adapt") else _batch(found)
+        inputs, outputs = _signature(manifest, name.removesuffix("_int8"), batch, embedding)
+        for what, has, wanted in (("inputs", found.inputs, inputs), ("outputs", found.outputs, outputs)):
+            if list(has) != list(wanted):
+                raise BundleError(
+                    f"{name}.onnx has the {what} {_short(list(has))}, not {_short(list(wanted))}"
+                )
+            for key in wanted:
+                if has[key] != wanted[key]:
+                    raise BundleError(f"{name}.onnx: {key} is {has[key]}, the manifest says {wanted[key]}")
+
+
+def _signature(
+    manifest: Manifest, name: str, batch: int | None, embedding: int
+) -> tuple[dict[str, Value], dict[str, Value]]:
+    layouts = manifest.layouts
+    whole, local = (layouts.parameters.size,), (layouts.prototypes.size,)
+    samples: Shape = (batch, *manifest.input_shape)
+    if name in ("infer", "embed"):
+        inputs = _floats(theta=whole, local_prototypes=local, x=samples, influence=())
+        if name == "infer":
+            return inputs, _floats(logits=(batch, len(manifest.classes)))
+        return inputs, _floats(embedding=(batch, embedding))
+    if name == "adapt":
+        inputs = _floats(
+            theta=whole,
+            local_prototypes=local,
+            x=samples,
+            weights=(batch,),
+            shared_prototypes=local,
+            influence=(),
+            decay=(),
+        )
+        return inputs, _floats(new_local_prototypes=local)
+    trained = (layouts.trained.size,)
+    moments = {"first_moment": trained, "second_moment": trained}
+    if manifest.optimizer["name"] == "sgd":
+        moments["second_moment"] = (0,)
+    if manifest.mode == "head":
+        samples = (batch, embedding)
+    inputs = {
+        **_floats(theta=trained, **moments, local_prototypes=local, x=samples),
+        "y": Value("int64", (batch,)),
+        **_floats(weights=(batch,), shared_theta=trained, shared_prototypes=local),
+        **_floats(step_size=(), correction=(), influence=(), decay=()),
+    }
+    outputs = _floats(new_theta=trained, **{f"new_{key}": shape for key, shape in moments.items()})
+    return inputs, {**outputs, **_floats(new_local_prototypes=local, loss=(), correct=(), weight=())}
+
+
+def _floats(**shapes: Shape) -> dict[str, Value]:
+    return {name: Value("float32", shape) for name, shape in shapes.items()}
+
+
+def _embedding(manifest: Manifest, scans: dict[str, Scan]) -> int:
+    """d, as the head's step says; 0 in full mode."""
+    shape = scans["train"].inputs["x"].shape if "x" in scans["train"].inputs else ()
+    if manifest.mode == "full":
+        return 0
+    if len(shape) != 2 or not shape[1]:
+        raise BundleError("train.onnx of mode 'head' has to take embeddings [batch, d] as x")
+    return shape[1]
+
+
+def _batch(found: Scan) -> int | None:
+    shape = found.inputs["x"].shape if "x" in found.inputs else ()
+    if shape and shape[0] != 0:
+        return shape[0]
+    raise BundleError("a graph for inference has to take samples [batch, ...] as x")
+
+
+def _short(names: list[str]) -> str:
+    text = ", ".join(names)
+    return text if len(text) <= 200 else text[:200] + "..."

@@ -1,0 +1,89 @@
+"""What a captured graph depends on, as a hash that is known without capturing it."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedali.alp import ALPLayer
+from fedali.methods import Method
+from fedali.models import Model
+from fedali.optimizers.rules import Optimizer
+
+# What captures and rewrites a graph. Models, methods and optimizers are found by their classes; nothing else is part of one.
+CAPTURING = (
+    "alp",
+    "layout",
+    "step",
+    "capture.captures",
+    "capture.decompositions",
+    "capture.decompositions_onnx",
+    "capture.graph",
+    "capture.onnx_export",
+    "capture.onnx_translate",
+    "models.base",
+    "models.pooling",
+    "optimizers.rules",
+    "optimizers.schedules",
+)
+_PLAIN = (bool, int, float, str, type(None))
+_HANDLED = ("training",)  # no part of what is computed: nothing in a model behaves by it
+
+
+def structure_key(model: Model, method: Method, optimizer: Optimizer, *facts: object) -> str | None:
+    """Hash of everything that ``fedali.capture.captures`` turns into a graph: the sources, the model's structure and settings, the
+    method, the optimizer, and ``facts`` such as the batch's size.
+
+    None when the model holds something whose meaning cannot be told from here; then only capturing tells.
+    """
+    parts: list[str] = [torch.__version__, repr(method), repr(optimizer), repr(facts)]
+    sources = {_source(f"fedali.{name}") for name in CAPTURING}
+    sources |= {path for thing in (method, optimizer) for path in _sources(type(thing))}
+    for name, module in model.named_modules():
+        kind = type(module)
+        parts.append(f"{name}: {kind.__module__}.{kind.__qualname__}")
+        sources.update(_sources(kind))
+        for key, value in sorted(vars(module).items()):
+            if key.startswith("_") or key in _HANDLED:
+                continue
+            if not _plain(value):
+                return None
+            parts.append(f"{key}={value!r}")
+        for key, tensor in module.named_parameters(recurse=False):
+            parts.append(f"{key} {tuple(tensor.shape)}")
+        for key, tensor in module.named_buffers(recurse=False):
+            if not isinstance(
+                module, ALPLayer
+            ):  # its prototypes are inputs; another buffer's values are constants
+                values = hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+                parts.append(f"{key} {tuple(tensor.shape)} {values}")
+    known = hashlib.sha256("\n".join(parts).encode())
+    for path in sorted(sources):
+        known.update(path.name.encode() + path.read_bytes())
+    return known.hexdigest()[:32]
+
+
+def _sources(kind: type) -> Iterator[Path]:
+    """Files of a class and of what it inherits from, torch's and Python's own aside."""
+    for ancestor in kind.__mro__:
+        if ancestor.__module__.partition(".")[0] not in ("torch", "builtins", "typing", "abc"):
+            yield Path(inspect.getfile(ancestor))
+
+
+def _source(module: str) -> Path:
+    spec = find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin)
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(_plain(item) for item in value)
+    return isinstance(value, _PLAIN)

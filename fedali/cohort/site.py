@@ -1,0 +1,286 @@
+"""A site that simulates a cohort: it answers for many clients whose data are in this process."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from fedali.cohort.contract import ClientMetrics, RoundSettings, SiteReply
+from fedali.cohort.recordfile import RecordFile, as_vector
+from fedali.cohort.store import ClientStore
+from fedali.cohort.tensorfile import Piece
+from fedali.data import Federation
+from fedali.engines.base import Engine, Labels, Query, Samples, TrainJob, TrainResult, Vector
+from fedali.errors import FedaliError
+from fedali.methods import Contribution, Layouts, Method, SharedState, Trained
+from fedali.metrics import accuracy, macro_f1
+
+_TRAIN, _SAMPLE, _TEST = 0, 1, 2  # what a random stream is for
+
+
+@dataclass(frozen=True)
+class CohortSettings:
+    """How a cohort draws and evaluates its clients.
+
+    Args:
+        seed: of everything random.
+        participation: share of the clients that train in a round, at least one.
+        transductive: whether to report the published inference too, whose matches depend on the batch.
+        generalisation_clients: how many of a round's participants are tested on everyone's data, of all sites
+            together; 0 for all. A site draws its share, at least one.
+        keep_trained: whether ``models`` and ``pieces`` should know a round's trained models; they go to a file.
+    """
+
+    seed: int
+    participation: float = 1.0
+    transductive: bool = False
+    generalisation_clients: int = 0
+    keep_trained: bool = True
+
+
+class Cohort:
+    """Samples of all clients of a federation, ready for an engine."""
+
+    def __init__(self, federation: Federation) -> None:
+        self.classes = len(federation.class_names)
+        self.names = [client.name for client in federation.clients]
+        pairs = list(zip(federation.clients, federation.normalisation, strict=True))
+        self.train = [Samples(c.x_train, c.y_train, n) for c, n in pairs]
+        self.validation = [Samples(c.x_validation, c.y_validation, n) for c, n in pairs]
+        self.test = [Samples(c.x_test, c.y_test, n) for c, n in pairs]
+
+
+class CohortSite:
+    """Implements ``fedali.cohort.contract.Site`` for some clients of a cohort.
+
+    Args:
+        cohort: data of all clients; the tests of generalisation see all of them.
+        clients: indices of this site's clients.
+        everyone: indices of all clients of the federation, whose test data generalisation is measured on.
+        engine: what trains and predicts.
+        method: what is personal, what is uploaded.
+        layouts: of the model.
+        settings: seed and evaluation.
+        store: what clients keep; sites of one process may share it. In a temporary file without.
+    """
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        clients: Sequence[int],
+        everyone: Sequence[int],
+        engine: Engine,
+        method: Method,
+        layouts: Layouts,
+        settings: CohortSettings,
+        store: ClientStore | None = None,
+    ) -> None:
+        self.cohort, self.clients, self.everyone = cohort, list(clients), list(everyone)
+        self.engine, self.method, self.layouts, self.settings = engine, method, layouts, settings
+        self.store = ClientStore(method, layouts) if store is None else store
+        self._labels = _joined([cohort.test[client] for client in self.everyone])
+        self._trained: dict[int, int] = {}  # client -> where its model of this round is in the scratch file
+        self._scratch: RecordFile | None = None
+
+    def train(self, settings: RoundSettings, shared: SharedState) -> SiteReply:
+        """One round: train each participant, evaluate its personal model, add up what it uploads."""
+        contribution, metrics = Contribution(), _Columns()
+        participants = self._participants(settings.round)
+        tested = self._tested_on_everyone(participants, settings)
+        self._trained = {}
+        for chunk in self._chunks(participants):
+            results = []
+            for client, result in zip(chunk, self._train(chunk, settings.round, shared), strict=True):
+                self._check(client, result, settings.round)
+                results.append(result)
+                samples = len(self.cohort.train[client])
+                metrics.add(
+                    client=client, samples=samples, train_loss=result.loss, train_accuracy=result.accuracy
+                )
+                self.store.remember(client, result.theta, result.local_prototypes)
+                if self.settings.keep_trained and settings.generalisation:
+                    self._keep(client, result)
+                trained = Trained(result.theta, result.local_prototypes, samples, result.occupancy)
+                uploaded = self.upload(client, trained, shared)
+                self.method.contribute(contribution, uploaded, shared, self.layouts)
+            self._test(metrics, chunk, results, settings, tested)
+        return SiteReply(metrics.columns, contribution)
+
+    def upload(self, client: int, trained: Trained, shared: SharedState) -> Trained:
+        """What of a client's training arrives where it is added up: here all of it, bit by bit."""
+        return trained
+
+    def evaluate(self, settings: RoundSettings, shared: SharedState) -> SiteReply:
+        """The server's model on each client's test data."""
+        metrics = _Columns()
+        for client in self.clients:
+            metrics.add(client=client, test_samples=len(self.cohort.test[client]))
+        tests = tuple(self.cohort.test[client] for client in self.clients)
+        influence = self.method.influence(settings.round)
+        for kind, matcher in self._inferences():
+            query = Query(shared.theta, shared.prototypes, tests, influence, matcher)  # type: ignore[arg-type]
+            (predictions,) = self.engine.predict([query])
+            for samples, predicted in zip(tests, predictions, strict=True):
+                self._score(metrics, f"global{kind}", samples, predicted)
+        return SiteReply(metrics.columns)
+
+    def adapt(self, clients: Sequence[int], round_: int, shared: SharedState) -> ClientMetrics:
+        """Clients that never took part: accuracy of the server's model, and after one local training from it."""
+        metrics, influence = _Columns(), self.method.influence(round_)
+        for chunk in self._chunks(clients):
+            for client, result in zip(chunk, self._train(chunk, round_, shared), strict=True):
+                metrics.add(client=client, samples=len(self.cohort.train[client]))
+                test = self.cohort.test[client]
+                before = Query(shared.theta, shared.prototypes, (test,), influence)
+                after = Query(result.theta, result.local_prototypes, (test,), influence)
+                for name, predictions in zip(
+                    ("before", "after"), self.engine.predict([before, after]), strict=True
+                ):
+                    self._score(metrics, name, test, predictions[0])
+        return metrics.columns
+
+    def models(self, shared: SharedState) -> Iterator[tuple[int, Vector, Vector]]:
+        """Each client's personal model: theta [P] and local prototypes [L], as trained in this round if it was.
+
+        Trained models are known where ``keep_trained`` and the round's ``generalisation`` asked for them.
+        """
+        for client in self.clients:
+            if client in self._trained:
+                model = self._read_trained(client)
+                size = self.layouts.parameters.size
+                yield client, model[:size], model[size:]
+            else:
+                yield client, *self.store.compose(client, shared)
+
+    def pieces(self) -> Iterator[tuple[int, Piece]]:
+        """What the shared state does not say of each client's personal model: see ``RunFolder.write_best``."""
+        whole = {"theta": self.layouts.parameters.size, "local_prototypes": self.layouts.prototypes.size}
+        for client in self.clients:
+            if client in self._trained:
+                yield client, Piece(whole, partial(self._read_trained, client))
+            elif client in self.store:
+                yield client, Piece(self.store.sizes, partial(self.store.record, client))
+
+    def _chunks(self, clients: Sequence[int]) -> Iterator[Sequence[int]]:
+        size = self.engine.cohort_size
+        return (clients[start : start + size] for start in range(0, len(clients), size))
+
+    def _train(self, clients: Sequence[int], round_: int, shared: SharedState) -> Iterator[TrainResult]:
+        influence = self.method.influence(round_)
+        jobs = (
+            TrainJob(
+                self.cohort.train[client],
+                *self.store.compose(client, shared),
+                shared.theta,
+                shared.prototypes,
+                influence,
+                np.random.SeedSequence([self.settings.seed, _TRAIN, round_, client]),
+                self.method.needs_occupancy,
+            )
+            for client in clients
+        )
+        yield from self.engine.train(jobs)
+
+    def _check(self, client: int, result: TrainResult, round_: int) -> None:
+        if not (np.isfinite(result.theta).all() and np.isfinite(result.local_prototypes).all()):
+            raise FedaliError(
+                f"{self.cohort.names[client]} diverged in round {round_}: its weights are not finite. "
+                "Try a lower training.learning_rate"
+            )
+
+    def _keep(self, client: int, result: TrainResult) -> None:
+        if self._scratch is None:
+            self._scratch = self.store.scratch(self.layouts.parameters.size + self.layouts.prototypes.size)
+        self._trained[client] = len(self._trained)
+        self._scratch.write(self._trained[client], result.theta, result.local_prototypes)
+
+    def _read_trained(self, client: int) -> Vector:
+        assert self._scratch is not None
+        return as_vector(self._scratch.read(self._trained[client]))
+
+    def _participants(self, round_: int) -> list[int]:
+        count = max(1, round(self.settings.participation * len(self.clients)))
+        if count >= len(self.clients):
+            return self.clients
+        seed = np.random.SeedSequence([self.settings.seed, _SAMPLE, round_, self.clients[0]])
+        return sorted(int(c) for c in np.random.default_rng(seed).choice(self.clients, count, replace=False))
+
+    def _tested_on_everyone(self, participants: Sequence[int], settings: RoundSettings) -> set[int]:
+        """Participants whose generalisation is measured."""
+        if not settings.generalisation:
+            return set()
+        wanted = self.settings.generalisation_clients
+        count = max(1, round(wanted * len(self.clients) / len(self.everyone)))
+        if not wanted or count >= len(participants):
+            return set(participants)
+        seed = np.random.SeedSequence([self.settings.seed, _TEST, settings.round, self.clients[0]])
+        return {int(c) for c in np.random.default_rng(seed).choice(participants, count, replace=False)}
+
+    def _inferences(self) -> list[tuple[str, str]]:
+        """Names' endings and matchers: each sample alone (deployment), and as published."""
+        both = self.settings.transductive and self.layouts.prototypes.size > 0
+        return [("", "cosine"), ("_transductive", "ot")] if both else [("", "cosine")]
+
+    def _test(
+        self,
+        metrics: _Columns,
+        clients: Sequence[int],
+        results: Sequence[TrainResult],
+        settings: RoundSettings,
+        tested: set[int],
+    ) -> None:
+        """Personal models on their own data, and those of ``tested`` on everyone's."""
+        everyone = tuple(self.cohort.test[client] for client in self.everyone) if tested else ()
+        influence = self.method.influence(settings.round)
+        for kind, matcher in self._inferences():
+            queries = (
+                Query(
+                    result.theta,
+                    result.local_prototypes,
+                    (
+                        self.cohort.validation[client],
+                        self.cohort.test[client],
+                        *(everyone if client in tested else ()),
+                    ),
+                    influence,
+                    matcher,  # type: ignore[arg-type]
+                )
+                for client, result in zip(clients, results, strict=True)
+            )
+            for client, predictions in zip(clients, self.engine.predict(queries), strict=True):
+                if not kind:
+                    self._score(metrics, "validation", self.cohort.validation[client], predictions[0])
+                self._score(metrics, f"personalisation{kind}", self.cohort.test[client], predictions[1])
+                name = f"generalisation{kind}"
+                if client in tested:
+                    self._score(metrics, name, self._labels, np.concatenate(predictions[2:]))
+                elif settings.generalisation:
+                    metrics.add(**{name: math.nan, f"{name}_f1": math.nan})
+
+    def _score(self, metrics: _Columns, name: str, samples: Samples | Labels, predicted: Labels) -> None:
+        labels = samples.y if isinstance(samples, Samples) else samples
+        metrics.add(
+            **{
+                name: accuracy(labels, predicted),
+                f"{name}_f1": macro_f1(labels, predicted, self.cohort.classes),
+            }
+        )
+
+
+def _joined(sets: Sequence[Samples]) -> Labels:
+    return np.concatenate([samples.y for samples in sets]) if sets else np.empty(0, np.int64)
+
+
+class _Columns:
+    """Per-client numbers by name, each a column in the order of the clients."""
+
+    def __init__(self) -> None:
+        self.columns: ClientMetrics = {}
+
+    def add(self, **numbers: float) -> None:
+        for name, number in numbers.items():
+            self.columns.setdefault(name, []).append(float(number))

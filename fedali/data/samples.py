@@ -1,0 +1,117 @@
+"""Samples and labels from outside: read, checked, and refused in one line that says what to mend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedali.bundle.manifest import Manifest
+from fedali.data.npz import read_arrays
+from fedali.errors import DataError, did_you_mean
+
+Array = npt.NDArray[Any]
+Labels = npt.NDArray[np.int64]
+
+
+def check_samples(x: npt.ArrayLike, shape: Sequence[int], where: str = "x") -> Array:
+    """Samples [n, *shape], n > 0, of a float or integer dtype; a single sample [*shape] becomes [1, *shape].
+
+    Raises ``DataError`` for anything else, and for values that are NaN or infinite, naming the first.
+    """
+    shape = tuple(shape)
+    try:
+        samples = np.asarray(x)
+    except ValueError as error:
+        raise DataError(f"{where} is no array: samples have different shapes") from error
+    if samples.dtype.kind not in "fiu":
+        raise DataError(f"{where} is {samples.dtype}; make it numbers")
+    if samples.shape == shape:
+        samples = samples[None]
+    if samples.shape[1:] != shape:
+        wanted = ", ".join(["n", *map(str, shape)])
+        raise DataError(f"{where} has shape {list(samples.shape)}; this model takes [{wanted}]")
+    if not len(samples):
+        raise DataError(f"{where} holds no samples")
+    if samples.dtype.kind == "f":
+        for start in range(0, len(samples), 256):  # also of a mapped file, a piece at a time
+            with np.errstate(over="ignore"):  # what is too large for single precision becomes infinite
+                finite = np.isfinite(samples[start : start + 256].astype(np.float32, copy=False))
+            if not finite.all():
+                at = np.argwhere(~finite)[0]
+                at[0] += start
+                raise DataError(
+                    f"{where}{at.tolist()} is {samples[tuple(at)]}; repair or leave out sample {at[0]}"
+                )
+    return samples
+
+
+def check_labels(y: npt.ArrayLike, classes: Sequence[str], count: int, where: str = "y") -> Labels:
+    """Indices [n] of labels that are given as indices or as names.
+
+    Raises ``DataError`` for a wrong number of them, or a label that is not of this model, naming the first.
+    """
+    labels = np.asarray(y)
+    if labels.shape != (count,):
+        raise DataError(
+            f"{where} has shape {list(labels.shape)}; {count} samples need one label each: [{count}]"
+        )
+    if labels.dtype.kind in "iu":
+        wrong = (labels < 0) | (labels >= len(classes))
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise DataError(
+                f"{where}[{row}] is {labels[row]}; this model has the classes 0..{len(classes) - 1}: {', '.join(classes)}"
+            )
+        return labels.astype(np.int64)
+    if labels.dtype.kind not in "UO":
+        raise DataError(f"{where} is {labels.dtype}; make it integers or the names of classes")
+    index = {name: k for k, name in enumerate(classes)}
+    found = np.empty(count, np.int64)
+    for row, label in enumerate(labels.tolist()):
+        if label not in index:
+            raise DataError(
+                f"{where}[{row}] is {label!r}, no class of this model; {did_you_mean(str(label), classes)}"
+            )
+        found[row] = index[label]
+    return found
+
+
+def read_samples(path: Path | str, manifest: Manifest) -> tuple[Array, Labels | None]:
+    """Samples [n, *shape] of a ``.npz`` (``x``, and ``y`` where it has labels) or ``.npy`` file, and labels [n] or None.
+
+    Labels of a file that has ``class_names`` are of those. Raises ``DataError`` for what does not fit the model.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path} does not exist")
+    if path.suffix == ".npy":
+        return check_samples(_read_npy(path), manifest.input_shape, f"{path}: x"), None
+    if path.suffix != ".npz":
+        raise DataError(
+            f"{path} is neither .npz nor .npy; save it with numpy.savez({path.stem}.npz, x=..., y=...)"
+        )
+    arrays = read_arrays(path)
+    if "x" not in arrays:
+        raise DataError(f"{path} has no array x; it has {', '.join(arrays) or 'nothing'}")
+    x = check_samples(arrays["x"], manifest.input_shape, f"{path}: x")
+    if "y" not in arrays:
+        return x, None
+    y = arrays["y"]
+    if "class_names" in arrays and y.dtype.kind in "iu":
+        names = arrays["class_names"]
+        y = names[check_labels(y, names.tolist(), len(x), f"{path}: y")]
+    return x, check_labels(y, manifest.classes, len(x), f"{path}: y")
+
+
+def _read_npy(path: Path) -> Array:
+    try:
+        found: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # numpy lets through whatever its header parser raises
+        raise DataError(
+            f"{path} is broken or holds Python objects, and cannot be read ({type(error).__name__}); save it again"
+        ) from error
+    return found

@@ -1,0 +1,243 @@
+"""The user's own data: one ``.npz``, one ``.csv``, or a folder with one file per client."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedali.data.dataset import STORED_DTYPES, Dataset, channel_axis
+from fedali.data.npz import read_arrays
+from fedali.data.sources.own_csv import Piece, read_csv
+from fedali.data.windows import check_window
+from fedali.errors import DataError, did_you_mean
+
+ENDINGS = (".npz", ".csv")
+NOTES = (".md", ".txt", ".json", ".pdf")
+"""Files that may lie beside the data in a folder and are passed over."""
+
+FEWEST_WINDOWS = 3
+"""One each for training, validation and test."""
+
+
+def load_own(path: str | Path, *, window: int = 128, stride: int = 64) -> Dataset:
+    """Read the user's own data; the data set is named after the file or folder.
+
+    * ``.npz``: ``x`` [N, ...], ``y`` [N] (integers or strings), ``client`` [N] (integers or strings); optional
+      ``class_names`` (then integer ``y`` indexes them), ``channel_names``, and, for samples that overlap,
+      ``recording`` [N] and ``start`` [N] as in `Dataset`; without those, samples count as independent.
+    * ``.csv``: a row per raw sample with the columns ``client``, ``label``, optional ``recording`` and ``time``; every
+      other column is a channel. Windows of ``window`` rows are cut every ``stride`` rows, inside each stretch of rows in
+      which client, label and recording stay the same. ``time`` has to increase; a gap in it is no boundary, a new
+      ``recording`` is.
+    * a folder of ``<client>.npz`` or ``<client>.csv``, the same without ``client``.
+
+    Labels become classes in sorted order. Raises ``DataError`` that says what is wrong, where, and what to do, and
+    ``SettingsError`` for a bad window or stride.
+    """
+    path = Path(path)
+    check_window(window, stride)
+    if not path.exists():
+        raise DataError(
+            f"{path} does not exist; give a .npz or .csv file, or a folder with one such file per client"
+        )
+    if path.is_dir():
+        pieces = [_read(file, window, stride, file.stem) for file in _client_files(path)]
+    else:
+        _check_ending(path)
+        pieces = [_read(path, window, stride, None)]
+    return _assemble(path, pieces)
+
+
+def _client_files(folder: Path) -> list[Path]:
+    """The data files of ``folder``, sorted by name."""
+    files = [
+        f for f in sorted(folder.iterdir()) if not f.name.startswith(".") and f.suffix.lower() not in NOTES
+    ]
+    for file in files:
+        if file.is_dir():
+            raise DataError(
+                f"{file} is a folder inside the data folder; put one .npz or .csv per client side by side"
+            )
+        _check_ending(file)
+    if not files:
+        raise DataError(f"{folder} holds no .npz or .csv files; put one per client there")
+    twice = [name for name, count in Counter(f.stem for f in files).items() if count > 1]
+    if twice:
+        raise DataError(f"{folder}: client {twice[0]!r} has two files; merge them or rename one")
+    return files
+
+
+def _check_ending(path: Path) -> None:
+    if path.suffix not in ENDINGS:
+        raise DataError(f"{path}: unknown ending {path.suffix!r}; {did_you_mean(path.suffix, ENDINGS)}")
+
+
+def _read(path: Path, window: int, stride: int, client: str | None) -> Piece:
+    return read_csv(path, window, stride, client) if path.suffix == ".csv" else _read_npz(path, client)
+
+
+def _read_npz(path: Path, client: str | None) -> Piece:
+    """One .npz; with ``client`` it is that client's file and holds no ``client`` array."""
+    arrays = read_arrays(path)
+    needed = ["x", "y"] if client is not None else ["x", "y", "client"]
+    missing = [name for name in needed if name not in arrays]
+    if missing:
+        odd = sorted(set(arrays) - {"x", "y", "client", "recording", "start", "class_names", "channel_names"})
+        hint = did_you_mean(missing[0], odd) if odd else f"it holds {', '.join(sorted(arrays)) or 'nothing'}"
+        raise DataError(f"{path} lacks the array {missing[0]!r}; {hint}")
+    if client is not None and "client" in arrays:
+        raise DataError(
+            f"{path} holds an array 'client', but the file's name is the client; leave the array out"
+        )
+    x = _to_stored(arrays["x"], path)
+    n = len(x)
+    if n == 0:
+        raise DataError(f"{path} holds no samples; add some")
+    for name in ("y", "client", "recording", "start"):
+        if name in arrays and arrays[name].shape != (n,):
+            raise DataError(
+                f"{path}: x has {n} samples but {name} has shape {list(arrays[name].shape)}; give one entry each"
+            )
+    if arrays["y"].dtype.kind not in "iuU":
+        raise DataError(f"{path}: labels y are {arrays['y'].dtype}; make them integers or strings")
+    overlap = "recording" in arrays
+    if overlap != ("start" in arrays):
+        raise DataError(
+            f"{path} has one of recording and start; overlapping samples need both, independent ones neither"
+        )
+    for name in ("recording", "start"):
+        if overlap and arrays[name].dtype.kind not in "iu":
+            raise DataError(f"{path}: {name} is {arrays[name].dtype}; make it integers")
+    owners = [client] * n if client is not None else _client_names(arrays["client"], path)
+    names = {
+        key: tuple(str(v) for v in arrays[key].ravel())
+        for key in ("class_names", "channel_names")
+        if key in arrays
+    }
+    return Piece(
+        where=str(path),
+        x=x,
+        labels=arrays["y"].tolist(),
+        clients=owners,
+        recording=arrays["recording"].astype(np.int64) if overlap else np.arange(n),
+        start=arrays["start"].astype(np.int64) if overlap else np.zeros(n, np.int64),
+        length=(x.shape[1] if x.ndim == 3 else 1) if overlap else 0,
+        everyone=tuple(dict.fromkeys(owners)) if client is None else (client,),
+        channel_names=names.get("channel_names"),
+        class_names=names.get("class_names"),
+    )
+
+
+def _to_stored(x: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
+    """``x`` in one of the dtypes that a data set stores."""
+    if x.dtype.kind not in "fiu":
+        raise DataError(f"{path}: x is {x.dtype}; make it numbers")
+    if not 2 <= x.ndim <= 4 or 0 in x.shape[1:]:
+        raise DataError(
+            f"{path}: x has shape {list(x.shape)}; make it [samples, features], [samples, time, channels] or "
+            "[samples, channels, height, width]"
+        )
+    finite = np.isfinite(x)
+    if not finite.all():
+        row = int(np.argmin(finite.reshape(len(x), -1).all(axis=1)))
+        raise DataError(
+            f"{path}: x holds {int((~finite).sum())} values that are NaN or infinite, first in row {row}; "
+            "repair or leave out these rows"
+        )
+    if x.dtype.name in STORED_DTYPES:
+        return x.astype(x.dtype.newbyteorder("="), copy=False)
+    with np.errstate(over="ignore"):  # becomes infinite, which the data set refuses
+        return x.astype(np.float32)
+
+
+def _client_names(client: npt.NDArray[Any], path: Path) -> list[str]:
+    if client.dtype.kind in "iu":
+        return [f"client-{k}" for k in client.tolist()]
+    if client.dtype.kind != "U":
+        raise DataError(f"{path}: client is {client.dtype}; make it integers or strings")
+    if "" in client:
+        raise DataError(f"{path}: client of row {int(np.argmax(client == ''))} is empty; name it")
+    return [str(name) for name in client.tolist()]
+
+
+def _assemble(path: Path, pieces: Sequence[Piece]) -> Dataset:
+    """One data set of all pieces."""
+    first = pieces[0]
+    pieces = [first, *(_like(first, piece) for piece in pieces[1:])]
+    owners = [owner for piece in pieces for owner in piece.clients]
+    windows = Counter(owners)
+    for piece in pieces:
+        for client in piece.everyone:
+            if windows[client] < FEWEST_WINDOWS:
+                raise DataError(
+                    f"{piece.where}: client {client!r} has {windows[client]} samples or whole windows, fewer than "
+                    f"{FEWEST_WINDOWS}; {piece.remedy}give it more data, or leave it out"
+                )
+    client_names = tuple(dict.fromkeys(owners))
+    index = {name: k for k, name in enumerate(client_names)}
+    class_names, y = _classes(pieces)
+    offsets = np.cumsum([0, *(int(p.recording.max()) + 1 for p in pieces[:-1])])
+    channels = first.x.shape[channel_axis(first.x.ndim - 1) + 1]
+    return Dataset(
+        name=path.stem if path.is_file() else path.resolve().name,
+        x=np.concatenate([p.x for p in pieces]),
+        y=y,
+        client=np.array([index[owner] for owner in owners], np.int64),
+        client_names=client_names,
+        class_names=class_names,
+        channel_names=first.channel_names or tuple(f"channel-{k + 1}" for k in range(channels)),
+        recording=np.concatenate([p.recording + offset for p, offset in zip(pieces, offsets, strict=True)]),
+        start=np.concatenate([p.start for p in pieces]),
+        length=max(p.length for p in pieces),
+        licence="the owner's",
+        citation="",
+    )
+
+
+def _like(first: Piece, piece: Piece) -> Piece:
+    """``piece`` with its channels in the order of ``first``; ``DataError`` when the two do not go together."""
+    if set(first.channel_names or ()) != set(piece.channel_names or ()):
+        odd = sorted(set(first.channel_names or ()) ^ set(piece.channel_names or ()))
+        raise DataError(
+            f"{piece.where} has other channels than {first.where}: {', '.join(odd)}; make them the same"
+        )
+    if first.x.shape[1:] != piece.x.shape[1:] or first.x.dtype != piece.x.dtype:
+        raise DataError(
+            f"{piece.where} has samples {piece.x.dtype} {list(piece.x.shape[1:])}, {first.where} has {first.x.dtype} "
+            f"{list(first.x.shape[1:])}; make them the same"
+        )
+    if first.class_names != piece.class_names:
+        raise DataError(f"{piece.where} has other class_names than {first.where}; make them the same")
+    if first.channel_names != piece.channel_names and first.channel_names and piece.channel_names:
+        order = [piece.channel_names.index(name) for name in first.channel_names]
+        return replace(piece, x=np.take(piece.x, order, axis=channel_axis(piece.x.ndim - 1) + 1))
+    return piece
+
+
+def _classes(pieces: Sequence[Piece]) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+    """Names of the classes, and each sample's index into them."""
+    labels = [label for piece in pieces for label in piece.labels]
+    whole = all(isinstance(label, int) for label in labels)
+    given = pieces[0].class_names
+    if given is not None and whole:
+        return given, np.array(labels, np.int64)
+    if not whole:
+        labels = [str(label) for label in labels]
+    names = given if given is not None else tuple(str(label) for label in sorted(set(labels)))
+    index = {name: k for k, name in enumerate(names)}
+    unknown = next((label for label in labels if str(label) not in index), None)
+    if unknown is not None:
+        raise DataError(
+            f"{pieces[0].where}: label {unknown!r} is not in class_names; {did_you_mean(str(unknown), names)}"
+        )
+    if len(set(labels)) < 2:
+        raise DataError(
+            f"{pieces[0].where}: all samples have the label {labels[0]!r}; add samples of another class"
+        )
+    return names, np.array([index[str(label)] for label in labels], np.int64)

@@ -1,0 +1,174 @@
+"""The readable reference engine: the local step called eagerly, client after client."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fedali.alp import Matcher
+from fedali.engines.base import (
+    COHORT_SIZE,
+    Labels,
+    Query,
+    TrainingSettings,
+    TrainJob,
+    TrainResult,
+    Vector,
+)
+from fedali.engines.common import ClientPool, batches, in_order
+from fedali.methods import Method
+from fedali.models import Model
+from fedali.optimizers.rules import Optimizer
+from fedali.step import (
+    Batch,
+    Hyper,
+    Occupancy,
+    Predict,
+    Shared,
+    State,
+    Step,
+    make_occupancy,
+    make_predict,
+    make_step,
+)
+
+
+@dataclass(frozen=True)
+class Functions:
+    """What a thread trains and predicts with; it alone calls them."""
+
+    step: Step
+    predict: Callable[[Matcher | None], Predict]
+    occupancy: Occupancy
+
+
+class LoopEngine:
+    """One client at a time in each of ``workers`` threads; torch uses one thread for each.
+
+    A client's numbers depend on its own job alone, so that the number of workers does not change a bit of them.
+
+    Args:
+        model: the architecture.
+        method: its objective.
+        optimizer: of the local step.
+        settings: epochs and batch size.
+        decay: of the local prototypes.
+        workers: threads.
+        dtype: of all numbers; float64 to compare engines.
+        device: where it computes.
+    """
+
+    cohort_size = COHORT_SIZE
+    inference_batch = 256
+
+    def __init__(
+        self,
+        model: Model,
+        method: Method,
+        optimizer: Optimizer,
+        settings: TrainingSettings,
+        *,
+        decay: float,
+        workers: int = 1,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        torch.set_num_threads(1)
+        self.settings, self.optimizer, self.decay = settings, optimizer, decay
+        self.dtype, self.device = dtype, torch.device(device)
+        self._model, self._objective = model, method.objective
+        self._own = threading.local()
+        self._pool = ClientPool(workers)
+        self._sizes: tuple[int, ...] = (settings.batch_size,)
+
+    def train(self, jobs: Iterable[TrainJob]) -> Iterator[TrainResult]:
+        """Train each client; results in the order of the jobs."""
+        return self._pool.map(self._train, jobs, cost=lambda job: len(job.samples))
+
+    def predict(self, queries: Iterable[Query]) -> Iterator[list[Labels]]:
+        """Predict with each model; results in the order of the queries."""
+        return self._pool.map(self._predict, queries)
+
+    @property
+    def _functions(self) -> Functions:
+        """The functions of this thread."""
+        if not hasattr(self._own, "functions"):
+            self._own.functions = self._make_functions()
+        functions: Functions = self._own.functions
+        return functions
+
+    def _make_functions(self) -> Functions:
+        """A model of its own for each thread: calling it with given parameters lends them to the module meanwhile."""
+        model = copy.deepcopy(self._model).to(self.device, self.dtype)
+        return Functions(
+            make_step(model, self._objective, self.optimizer, eager=True),
+            lambda matcher: make_predict(model, matcher=matcher),
+            make_occupancy(model),
+        )
+
+    def _tensor(self, value: Vector | float) -> Tensor:
+        """A copy in this engine's dtype, on its device."""
+        return torch.tensor(value, dtype=self.dtype, device=self.device)
+
+    def _samples(self, x: npt.NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(x).to(self.device, self.dtype)
+
+    def _train(self, job: TrainJob) -> TrainResult:
+        rng, functions = np.random.default_rng(job.seed), self._functions
+        theta = self._tensor(job.theta)
+        state = State(theta, *self.optimizer.initial(theta), self._tensor(job.local_prototypes))
+        shared = Shared(self._tensor(job.shared_theta), self._tensor(job.shared_prototypes))
+        influence, decay = self._tensor(job.influence), self._tensor(self.decay)
+        step = 0
+        loss = correct = weight = 0.0
+        for _ in range(self.settings.epochs):
+            loss = correct = weight = 0.0
+            for batch in batches(job.samples, self.settings.batch_size, rng, self._sizes, self.dtype):
+                step += 1
+                size, correction = self.optimizer.schedule(step)
+                hyper = Hyper(self._tensor(size), self._tensor(correction), influence, decay)
+                batch = Batch(*(part.to(self.device) for part in batch))
+                state, metrics = functions.step(state, batch, shared, hyper)
+                loss, correct = loss + metrics.loss.item(), correct + metrics.correct.item()
+                weight += metrics.weight.item()
+        occupancy = self.count(state, job) if job.count_occupancy else None
+        return TrainResult(
+            state.theta.cpu().numpy(),
+            state.local_prototypes.cpu().numpy(),
+            loss / weight,
+            correct / weight,
+            occupancy,
+        )
+
+    def count(self, state: State, job: TrainJob) -> Vector:
+        """How many of a client's embeddings each prototype answers for, see ``fedali.step.make_occupancy``."""
+        counts = [
+            self._functions.occupancy(state.theta, state.local_prototypes, self._samples(x), job.influence)
+            for x in in_order((job.samples,), self.inference_batch)
+        ]
+        total: Vector = torch.stack(counts).sum(0).cpu().numpy()
+        return total
+
+    def _predict(self, query: Query) -> list[Labels]:
+        predict = self._functions.predict(query.matcher)
+        theta, prototypes = self._tensor(query.theta), self._tensor(query.prototypes)
+        # Matched by transport, samples of one batch depend on each other: keep each set's own batches.
+        transductive = query.matcher == "ot" and prototypes.numel() > 0
+        batches: Iterable[npt.NDArray[np.float32]]
+        if transductive:
+            batches = (x for s in query.samples for x in in_order((s,), self.settings.batch_size))
+        else:
+            batches = in_order(query.samples, self.inference_batch)
+        parts = [
+            predict(theta, prototypes, self._samples(x), query.influence).argmax(-1).cpu().numpy()
+            for x in batches
+        ]
+        ends = np.cumsum([len(samples) for samples in query.samples])
+        return np.split(np.concatenate(parts) if parts else np.empty(0, np.int64), ends[:-1])

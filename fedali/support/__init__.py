@@ -1,0 +1,1 @@
+"""Files, names, memory, terminals: what every part leans on."""

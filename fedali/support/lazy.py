@@ -1,0 +1,22 @@
+"""Packages that name what they hold without loading it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+
+def lazily(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """A ``__getattr__`` for the package called ``package``: a name of ``homes`` is looked up in its module, once it is asked for.
+
+    A module is one of the package's own, or an absolute one's name where it has a dot.
+    """
+
+    def load(name: str) -> Any:
+        home = homes.get(name)
+        if home is None:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(home if "." in home else f"{package}.{home}"), name)
+
+    return load

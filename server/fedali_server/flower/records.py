@@ -1,0 +1,108 @@
+"""FedAli's states as Flower records and back: always few flat arrays, since Flower's transport costs per array."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import Array, ArrayRecord, ConfigRecord, ConfigRecordValues, RecordDict
+
+from fedali.aggregation import WeightedSum
+from fedali.cohort.contract import RoundSettings
+from fedali.errors import FedaliError
+from fedali.methods import Contribution, SharedState
+
+
+def from_shared(shared: SharedState) -> ArrayRecord:
+    """``theta`` [P] and ``prototypes`` [L], float32."""
+    return ArrayRecord(
+        {
+            "theta": Array(np.asarray(shared.theta, np.float32)),
+            "prototypes": Array(np.asarray(shared.prototypes, np.float32)),
+        }
+    )
+
+
+def to_shared(arrays: ArrayRecord) -> SharedState:
+    """What ``from_shared`` wrote."""
+    return SharedState(_vector(arrays, "theta"), _vector(arrays, "prototypes"))
+
+
+def instructions(settings: RoundSettings, arrays: ArrayRecord) -> RecordDict:
+    """What the server sends a site for one round."""
+    config = ConfigRecord(
+        {
+            "round": settings.round,
+            "generalisation": settings.generalisation,
+            "influence": float(settings.influence),
+        }
+    )
+    return RecordDict({"shared": arrays, "settings": config})
+
+
+def read_instructions(content: RecordDict) -> tuple[RoundSettings, SharedState]:
+    """What ``instructions`` wrote."""
+    settings = content.config_records["settings"]
+    return (
+        RoundSettings(
+            int(settings["round"]),  # type: ignore[arg-type]
+            bool(settings["generalisation"]),
+            float(settings["influence"]),  # type: ignore[arg-type]
+        ),
+        to_shared(content.array_records["shared"]),
+    )
+
+
+def from_contribution(contribution: Contribution) -> RecordDict:
+    """Sums in float64 with their weights, so that adding sites up in any grouping gives the same mean."""
+    arrays: dict[str, Array] = {}
+    weights: dict[str, ConfigRecordValues] = {}
+    for name, total in (("theta", contribution.theta), ("prototypes", contribution.prototypes)):
+        if total.weight:
+            arrays[name], weights[name] = Array(np.asarray(total.total, np.float64)), float(total.weight)
+    if contribution.prototype_sets:
+        arrays["prototype_sets"] = Array(np.stack(contribution.prototype_sets))
+        arrays["set_weights"] = Array(np.asarray(contribution.set_weights, np.float64))
+    return RecordDict({"sums": ArrayRecord(arrays), "weights": ConfigRecord(weights)})
+
+
+def to_contribution(content: RecordDict) -> Contribution:
+    """What ``from_contribution`` wrote; ``FedaliError`` when a sum is not finite or lacks its weight."""
+    arrays, weights = content.array_records["sums"], content.config_records["weights"]
+    contribution = Contribution()
+    for name, total in (("theta", contribution.theta), ("prototypes", contribution.prototypes)):
+        if name in arrays:
+            value, weight = _vector(arrays, name), float(weights.get(name, 0.0))  # type: ignore[arg-type]
+            if not np.isfinite(value).all() or not weight > 0:
+                raise FedaliError(f"the sum of {name} is not finite or has no weight")
+            total.merge(WeightedSum(value, weight))
+    if "prototype_sets" in arrays:
+        contribution.prototype_sets = list(_vector(arrays, "prototype_sets"))
+        contribution.set_weights = [float(w) for w in _vector(arrays, "set_weights")]
+        if not np.isfinite(contribution.prototype_sets).all():
+            raise FedaliError("a set of prototypes is not finite")
+    return contribution
+
+
+def from_reports(reports: Sequence[Mapping[str, Any]]) -> RecordDict:
+    """What a site says of its devices in a round: a flat mapping each."""
+    return RecordDict({"reports": ConfigRecord({"json": json.dumps(list(reports))})})
+
+
+def read_reports(content: RecordDict) -> list[dict[str, Any]]:
+    """What ``from_reports`` wrote; nothing where it was not there or is none."""
+    record = content.config_records.get("reports")
+    try:
+        reports = json.loads(str(record["json"])) if record is not None else []
+    except (ValueError, KeyError):
+        return []
+    return [report for report in reports if isinstance(report, dict)] if isinstance(reports, list) else []
+
+
+def _vector(arrays: ArrayRecord, name: str) -> npt.NDArray[Any]:
+    if name not in arrays:
+        raise FedaliError(f"the message has no array {name!r}")
+    return arrays[name].numpy()

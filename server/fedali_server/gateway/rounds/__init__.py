@@ -1,0 +1,1 @@
+"""A gateway's rounds: what was ordered, what devices answered, and the sum; all of it on the disk."""

@@ -1,0 +1,1 @@
+"""A run: its rounds, its folder, its checkpoint."""

@@ -1,0 +1,310 @@
+"""A training over real sites and devices: the server's side of a run, from a bundle to the last round.
+
+The strategy is that of simulations; what is different is that sites come and go, that a round has a deadline and a quorum, and
+that this process may be killed at any time: ``run_federation`` on the same folder goes on after the last complete round.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from fedali.bundle.file import Bundle, read_bundle
+from fedali.bundle.keys import PublicKey
+from fedali.errors import CheckpointError, SettingsError
+from fedali.methods import Layouts, Method, SharedState, build_method
+from fedali.wire.messages import LARGEST_STEP, RUN_NAME, Encoding
+from fedali_server.flower import records
+from fedali_server.flower.connection import LinkLostError
+from fedali_server.flower.link import Link
+from fedali_server.flower.site_grid import SiteGrid, Wanted
+from fedali_server.flower.strategy import PersonalisedStrategy, RoundResult
+from fedali_server.flower.superlink import running
+from fedali_server.run.run_folder import Checkpoint, RunFolder
+
+_SLACK = 30.0  # seconds that a site's reply may come after its round has closed
+_PAUSE = 2.0  # seconds between attempts to reach a SuperLink that went away
+
+log = structlog.get_logger("fedali.server")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a training asks of sites and devices.
+
+    Args:
+        name: of the run: lower-case letters, digits and dashes; no other run on these sites has it.
+        rounds: to do.
+        epochs: of local training in a round.
+        seed: of the order of samples.
+        encoding: of the numbers that devices send: float32, float16 or int8.
+        seconds: that a round may take.
+        quorum: share of a site's devices, 0 to 1; once so many have answered, the others have ``grace_seconds``.
+        grace_seconds: see ``quorum``.
+        largest_step: of a client's parameters minus the round's, in norms of the round's; an update that is farther is refused, and
+            one with prototypes ten times as long as the round's longest. 0: no bounds.
+        largest_samples: that a client may say it has, which are its weight in the sum; an update that says more is refused. 0: no bound.
+        sites: that have to be there for a round to begin.
+        patience: seconds to wait for them.
+        empty_rounds: rounds in a row that may pass without any update.
+        evaluate_every: rounds between evaluations of the server's model on the devices; the last round always has one.
+
+    Raises ``SettingsError`` for values that make no sense.
+    """
+
+    name: str
+    rounds: int
+    epochs: int = 1
+    seed: int = 0
+    encoding: str = "float32"
+    seconds: float = 600.0
+    quorum: float = 1.0
+    grace_seconds: float = 30.0
+    largest_step: float = 1.0
+    largest_samples: int = 0
+    sites: int = 1
+    patience: float = 600.0
+    empty_rounds: int = 3
+    evaluate_every: int = 1
+
+    def __post_init__(self) -> None:
+        if not RUN_NAME.fullmatch(self.name):
+            raise SettingsError(
+                f"{self.name!r} is no name for a run: use lower-case letters, digits and dashes, 64 at most"
+            )
+        if self.encoding not in [encoding.name.lower() for encoding in Encoding]:
+            raise SettingsError(f"encoding is {self.encoding!r}; it has to be float32, float16 or int8")
+        least = {"rounds": 1, "epochs": 1, "seed": 0, "sites": 1, "empty_rounds": 0, "evaluate_every": 1}
+        least |= {"largest_samples": 0}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it has to be at least {value}")
+        for name in ("seconds", "patience"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it has to be a positive number")
+        for name in ("grace_seconds", "largest_step"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it has to be 0 or more")
+        if self.largest_step > LARGEST_STEP:
+            raise SettingsError(f"largest_step is {self.largest_step}; it has to be 0 to {LARGEST_STEP:g}")
+        if not 0 < self.quorum <= 1:
+            raise SettingsError(f"quorum is {self.quorum}; it has to be above 0, and 1 at most")
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """Where a run is.
+
+    Args:
+        round: the last complete one.
+        rounds: to do.
+        sites: that are there.
+        accuracy: mean personalisation over the devices of the last round; NaN without.
+        reports: of that round's devices.
+        seconds: it took.
+    """
+
+    round: int
+    rounds: int
+    sites: tuple[str, ...] = ()
+    accuracy: float = math.nan
+    reports: tuple[dict[str, Any], ...] = ()
+    seconds: float = 0.0
+
+
+Report = Callable[[RunProgress], None]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What a run needs besides its settings.
+
+    Args:
+        federation: its name.
+        link: to the SuperLink.
+        trusted_key: of the bundles that devices take.
+        revocations: latest signed list of certificates not to be trusted: list and signature.
+        sites: names of the sites of the federation; empty for any.
+    """
+
+    federation: str
+    link: Link
+    trusted_key: PublicKey
+    revocations: tuple[bytes, bytes] | None = None
+    sites: tuple[str, ...] = field(default=())
+
+
+def start_run(folder: RunFolder, bundle: Path, settings: RunSettings, operator: Operator) -> None:
+    """Make the folder of a run; ``BundleError`` for a bundle that devices would refuse."""
+    read_bundle(bundle, [operator.trusted_key])
+    folder.create(bundle.read_bytes(), asdict(settings))
+
+
+def settings_of(folder: RunFolder) -> RunSettings:
+    """The settings a run was started with."""
+    try:
+        return RunSettings(**folder.settings())
+    except TypeError as error:
+        raise CheckpointError(
+            f"{folder.path / 'run.json'} is of another version of FedAli: {error}"
+        ) from None
+
+
+def run_federation(
+    folder: RunFolder,
+    operator: Operator,
+    report: Report = lambda _: None,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> None:
+    """Do the rounds that are left; the run is complete when this returns.
+
+    ``report`` is told of each change, ``meanwhile`` is called several times a second; what they raise ends the run, which can be
+    taken up again. A SuperLink that restarts is waited for. Raises ``FedaliError`` when it stays away, when sites do not come, or when too many
+    rounds in a row pass without an update.
+    """
+    settings = settings_of(folder)
+    if folder.done:
+        return
+    bundle = read_bundle(folder.bundle, [operator.trusted_key])
+    run = _Run(folder, settings, bundle, operator, report, meanwhile)
+    lost_since: float | None = None
+    while not folder.done:
+        before = run.checkpoint.round
+        try:
+            run.go_on()
+        except LinkLostError as error:
+            if run.checkpoint.round > before or lost_since is None:
+                lost_since = time.monotonic()
+            if time.monotonic() - lost_since > settings.patience:
+                raise
+            meanwhile()
+            log.warning("the SuperLink is gone, trying again", why=str(error))
+            time.sleep(_PAUSE)
+
+
+class _Run:
+    """A run in this process, between two kills."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        settings: RunSettings,
+        bundle: Bundle,
+        operator: Operator,
+        report: Report,
+        meanwhile: Callable[[], None],
+    ) -> None:
+        self._meanwhile = meanwhile
+        self._folder, self._settings, self._operator, self._report = folder, settings, operator, report
+        data = folder.bundle.read_bytes()
+        self._sha256 = hashlib.sha256(data).digest()
+        self._wanted = Wanted(
+            operator.federation,
+            data,
+            self._sha256,
+            operator.revocations,
+            operator.sites,
+            settings.sites,
+            settings.patience,
+        )
+        manifest = bundle.manifest
+        self._method: Method = build_method(manifest.method.name, manifest.method.options)
+        self._layouts = Layouts(manifest.layouts.parameters, manifest.layouts.prototypes)
+        initial = bundle.state()
+        shared = SharedState(initial["shared_theta"], initial["shared_prototypes"])
+        self.checkpoint = folder.read_checkpoint() or Checkpoint(0, shared)
+        self._sites: list[str] = []
+        self._began = time.monotonic()
+
+    def go_on(self) -> None:
+        """Rounds until the last, over one connection."""
+        settings = self._settings
+        config: dict[str, Any] = {
+            "run": settings.name,
+            "bundle": self._sha256.hex(),
+            "encoding": int(Encoding[settings.encoding.upper()]),
+            **{name: getattr(settings, name) for name in ("epochs", "seed", "largest_samples")},
+            **{
+                name: float(getattr(settings, name))
+                for name in ("seconds", "quorum", "grace_seconds", "largest_step")
+            },
+        }
+        self._tell(RunProgress(self.checkpoint.round, settings.rounds))
+        if self.checkpoint.round < settings.rounds:
+            with running(self._operator.link, config) as grid:
+                strategy = PersonalisedStrategy(
+                    self._method,
+                    self._layouts,
+                    on_round=self._done,
+                    generalisation_every=settings.evaluate_every,
+                    empty_rounds=settings.empty_rounds,
+                )
+                self._began = time.monotonic()
+                strategy.start(
+                    SiteGrid(grid, self._wanted, self._changed, self._meanwhile),
+                    records.from_shared(self.checkpoint.shared),
+                    settings.rounds,
+                    timeout=settings.seconds + _SLACK,
+                    first_round=self.checkpoint.round + 1,
+                )
+        self._folder.finish({"rounds": settings.rounds, "best_round": self.checkpoint.best_round})
+        self._status("done", [])
+
+    def _done(self, result: RoundResult) -> None:
+        """Write what a round leaves; the checkpoint last."""
+        seconds = time.monotonic() - self._began
+        facts = {
+            "round": result.round,
+            "seconds": seconds,
+            "train": result.train,
+            "evaluate": result.evaluate,
+            "reports": result.reports,
+        }
+        self._folder.write_round(result.round, facts)
+        before, score = self.checkpoint, _mean(result.train.get("validation", []))
+        better = score > before.best_score
+        best = (result.round, score) if better else (before.best_round, before.best_score)
+        if result.round == self._settings.rounds and not best[0]:  # nobody has validation data
+            best = (result.round, -1.0)
+        self.checkpoint = Checkpoint(result.round, records.to_shared(result.arrays), *best)
+        self._folder.write_checkpoint(self.checkpoint)
+        accuracy = _mean(result.train.get("personalisation", []))
+        progress = RunProgress(
+            result.round, self._settings.rounds, tuple(self._sites), accuracy, result.reports, seconds
+        )
+        self._tell(progress)
+        self._began = time.monotonic()
+
+    def _changed(self, sites: list[str]) -> None:
+        self._sites = sites
+        self._tell(RunProgress(self.checkpoint.round, self._settings.rounds, tuple(sites)))
+
+    def _tell(self, progress: RunProgress) -> None:
+        self._status("running", progress.reports)
+        self._report(progress)
+
+    def _status(self, state: str, reports: Sequence[dict[str, Any]]) -> None:
+        known = reports or self._folder.status().get("reports", [])
+        facts = {
+            "run": self._settings.name,
+            "state": state,
+            "round": self.checkpoint.round,
+            "rounds": self._settings.rounds,
+            "sites": self._sites,
+            "reports": list(known),
+            "written": time.time(),
+        }
+        self._folder.write_status(facts)
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return statistics.fmean(known) if known else -1.0

@@ -1,0 +1,64 @@
+"""``fedali site start KIT --data DIR``: the Flower node of a site that holds data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import structlog
+
+from fedali.engines.choose import EngineName
+from fedali.support.files import reporting
+from fedali.v1 import relay_pb2
+from fedali.wire.kit import SiteKit
+from fedali.wire.messages import relay_options
+from fedali_server.children import alone
+from fedali_server.site.site import DataSite
+from fedali_server.site.site_start import answer, leaving
+
+log = structlog.get_logger("fedali.site")
+_LONGEST_SOCKET = 100  # bytes of a Unix socket's path
+
+
+def run_data_site(kit: SiteKit, data: Path, state: Path, *, engine: EngineName, workers: int) -> None:
+    """Run a site with the data in ``data`` until SIGTERM or Ctrl-C, which leave the server in good order.
+
+    Raises ``FedaliError`` when data or state cannot be used, when the server and this site do not trust each other, or when
+    another site uses ``state``.
+    """
+    with leaving(kit), alone(state, "site"):
+        site = DataSite(kit, data, state, engine=engine, workers=workers)
+        with _telling(site, state / "relay.sock"):
+            answer(kit, state, site)
+
+
+@contextmanager
+def _telling(site: DataSite, socket: Path) -> Iterator[None]:
+    """Tell ``fedali status`` on this machine who is there, over a Unix socket."""
+    if len(os.fsencode(socket)) > _LONGEST_SOCKET:
+        log.warning("fedali status cannot ask this site: too long a path for a Unix socket", path=str(socket))
+        yield
+        return
+    with reporting(socket):
+        socket.unlink(missing_ok=True)
+        socket.parent.chmod(0o700)
+    status = grpc.unary_unary_rpc_method_handler(
+        lambda request, context: site.status(),
+        request_deserializer=relay_pb2.StatusRequest.FromString,
+        response_serializer=relay_pb2.SiteStatus.SerializeToString,
+    )
+    server = grpc.server(ThreadPoolExecutor(1), options=relay_options())
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("fedali.v1.Relay", {"Status": status}),)
+    )
+    server.add_insecure_port(f"unix:{socket}")
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop(None)
+        socket.unlink(missing_ok=True)

@@ -1,0 +1,130 @@
+"""From a scenario's settings to clients with their data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedali import data
+from fedali.errors import CheckpointError, DataError, SettingsError, did_you_mean
+from fedali.support.files import write_text
+from fedali_simulations.scenario import Scenario
+
+SOURCES = ("digits", "motionsense")  # what data.source may name, besides a path
+
+_PARTITION, _UNSEEN = 10, 11  # what a random stream is for
+
+
+def load_federation(scenario: Scenario, seed: int) -> data.Federation:
+    """Clients with their data, for one seed; the same for every method."""
+    return load(scenario, seed)[1]
+
+
+def load(scenario: Scenario, seed: int) -> tuple[data.Dataset, data.Federation]:
+    """What the data's source holds, and the clients that are made of it."""
+    dataset = _dataset(scenario, seed)
+    partition = _partition(scenario, dataset, random_stream(seed, _PARTITION))
+    split = scenario.split
+    shift = None if scenario.shift.kind is None else (scenario.shift.kind, scenario.shift.severity)
+    federation = data.build_federation(
+        dataset,
+        partition=partition,
+        fractions=(split.train, split.validation, split.test),
+        order=split.order,
+        normalise=split.normalise,
+        shift=shift,
+        seed=seed,
+        held_out=unseen_clients(scenario, len(partition.assignments), seed),
+    )
+    return dataset, federation
+
+
+def check_facts(folder: Path, dataset: data.Dataset, *, note: bool = True) -> None:
+    """Compare a run's data with what was noted when it began; where nothing was, ``note`` what they are.
+
+    Raises ``DataError`` that says what has changed: a run that went on with other data would give each client's model to somebody
+    else, or mean other classes.
+    """
+    found, path = _facts(dataset), folder / "data.json"
+    if not path.exists():
+        if note:
+            write_text(path, json.dumps(found, indent=1))
+        return
+    try:
+        before = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
+    for name, now in found.items():
+        if before.get(name) != now:
+            was = "" if name == "sha256" else f": {_short(before.get(name))} before, {_short(now)} now"
+            what = "samples or labels" if name == "sha256" else name
+            raise DataError(
+                f"the data are not those that {folder} was started with, its {what} have changed{was}. "
+                "Bring the old data back, or start anew with another --out"
+            )
+
+
+def _facts(dataset: data.Dataset) -> dict[str, Any]:
+    """What makes a data set another one, what is easiest to understand first."""
+    known = hashlib.sha256()
+    for array in (dataset.client, dataset.y, dataset.recording, dataset.start, dataset.x):
+        known.update(repr((array.shape, array.dtype.str)).encode())
+        known.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return {
+        "classes": list(dataset.class_names),
+        "clients": list(dataset.client_names),
+        "channels": list(dataset.channel_names),
+        "shape": list(dataset.sample_shape),
+        "number of samples": len(dataset.x),
+        "sha256": known.hexdigest(),
+    }
+
+
+def _short(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def unseen_clients(scenario: Scenario, clients: int, seed: int) -> tuple[int, ...]:
+    """Clients held out of training, drawn by the seed; ``SettingsError`` when fewer than two would be left."""
+    count = scenario.evaluation.unseen_clients
+    if clients - count < 2:
+        raise SettingsError(
+            f"evaluation.unseen_clients is {count} of {clients} clients; at least two clients have to train"
+        )
+    chosen = random_stream(seed, _UNSEEN).choice(clients, count, replace=False)
+    return tuple(sorted(int(client) for client in chosen))
+
+
+def random_stream(seed: int, purpose: int) -> np.random.Generator:
+    """A generator for one purpose, independent of those for others."""
+    return np.random.default_rng(np.random.SeedSequence([seed, purpose]))
+
+
+def _dataset(scenario: Scenario, seed: int) -> data.Dataset:
+    settings = scenario.data
+    if settings.source == "digits":
+        return data.load_digits_dataset()
+    if settings.source == "motionsense":
+        return data.load_motionsense(
+            subjects=settings.subjects, windows_per_client=settings.windows_per_client, seed=seed
+        )
+    path = Path(settings.source)
+    if not path.suffix and not path.exists():
+        raise SettingsError(
+            f"data.source {path.name!r} is no file or folder; {did_you_mean(path.name, SOURCES)}"
+        )
+    return data.load_own(path, window=settings.window, stride=settings.stride)
+
+
+def _partition(scenario: Scenario, dataset: data.Dataset, rng: np.random.Generator) -> data.Partition:
+    settings = scenario.partition
+    if settings.kind == "dirichlet":
+        return data.dirichlet(dataset.y, settings.clients, settings.alpha, rng, minimum=settings.minimum)
+    if settings.kind == "shards":
+        return data.shards(dataset.y, settings.clients, settings.shards_per_client, rng)
+    return data.natural(dataset)

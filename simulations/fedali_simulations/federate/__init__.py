@@ -1,0 +1,1 @@
+"""Federations of devices, real ones and this machine's: started, run, exported."""

@@ -1,0 +1,315 @@
+"""From a run's folder to a bundle: the model that validation chose, as a device takes it up."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedali.bundle.file import Bundle, read_bundle
+from fedali.bundle.keys import load_private
+from fedali.bundle.manifest import Component, Mode, Normalisation
+from fedali.cohort.tensorfile import read_tensors
+from fedali.data.normalisation import channel_statistics
+from fedali.errors import CheckpointError, SettingsError, did_you_mean
+from fedali.models import ALPSettings
+from fedali_server.export.bundle_export import export_bundle
+from fedali_server.export.bundle_source import source_of
+from fedali_server.export.source import Source, Start
+from fedali_server.run.run_folder import RunFolder
+from fedali_simulations.data import check_facts, load
+from fedali_simulations.folder import read_best
+from fedali_simulations.scenario import MethodSettings, Scenario
+from fedali_simulations.setup import Plan, build_optimizer, build_plan
+from fedali_simulations.study import line_folder, scenario_of
+
+if TYPE_CHECKING:
+    from fedali_server.export.int8 import Int8
+
+_STATES = ("best", "checkpoint")  # of the round chosen on validation; of the last round
+_FILES = tuple(f"{name}.safetensors" for name in _STATES)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A line of a study's table and a seed, the study's folder, and the file that its model is in."""
+
+    study: Path
+    scenario: Scenario
+    line: MethodSettings
+    seed: int
+    file: Path
+
+
+def export(
+    run: Path | str,
+    out: Path | str,
+    *,
+    method: str | None = None,
+    seed: int | None = None,
+    client: str | None = None,
+    mode: Mode = "full",
+    batch: int = 32,
+    int8: bool = False,
+    key: Path | str | None = None,
+    name: str | None = None,
+    created: str | None = None,
+    report: Callable[[str], None] = lambda _: None,
+) -> Bundle:
+    """Make a bundle of a model of a run.
+
+    Args:
+        run: the folder of a run, of one of its lines or seeds, or a ``best.safetensors`` or ``checkpoint.safetensors``; simulated, or over
+            devices, where the operator needs no data.
+        out: the bundle's file.
+        method: the line of the run's table; needed where there are several.
+        seed: which; the run's first without.
+        client: whose personal model; without, the server's.
+        mode: see ``fedali_server.export.bundle_export.export_bundle``.
+        batch: samples of a training step on the device.
+        int8: make graphs of inference in int8 too, calibrated with the clients' training samples.
+        key: file of the private key to sign with.
+        name: for people; made of the run, the line and the client without.
+        created: see ``export_bundle``.
+        report: is told what is being done, in a line.
+
+    Raises ``FedaliError`` with one line that says what to do.
+    """
+    private = None if key is None else load_private(key)
+    federated = federated_run(Path(run), method, seed)
+    if federated is not None:
+        source = _federated_source(federated, Path(run), name, client, int8)
+        return export_bundle(out, source, mode=mode, batch=batch, key=private, created=created, report=report)
+    chosen = choose(Path(run), method, seed)
+    check_facts(chosen.study, load(chosen.scenario, chosen.scenario.seed)[0], note=False)
+    plan = build_plan(chosen.scenario, chosen.line, chosen.seed)
+    start, round_ = _start(chosen, plan, client)
+    source = _source(chosen.scenario, chosen.line, plan, start, round_, name, client)
+    return export_bundle(
+        out,
+        source,
+        mode=mode,
+        batch=batch,
+        key=private,
+        created=created,
+        int8=_int8(plan, client) if int8 else None,
+        report=report,
+    )
+
+
+def export_untrained(
+    scenario: Scenario,
+    line: MethodSettings,
+    seed: int,
+    out: Path | str,
+    *,
+    key: Path | str,
+    name: str | None = None,
+    mode: Mode = "full",
+    report: Callable[[str], None] = lambda _: None,
+) -> Bundle:
+    """Make the bundle that a federation starts from: a scenario's model as its simulation begins with it.
+
+    Arguments are those of ``export``.
+    """
+    private, plan = load_private(key), build_plan(scenario, line, seed)
+    source = untrained_source(scenario, line, plan, name)
+    batch = scenario.training.batch_size
+    return export_bundle(out, source, mode=mode, batch=batch, key=private, report=report)
+
+
+def federated_run(run: Path, method: str | None = None, seed: int | None = None) -> RunFolder | None:
+    """The folder of a run over sites and devices that ``run`` names, None where it names a simulation's.
+
+    ``run`` may be the folder of ``fedali run``, of one of its lines or seeds, a state in it, or what ``fedali up`` keeps. Raises as
+    ``choose`` does.
+    """
+    folder = run.parent if run.name in _FILES else run
+    if not any((folder / name).exists() for name in ("run.json", "scenario.toml")):
+        folder = folder / "run" if (folder / "run").is_dir() else folder
+    if not (folder / "run.json").exists():
+        study = next(
+            (f for f in (folder, *folder.absolute().parents[:2]) if (f / "federation.json").exists()), None
+        )
+        if study is None:
+            return None
+        folder = choose(folder, method, seed).file.parent
+    return RunFolder(folder)
+
+
+def _federated_source(
+    folder: RunFolder, run: Path, name: str | None, client: str | None, int8: bool
+) -> Source:
+    """The server's model of a run over devices; their own are theirs."""
+    if client is not None:
+        raise SettingsError("devices keep their personal models to themselves: leave --client away")
+    if int8:
+        raise SettingsError(
+            "int8 is calibrated with clients' samples, and a run over devices has none here: leave --int8 away"
+        )
+    state = folder.read_checkpoint() if run.name == _FILES[1] else folder.read_best()
+    if state is None:
+        raise CheckpointError(f"{folder.path} has no model yet: the run did not finish a round")
+    bundle = read_bundle(folder.bundle, None, allow_unsigned=True)  # the run's own copy
+    return source_of(bundle, state.shared, state.round, name)
+
+
+def untrained_source(scenario: Scenario, line: MethodSettings, plan: Plan, name: str | None = None) -> Source:
+    """What a bundle is of before the first round."""
+    shared = plan.initial
+    start = Start(shared.theta, shared.prototypes, shared.theta, shared.prototypes)
+    return _source(scenario, line, plan, start, 0, name, None)
+
+
+def choose(run: Path, method: str | None = None, seed: int | None = None) -> Chosen:
+    """Which model is meant; ``CheckpointError`` where there is none, ``SettingsError`` where it is not clear."""
+    if run.suffix == ".safetensors" and run.name not in _FILES:
+        raise SettingsError(
+            f"{run.name} is none of {' and '.join(_FILES)}: give the run's folder, and --client NAME for a personal model"
+        )
+    folder = run.parent if run.name in _FILES else run
+    study = next(
+        (f for f in (folder, *folder.absolute().parents[:2]) if (f / "scenario.toml").exists()), None
+    )
+    if study is None:
+        raise CheckpointError(f"{run} holds no run: there is no scenario.toml in it, nor above")
+    scenario = scenario_of(study)
+    inside = folder.absolute().relative_to(study.absolute()).parts
+    line = _line(scenario, inside[0] if inside else None, method, study)
+    number = _seed(scenario, inside[1] if len(inside) > 1 else None, seed, study)
+    job = line_folder(scenario, study, line) / f"seed-{number}"
+    if run.name in _FILES:
+        file = run
+    else:
+        file = next((job / name for name in _FILES if (job / name).exists()), job / _FILES[0])
+    if not file.exists():
+        raise CheckpointError(
+            f"{job} has no model yet: the run did not finish a round, or kept none (training.keep_models)"
+        )
+    return Chosen(study, scenario, line, number, file)
+
+
+def _line(scenario: Scenario, folder: str | None, method: str | None, study: Path) -> MethodSettings:
+    lines = {line.title: line for line in scenario.methods}
+    if folder is not None:
+        found = [line for line in lines.values() if line_folder(scenario, study, line).name == folder]
+        if not found:
+            raise CheckpointError(f"{study} has no line {folder!r}; {did_you_mean(folder, lines)}")
+        if method not in (None, found[0].title):
+            raise SettingsError(
+                f"that is the folder of {found[0].title!r}, not of {method!r}: leave --method away"
+            )
+        return found[0]
+    if method is None:
+        if len(lines) > 1:
+            raise SettingsError(f"which model? {study} has several: --method {', '.join(lines)}")
+        return scenario.methods[0]
+    if method not in lines:
+        raise SettingsError(f"{study} has no line {method!r}; {did_you_mean(method, lines)}")
+    return lines[method]
+
+
+def _seed(scenario: Scenario, folder: str | None, seed: int | None, study: Path) -> int:
+    seeds = range(scenario.seed, scenario.seed + scenario.seeds)
+    if folder is not None:
+        number = folder.removeprefix("seed-")
+        if not number.isdecimal() or int(number) not in seeds:
+            raise CheckpointError(f"{study} has no seed of the folder {folder!r}")
+        if seed not in (None, int(number)):
+            raise SettingsError(f"that is the folder of seed {number}, not of {seed}: leave --seed away")
+        return int(number)
+    if seed is not None and seed not in seeds:
+        known = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+        raise SettingsError(f"{study} has no seed {seed}; known: {known}")
+    return scenario.seed if seed is None else seed
+
+
+def _start(chosen: Chosen, plan: Plan, client: str | None) -> tuple[Start, int]:
+    """What a device starts from, and the round it is from."""
+    tensors, facts = read_tensors(chosen.file)
+    try:
+        theta, prototypes = tensors["shared.theta"], tensors["shared.prototypes"]
+        round_ = int(facts["round"])
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{chosen.file} is no state of a run: it lacks {error}") from error
+    layouts = plan.layouts
+    if theta.shape != (layouts.parameters.size,) or prototypes.shape != (layouts.prototypes.size,):
+        raise CheckpointError(
+            f"{chosen.file} holds {theta.size} parameters and {prototypes.size} values of prototypes; the scenario's model "
+            f"has {layouts.parameters.size} and {layouts.prototypes.size}"
+        )
+    if client is None:
+        return Start(theta, prototypes, theta, prototypes), round_
+    _client(plan, client)
+    if chosen.file.name != _FILES[0]:
+        raise SettingsError(
+            f"{chosen.file} has no personal models of its round: run with training.keep_models = all, or leave --client away"
+        )
+    own, local = read_best(chosen.file, client)
+    return Start(own, local, theta, prototypes), round_
+
+
+def _source(
+    scenario: Scenario,
+    line: MethodSettings,
+    plan: Plan,
+    start: Start,
+    round_: int,
+    name: str | None,
+    client: str | None,
+) -> Source:
+    """What a bundle is of."""
+    alp = scenario.alp_for(line)
+    settings = dataclasses.asdict(ALPSettings(**alp.model_dump())) if plan.method.uses_prototypes else None
+    return Source(
+        name=name or f"{scenario.name} {line.title}" + (f", {client}" if client else ""),
+        model=plan.model,
+        component=Component(scenario.model.name, scenario.model.options, settings),
+        method=plan.method,
+        optimizer=build_optimizer(scenario),
+        start=start,
+        round=round_,
+        decay=alp.decay,
+        normalisation=_normalisation(scenario, plan, client),
+        input_shape=plan.federation.input_shape,
+        classes=plan.federation.class_names,
+    )
+
+
+def _client(plan: Plan, name: str) -> int:
+    names = [client.name for client in plan.federation.clients]
+    if name not in names:
+        raise SettingsError(f"there is no client {name!r}; {did_you_mean(name, names)}")
+    return names.index(name)
+
+
+def _normalisation(scenario: Scenario, plan: Plan, client: str | None) -> Normalisation:
+    """Of raw samples; where each client has its own, that of all training samples until a device has taken its own."""
+    kind, federation = scenario.split.normalise, plan.federation
+    found = federation.normalisation[_client(plan, client) if client else 0]
+    if kind == "client" and client is None:
+        found = channel_statistics([federation.clients[seen].x_train for seen in plan.seen])
+    return Normalisation(kind, found.mean, found.std)
+
+
+def _int8(plan: Plan, client: str | None) -> Int8:
+    from fedali_server.export.int8 import Int8
+
+    chosen = plan.seen if client is None else (_client(plan, client),)
+    federation = plan.federation
+    parts = [(federation.clients[k], federation.normalisation[k]) for k in chosen]
+    return Int8(
+        np.concatenate([normalise(c.x_train) for c, normalise in parts]),
+        (
+            np.concatenate([normalise(c.x_validation) for c, normalise in parts]),
+            np.concatenate([c.y_validation for c, _ in parts]),
+        ),
+        (
+            np.concatenate([normalise(c.x_test) for c, normalise in parts]),
+            np.concatenate([c.y_test for c, _ in parts]),
+        ),
+    )

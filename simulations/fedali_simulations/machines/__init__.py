@@ -1,0 +1,1 @@
+"""A simulation over several processes or machines."""
