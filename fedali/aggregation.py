@@ -51,7 +51,7 @@ class WeightedSum:
     def merge(self, other: WeightedSum) -> None:
         """Add all that ``other`` holds; the same, up to rounding, as adding its vectors here."""
         if other.total is not None:
-            self._take(other.total.copy(), other.weight)
+            self._take(other.total if self.total is not None else other.total.copy(), other.weight)
 
     def mean(self) -> Array:
         """The weighted mean; ``DataError`` while the weights sum to zero."""
@@ -60,7 +60,7 @@ class WeightedSum:
         return self.total / self.weight
 
     def _take(self, term: Array, weight: float) -> None:
-        """Add an array that belongs to nobody else."""
+        """Add an array; the first belongs to nobody else."""
         weight = _weight(weight)
         if self.total is not None and term.shape != self.total.shape:
             raise DataError(f"a vector of shape {term.shape} does not fit a sum of shape {self.total.shape}")

@@ -7,17 +7,22 @@ has shapes that depend on data, so the same function can be run eagerly, stacked
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from fedali.alp import Alignment, ALPLayer, Matcher, assign, match
+from fedali.errors import SettingsError
 from fedali.layout import Layout
+from fedali.methods.base import Method
 from fedali.models.base import Model, Output
 from fedali.models.pooling import eager as running_eagerly
 from fedali.optimizers.rules import Optimizer
+from fedali.slots import Named, Phase, layout_of, measured_layout, rest_layout, trained_layout
+from fedali.task import CLASSIFICATION, Task
+from fedali.task import Batch as Batch
 
 Parameters = dict[str, Tensor]
 
@@ -29,14 +34,6 @@ class State(NamedTuple):
     first_moment: Tensor
     second_moment: Tensor
     local_prototypes: Tensor
-
-
-class Batch(NamedTuple):
-    """Samples x [B, *shape], labels y [B] and weights [B]; weight 0 marks padding, so that B may be fixed."""
-
-    x: Tensor
-    y: Tensor
-    weights: Tensor
 
 
 class Shared(NamedTuple):
@@ -63,36 +60,119 @@ class StepMetrics(NamedTuple):
     weight: Tensor
 
 
-class Objective(Protocol):
-    """The local objective of a method; a mean over the batch, to be minimised."""
+@dataclass(frozen=True, eq=False)
+class ClientStep:
+    """What a method's ``objective`` and ``measure`` see of a step.
 
-    def __call__(self, output: Output, batch: Batch, parameters: Parameters, shared: Parameters) -> Tensor:
-        """0-d loss from the model's output and, for methods that need them, its own and the server's parameters."""
+    Args:
+        output: of the client's model on the batch.
+        batch: samples, labels and weights; 0 marks padding.
+        own: the client's vector: ``own.model`` are its model's parameters by name, ``own["slot"]`` a slot's.
+        server: what the server sent, likewise.
+        forward: the output on the same batch of the model with other parameters; its prototypes do not move.
+        task: what is learnt.
+    """
+
+    output: Output
+    batch: Batch
+    own: Named
+    server: Named
+    forward: Callable[[Parameters], Output]
+    task: Task
+
+    def loss(self, output: Output | None = None) -> Tensor:
+        """The task's, a weighted mean over the batch: of the client's model, or of another output."""
+        return self.task.loss(self.output if output is None else output, self.batch)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The weighted mean of numbers [B] over the batch."""
+        return (values * self.batch.weights).sum() / self.batch.weights.sum().clamp(min=1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Ended:
+    """What a method's ``finish`` sees of a client's training that has ended.
+
+    Args:
+        own: the client's vector: what is trained as it is now, the rest as the round began.
+        server: what the server sent.
+        measured: the sums over its training samples.
+        steps: how many the training took, 0-d.
+        step_size: the optimizer's learning rate, 0-d.
+        samples: how many it trained on, 0-d.
+    """
+
+    own: Named
+    server: Named
+    measured: Named
+    steps: Tensor
+    step_size: Tensor
+    samples: Tensor
+
+
+class Step(Protocol):
+    """The local step. ``extra`` is ``kept`` [P - T] where the method's slots have such a part, then ``phase``, 0-d, where it
+    trains in phases.
+    """
+
+    def __call__(
+        self, state: State, batch: Batch, shared: Shared, hyper: Hyper, *extra: Tensor
+    ) -> tuple[State, StepMetrics]:
+        """The next state, and sums over the batch."""
         ...
 
 
-Step = Callable[[State, Batch, Shared, Hyper], tuple[State, StepMetrics]]
 Occupancy = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 Predict = Callable[[Tensor, Tensor, Tensor, Tensor | float], Tensor]
 Adapt = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+Measure = Callable[..., Tensor]
+Finish = Callable[..., Tensor]
 _Forward = Callable[[Parameters, Tensor, Batch, Shared, Hyper], tuple[Output, Tensor]]
-_Loss = Callable[[Parameters, Tensor, Batch, Shared, Hyper], tuple[Tensor, tuple[Tensor, Tensor]]]
+_Loss = Callable[..., tuple[Tensor, tuple[Tensor, Tensor]]]
+
+
+class Vectors:
+    """How the flat vectors of a model under a method are laid out.
+
+    Args:
+        model: the architecture.
+        method: has the slots.
+
+    Attributes:
+        whole: of a client's vector [P].
+        trained: of its beginning [T], which training changes.
+        rest: of its end [P - T].
+        measured: of the sums after training.
+    """
+
+    def __init__(self, model: Model, method: Method) -> None:
+        facts = model.facts
+        self.model, self.slots = facts.parameters, method.slots
+        self.whole = layout_of(facts, method.slots) if method.slots else facts.parameters
+        self.trained = trained_layout(self.whole, method.slots)
+        self.rest = rest_layout(self.whole, self.trained)
+        self.measured = measured_layout(facts, method.slots)
 
 
 def cross_entropy(output: Output, batch: Batch) -> Tensor:
     """Weighted mean cross-entropy; 0 for a batch of padding alone."""
-    losses = F.cross_entropy(output.logits, batch.y, reduction="none")
-    return (losses * batch.weights).sum() / batch.weights.sum().clamp(min=1.0)
+    return CLASSIFICATION.loss(output, batch)
 
 
-def make_step(model: Model, objective: Objective, optimizer: Optimizer, *, eager: bool = False) -> Step:
-    """The local step of ``model`` under ``objective`` and ``optimizer``.
+def squared_distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> Tensor:
+    """Sum over all parameters of ``one`` of the squared difference to those of ``other``."""
+    return torch.stack([(one[name] - other[name]).square().sum() for name in one]).sum()
+
+
+def make_step(model: Model, method: Method, optimizer: Optimizer, *, eager: bool = False) -> Step:
+    """The local step of ``model`` under ``method`` and ``optimizer``.
 
     The model gives its architecture only; its own weights and prototypes are never read, and left as they are. While
     a step runs the module holds the parameters it is called with: threads need a copy of the model each. An ``eager``
     step is the same step sooner, up to rounding, and can be neither captured nor stacked.
     """
-    train_forward = _make_train_forward(model)
+    train_forward, infer = _make_train_forward(model), _make_other_forward(model)
+    vectors = Vectors(model, method)
 
     def forward(
         parameters: Parameters, local: Tensor, batch: Batch, shared: Shared, hyper: Hyper
@@ -101,56 +181,173 @@ def make_step(model: Model, objective: Objective, optimizer: Optimizer, *, eager
             parameters, local, batch.x, batch.weights, shared.prototypes, hyper.influence, hyper.decay
         )
 
-    return _make_step(model.parameter_layout, forward, objective, optimizer, eager)
+    return _make_step(vectors, forward, infer, method, optimizer, eager)
 
 
-def make_head_step(model: Model, objective: Objective, optimizer: Optimizer, *, eager: bool = False) -> Step:
+def make_head_step(model: Model, method: Method, optimizer: Optimizer, *, eager: bool = False) -> Step:
     """The local step of the head alone, on embeddings: the body and the prototypes stay as they are.
 
     Like ``make_step``'s, but theta, the moments and the server's theta are the head's [H] (``Model.head_layout``), and
     x are embeddings [B, d], as ``make_embed`` gives them: computed once, they serve every epoch.
+
+    Raises ``SettingsError`` for a method with slots or phases of its own.
     """
+    if method.slots or method.phases:
+        raise SettingsError(f"method {method.name!r} trains more than a head: export it with mode 'full'")
     head = _Lent(model.head)
+
+    def run(parameters: Parameters, x: Tensor) -> Output:
+        inner = {name.removeprefix("head."): value for name, value in parameters.items()}
+        return Output(head(inner, x), x)
 
     def forward(
         parameters: Parameters, local: Tensor, batch: Batch, shared: Shared, hyper: Hyper
     ) -> tuple[Output, Tensor]:
-        inner = {name.removeprefix("head."): value for name, value in parameters.items()}
-        return Output(head(inner, batch.x), batch.x), local
+        return run(parameters, batch.x), local
 
-    return _make_step(model.head_layout, forward, objective, optimizer, eager)
+    def infer(parameters: Parameters, local: Tensor, x: Tensor, influence: Tensor) -> Output:
+        return run(parameters, x)
+
+    vectors = Vectors(model, method)
+    vectors.whole = vectors.trained = vectors.model = model.head_layout
+    vectors.rest = Layout(())
+    return _make_step(vectors, forward, infer, method, optimizer, eager)
 
 
 def _make_step(
-    layout: Layout, forward: _Forward, objective: Objective, optimizer: Optimizer, eager: bool
+    vectors: Vectors,
+    forward: _Forward,
+    infer: Callable[[Parameters, Tensor, Tensor, Tensor], Output],
+    method: Method,
+    optimizer: Optimizer,
+    eager: bool,
 ) -> Step:
-    """The step that trains the parameters of ``layout`` through ``forward``."""
+    """The step that trains the parameters of ``vectors.trained`` through ``forward``."""
+    layout = vectors.trained
     named = _by_splitting(layout) if eager else layout.unflatten
-    of_server = _latest(named) if eager else named
+    of_server = _latest(_by_splitting(vectors.whole)) if eager else vectors.whole.unflatten
+    own_model = set(vectors.model.names)
+    more = len(own_model) < len(layout.entries)
+    trains = _phase_masks(layout, method.phases)
+    has_rest = vectors.rest.size > 0
 
     def loss(
-        parameters: Parameters, local: Tensor, batch: Batch, shared: Shared, hyper: Hyper
+        parameters: Parameters,
+        local: Tensor,
+        batch: Batch,
+        shared: Shared,
+        hyper: Hyper,
+        *extra: Tensor,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        output, moved = forward(parameters, local, batch, shared, hyper)
-        value = objective(output, batch, parameters, of_server(shared.theta))
-        correct = ((output.logits.argmax(-1) == batch.y).to(batch.weights.dtype) * batch.weights).sum()
-        return value, (moved, correct)
+        mine = {name: parameters[name] for name in vectors.model.names} if more else parameters
+        output, moved = forward(mine, local, batch, shared, hyper)
+
+        def everything() -> Parameters:
+            return {**parameters, **vectors.rest.unflatten(extra[0])} if has_rest else parameters
+
+        def other(values: Parameters) -> Output:
+            return infer(values, local, batch.x, hyper.influence)
+
+        own, server = Named(everything), Named(lambda: of_server(shared.theta))
+        value = method.objective(ClientStep(output, batch, own, server, other, CLASSIFICATION))
+        return value, (moved, CLASSIFICATION.correct(output, batch))
 
     differentiate = _by_autograd(loss) if eager else _by_transform(loss)
 
-    def step(state: State, batch: Batch, shared: Shared, hyper: Hyper) -> tuple[State, StepMetrics]:
+    def step(
+        state: State, batch: Batch, shared: Shared, hyper: Hyper, *extra: Tensor
+    ) -> tuple[State, StepMetrics]:
         parameters = named(state.theta)
         gradients, (value, (local, correct)) = differentiate(
-            parameters, state.local_prototypes, batch, shared, hyper
+            parameters, state.local_prototypes, batch, shared, hyper, *extra
         )
         gradient = torch.cat([gradients[name].reshape(-1) for name in layout.names])
         theta, first, second = optimizer.update(
             state.theta, gradient, state.first_moment, state.second_moment, hyper.step_size, hyper.correction
         )
+        if trains is not None:
+            theta = torch.where(trains(extra[-1]) > 0, theta, state.theta)
         weight = batch.weights.sum()
         return State(theta, first, second, local), StepMetrics(value * weight, correct, weight)
 
     return step
+
+
+def _phase_masks(layout: Layout, phases: tuple[Phase, ...]) -> Callable[[Tensor], Tensor] | None:
+    """A function of the phase, 0-d, that gives 1 where it trains the vector [T], and 0 elsewhere; None without phases."""
+    if not phases:
+        return None
+    for number, phase in enumerate(phases):
+        if not any(name in phase for name in layout.names):
+            raise SettingsError(f"phase {number} trains nothing: no parameter matches {phase.trains}")
+
+    def mask(now: Tensor) -> Tensor:
+        is_now = [(1.0 - (now - number).abs()).clamp(min=0.0) for number in range(len(phases))]
+        parts = []
+        for entry in layout.entries:
+            here = [is_now[number] for number, phase in enumerate(phases) if entry.name in phase]
+            share = torch.stack(here).sum() if here else torch.zeros_like(now)
+            parts.append(share.expand(entry.size))
+        return torch.cat(parts)
+
+    return mask
+
+
+def make_measure(model: Model, method: Method) -> Measure:
+    """A function that gives what a batch adds to the method's sums after training [Q].
+
+    It takes the client's vector theta [P], local prototypes [L], samples x [B, *shape], labels y [B], weights [B], the server's
+    vector [P] and influence.
+    """
+    vectors, infer = Vectors(model, method), _make_other_forward(model)
+
+    def measure(
+        theta: Tensor, local: Tensor, x: Tensor, y: Tensor, weights: Tensor, shared: Tensor, influence: Tensor
+    ) -> Tensor:
+        def other(values: Parameters) -> Output:
+            return infer(values, local, x, influence)
+
+        own, server = Named.of(vectors.whole, theta), Named.of(vectors.whole, shared)
+        with torch.no_grad():
+            step = ClientStep(other(own.model), Batch(x, y, weights), own, server, other, CLASSIFICATION)
+            return _flat(vectors.measured, method.measure(step), theta)
+
+    return measure
+
+
+def make_finish(model: Model, method: Method) -> Finish:
+    """A function that gives the end of a client's vector after training [P - T].
+
+    It takes the client's vector theta [P], trained at its beginning, the server's vector [P], the sums [Q], steps, step size
+    and samples.
+    """
+    vectors = Vectors(model, method)
+
+    def finish(theta: Tensor, shared: Tensor, measured: Tensor, *numbers: Tensor) -> Tensor:
+        own, server = Named.of(vectors.whole, theta), Named.of(vectors.whole, shared)
+        with torch.no_grad():
+            found = method.finish(Ended(own, server, Named.of(vectors.measured, measured), *numbers))
+            return _flat(vectors.rest, found, theta[..., vectors.trained.size :])
+
+    return finish
+
+
+def _flat(layout: Layout, slots: Mapping[str, Any], before: Tensor) -> Tensor:
+    """The vector of ``layout`` with the values of ``slots``; others are zeros, or as in ``before`` where it has that size."""
+    named: Parameters = {}
+    for slot, value in slots.items():
+        if isinstance(value, Mapping):
+            named |= {f"{slot}/{name}": part for name, part in value.items()}
+        else:
+            named[f"{slot}/"] = value
+    odd = sorted(set(named) - set(layout.names))
+    if odd:
+        raise SettingsError(f"a method gives {odd[0]!r}, which is none of its slots to be given here")
+    kept = layout.unflatten(before) if before.shape[-1] == layout.size else {}
+    parts = [named.get(e.name, kept.get(e.name, before.new_zeros(e.shape))) for e in layout.entries]
+    if not parts:
+        return before.new_zeros(0)
+    return torch.cat([part.reshape(-1) for part in parts])
 
 
 def _by_splitting(layout: Layout) -> Callable[[Tensor], Parameters]:
@@ -229,6 +426,19 @@ class _Lent:
         finally:
             for held, key, value in own:
                 held[key] = value
+
+
+def _make_other_forward(model: Model) -> Callable[[Parameters, Tensor, Tensor, Tensor], Output]:
+    """The output of the model with given parameters on a batch, its local prototypes [L] as they are."""
+    prototype_layout, lent = model.prototype_layout, _Lent(model)
+
+    def infer(parameters: Parameters, local: Tensor, x: Tensor, influence: Tensor) -> Output:
+        prototypes = list(prototype_layout.unflatten(local).values())
+        alignment = Alignment(prototypes, prototypes, training=False, influence=influence, matcher="cosine")
+        output: Output = lent(parameters, x, alignment)
+        return output
+
+    return infer
 
 
 def make_predict(model: Model, *, matcher: Matcher | None = None, frozen: Tensor | None = None) -> Predict:

@@ -31,8 +31,7 @@ def update(state: PersonalState, bundle: Bundle) -> Update:
     if not state.progress.trained_on:
         raise DataError("there is no update: this client was not trained since the round began; fit it first")
     manifest, local = bundle.manifest, state.local_prototypes.copy()
-    by_transport = manifest.method.options.get("aggregation", "ot") == "ot"
-    if manifest.method.name == "fedali" and by_transport:
+    if manifest.prototypes is not None and manifest.prototypes.kind == "aligned":
         local = align(local, state.shared_prototypes, manifest.layouts.prototypes)
     return Update(
         theta=state.theta()[shared_mask(state.manifest)],

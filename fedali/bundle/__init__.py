@@ -26,4 +26,5 @@ _HOMES = {
 }
 
 __all__ = ["Bundle", "Manifest", "PublicKey", "load_public", "parse_bundle", "read_bundle", "write_bundle"]
-__getattr__ = lazily(__name__, _HOMES)
+if not TYPE_CHECKING:
+    __getattr__ = lazily(__name__, _HOMES)

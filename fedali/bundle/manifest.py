@@ -14,13 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.layout import Layout
+from fedali.slots import PrototypeUpload
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)  # 1 is 0.1.0's
 LARGEST_MANIFEST = 1 << 20  # bytes
 Mode = Literal["full", "head"]
 NormalisationKind = Literal["global", "client", "none"]
 
-GRAPHS = ("train", "infer", "embed", "adapt", "infer_int8", "embed_int8")
+GRAPHS = ("train", "infer", "embed", "adapt", "measure", "finish", "infer_int8", "embed_int8")
 PARTS = (*(f"{name}.onnx" for name in GRAPHS), "state.safetensors")
 LAYOUTS = ("parameters", "prototypes", "trained")
 
@@ -49,7 +51,9 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class Layouts:
-    """Of theta [P], of a set of prototypes [L], and of what training changes of theta: all of it, or the head [H]."""
+    """Of a client's vector theta [P] (``fedali.slots``), of a set of prototypes [L], and of what training changes of theta: its
+    beginning [T], or the head [H].
+    """
 
     parameters: Layout
     prototypes: Layout
@@ -100,6 +104,9 @@ class Manifest:
     optimizer: dict[str, Any]
     hyper: Hyper
     keeps_local_prototypes: bool
+    prototypes: PrototypeUpload | None
+    answer: tuple[int, int]
+    phases: tuple[int | None, ...]
     round: int
     opset: int
     onnxruntime: str
@@ -109,7 +116,7 @@ class Manifest:
 
     @property
     def trained(self) -> slice:
-        """Where in theta [P] the trained part [T] lies: everything, or the head."""
+        """Where in theta [P] the trained part [T] lies: its beginning, or the head."""
         names = self.layouts.trained.names
         first = next((e.offset for e in self.layouts.parameters.entries if e.name == names[0]), 0)
         return slice(first, first + self.layouts.trained.size)
@@ -134,6 +141,7 @@ class Manifest:
             },
             "layouts": {name: json.loads(getattr(layouts, name).to_json()) for name in LAYOUTS},
             "hyper": vars(self.hyper),
+            "prototypes": None if self.prototypes is None else vars(self.prototypes),
             "parts": {name: vars(part) for name, part in self.parts.items()},
             "parity": {name: vars(parity) for name, parity in self.parity.items()},
         }

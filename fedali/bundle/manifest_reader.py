@@ -11,9 +11,9 @@ import numpy as np
 
 from fedali.bundle.json_reader import JsonError, JsonReader, is_plain, read_json
 from fedali.bundle.manifest import (
-    FORMAT,
     LARGEST_MANIFEST,
     LAYOUTS,
+    READABLE,
     Component,
     Hyper,
     Layouts,
@@ -26,9 +26,14 @@ from fedali.bundle.manifest import (
 )
 from fedali.errors import BundleError, SettingsError
 from fedali.layout import Layout
+from fedali.slots import PrototypeUpload
+from fedali.transport.solvers import Solver
 
 _NEEDED = {"full": {"train.onnx", "infer.onnx"}, "head": {"train.onnx", "infer.onnx", "embed.onnx"}}
-_ALLOWED = {"full": {"adapt.onnx"}, "head": {"embed_int8.onnx", "infer_int8.onnx"}}
+_ALLOWED = {
+    "full": {"adapt.onnx", "measure.onnx", "finish.onnx"},
+    "head": {"embed_int8.onnx", "infer_int8.onnx"},
+}
 _OPTIMIZERS: dict[str, tuple[str, ...]] = {
     "adam": ("learning_rate", "beta1", "beta2", "epsilon"),
     "sgd": ("learning_rate", "momentum"),
@@ -47,18 +52,23 @@ def read_manifest(data: bytes) -> Manifest:
 
 def _manifest(read: JsonReader) -> Manifest:
     """Every key in turn; then whether they fit each other."""
-    if read.take("format", int) != FORMAT:
-        raise JsonError(f"{read.where} is of another format than {FORMAT}: a newer fedali may read it")
+    format_ = read.take("format", int)
+    if format_ not in READABLE:
+        raise JsonError(
+            f"{read.where} is of format {format_}, known are {READABLE}: a newer fedali may read it"
+        )
     mode = read.choice("mode", get_args(Mode))
     shape = _shape(read, "input_shape")
     layouts = _layouts(read.inside("layouts"), mode)
+    method = _component(read.inside("method"), alp=False)
+    travel = _travel(read) if format_ > 1 else _travel_before(method, layouts)
     manifest = Manifest(
-        format=FORMAT,
+        format=format_,
         fedali=read.text("fedali"),
         name=read.text("name"),
         created=_time(read, "created"),
         model=_component(read.inside("model"), alp=True),
-        method=_component(read.inside("method"), alp=False),
+        method=method,
         mode=mode,
         batch=read.integer("batch", 1, 1 << 16),
         input_shape=shape,
@@ -69,6 +79,7 @@ def _manifest(read: JsonReader) -> Manifest:
         optimizer=_optimizer(read.inside("optimizer")),
         hyper=_hyper(read.inside("hyper")),
         keeps_local_prototypes=read.take("keeps_local_prototypes", bool),
+        **travel,
         round=read.integer("round", 0),
         opset=read.integer("opset", 17, 21),
         onnxruntime=_version(read, "onnxruntime"),
@@ -88,11 +99,21 @@ def _check_parts(manifest: Manifest, where: str) -> None:
         raise JsonError(
             f"{where}: parts for mode {manifest.mode!r} lack {odd[0][:60]!r}, or should not have it"
         )
+    _check_answer(manifest, where)
     graphs = {name.removesuffix(".onnx") for name in manifest.parts if name.endswith(".onnx")}
     if set(manifest.parity) != graphs:
         raise JsonError(f"{where}: parity has to say something of each of {', '.join(sorted(graphs))}")
     if (manifest.int8 is None) != (not any(name.endswith("_int8") for name in graphs)):
         raise JsonError(f"{where}: int8 goes with parts in int8")
+
+
+def _check_answer(manifest: Manifest, where: str) -> None:
+    """The vector begins with a model, and what answers is as long."""
+    parameters = manifest.layouts.parameters
+    model = sum(entry.size for entry in parameters.entries if "/" not in entry.name)
+    begin, end = manifest.answer
+    if end - begin != model or end > parameters.size:
+        raise JsonError(f"{where}: answer is not a stretch of the parameters as long as the model")
 
 
 def _shape(read: JsonReader, key: str) -> tuple[int, ...]:
@@ -165,12 +186,49 @@ def _layouts(read: JsonReader, mode: Mode) -> Layouts:
         found.append(layout)
     read.done()
     parameters, prototypes, trained = found
-    expected = [e for e in parameters.entries if mode == "full" or e.name.startswith("head.")]
+    expected = [e for e in parameters.entries if e.name.startswith("head.")]
+    if mode == "full":
+        expected = list(parameters.entries[: max(1, len(trained.entries))])
     if [(e.name, e.shape) for e in trained.entries] != [(e.name, e.shape) for e in expected]:
         raise JsonError(f"{read.where}: trained is not what mode {mode!r} trains")
     if not trained.size or sum(e.size for e in expected) != expected[-1].where.stop - expected[0].offset:
         raise JsonError(f"{read.where}: trained is not one stretch of the parameters")
     return Layouts(parameters, prototypes, trained)
+
+
+def _travel(read: JsonReader) -> dict[str, Any]:
+    """What says how a client's slots travel, answer and train; new in format 2."""
+    prototypes = None
+    if read.take("prototypes", dict, type(None)) is not None:
+        inner = read.inside("prototypes")
+        prototypes = PrototypeUpload(
+            inner.choice("kind", ("mean", "aligned", "sets")),
+            inner.choice("solver", get_args(Solver)),
+            inner.choice("masses", ("uniform", "occupancy")),
+        )
+        inner.done()
+    answer, phases = read.take("answer", list), read.take("phases", list)
+    if len(answer) != 2 or not all(type(n) is int for n in answer) or not 0 <= answer[0] < answer[1]:
+        raise read.wrong("answer", answer)
+    if len(phases) > 100 or not all(n is None or (type(n) is int and 1 <= n <= 10**6) for n in phases):
+        raise read.wrong("phases", phases)
+    return {"prototypes": prototypes, "answer": tuple(answer), "phases": tuple(phases)}
+
+
+def _travel_before(method: Component, layouts: Layouts) -> dict[str, Any]:
+    """The same of a bundle of 0.1.0, which left it to its method's name."""
+    prototypes, options = None, method.options
+    if method.name == "fedali":
+        way = options.get("aggregation", "ot")
+        kind = "sets" if way == "kmeans" or options.get("barycentre_iterations") else way
+        masses = options.get("masses", "uniform")
+        ways: dict[str, Any] = {
+            "sets": PrototypeUpload("sets"),
+            "mean": PrototypeUpload("mean"),
+            "ot": PrototypeUpload("aligned", options.get("solver", "auto"), masses),
+        }
+        prototypes = ways.get(kind)
+    return {"prototypes": prototypes, "answer": (0, layouts.parameters.size), "phases": ()}
 
 
 def _ranges(read: JsonReader, key: str, size: int) -> tuple[tuple[int, int], ...]:

@@ -18,14 +18,15 @@ def check_signatures(manifest: Manifest, scans: dict[str, Scan]) -> None:
 
     ``scans`` are by the graph's name. Graphs for inference may have any fixed batch, or leave it open.
     """
-    embedding = _embedding(manifest, scans)
+    embedding, measured = _embedding(manifest, scans), _measured(scans)
     for name, found in scans.items():
         if found.opset != manifest.opset:
             raise BundleError(
                 f"{name}.onnx is of operator set {found.opset}, the manifest says {manifest.opset}"
             )
-        batch = manifest.batch if name in ("train", "adapt") else _batch(found)
-        inputs, outputs = _signature(manifest, name.removesuffix("_int8"), batch, embedding)
+        fixed = name in ("train", "adapt", "measure", "finish")
+        batch = manifest.batch if fixed else _batch(found)
+        inputs, outputs = _signature(manifest, name.removesuffix("_int8"), batch, embedding, measured)
         for what, has, wanted in (("inputs", found.inputs, inputs), ("outputs", found.outputs, outputs)):
             if list(has) != list(wanted):
                 raise BundleError(
@@ -37,19 +38,21 @@ def check_signatures(manifest: Manifest, scans: dict[str, Scan]) -> None:
 
 
 def _signature(
-    manifest: Manifest, name: str, batch: int | None, embedding: int
+    manifest: Manifest, name: str, batch: int | None, embedding: int, measured: int
 ) -> tuple[dict[str, Value], dict[str, Value]]:
     layouts = manifest.layouts
     whole, local = (layouts.parameters.size,), (layouts.prototypes.size,)
+    begin, end = manifest.answer
+    model = (end - begin,)
     samples: Shape = (batch, *manifest.input_shape)
     if name in ("infer", "embed"):
-        inputs = _floats(theta=whole, local_prototypes=local, x=samples, influence=())
+        inputs = _floats(theta=model, local_prototypes=local, x=samples, influence=())
         if name == "infer":
             return inputs, _floats(logits=(batch, len(manifest.classes)))
         return inputs, _floats(embedding=(batch, embedding))
     if name == "adapt":
         inputs = _floats(
-            theta=whole,
+            theta=model,
             local_prototypes=local,
             x=samples,
             weights=(batch,),
@@ -58,6 +61,17 @@ def _signature(
             decay=(),
         )
         return inputs, _floats(new_local_prototypes=local)
+    if name == "measure":
+        inputs = {
+            **_floats(theta=whole, local_prototypes=local, x=(manifest.batch, *manifest.input_shape)),
+            "y": Value("int64", (manifest.batch,)),
+            **_floats(weights=(manifest.batch,), shared_theta=whole, influence=()),
+        }
+        return inputs, _floats(measured=(measured,))
+    rest = layouts.parameters.size - layouts.trained.size if manifest.mode == "full" else 0
+    if name == "finish":
+        inputs = _floats(theta=whole, shared_theta=whole, measured=(measured,))
+        return {**inputs, **_floats(steps=(), step_size=(), samples=())}, _floats(kept=(rest,))
     trained = (layouts.trained.size,)
     moments = {"first_moment": trained, "second_moment": trained}
     if manifest.optimizer["name"] == "sgd":
@@ -67,8 +81,10 @@ def _signature(
     inputs = {
         **_floats(theta=trained, **moments, local_prototypes=local, x=samples),
         "y": Value("int64", (batch,)),
-        **_floats(weights=(batch,), shared_theta=trained, shared_prototypes=local),
+        **_floats(weights=(batch,), shared_theta=whole if rest else trained, shared_prototypes=local),
         **_floats(step_size=(), correction=(), influence=(), decay=()),
+        **(_floats(kept=(rest,)) if rest else {}),
+        **(_floats(phase=()) if manifest.phases else {}),
     }
     outputs = _floats(new_theta=trained, **{f"new_{key}": shape for key, shape in moments.items()})
     return inputs, {**outputs, **_floats(new_local_prototypes=local, loss=(), correct=(), weight=())}
@@ -86,6 +102,16 @@ def _embedding(manifest: Manifest, scans: dict[str, Scan]) -> int:
     if len(shape) != 2 or not shape[1]:
         raise BundleError("train.onnx of mode 'head' has to take embeddings [batch, d] as x")
     return shape[1]
+
+
+def _measured(scans: dict[str, Scan]) -> int:
+    """Q, as ``measure.onnx`` says; 0 without."""
+    if "measure" not in scans:
+        return 0
+    found = scans["measure"].outputs.get("measured")
+    if found is None or len(found.shape) != 1 or not found.shape[0]:
+        raise BundleError("measure.onnx has to give sums [n] as measured")
+    return found.shape[0]
 
 
 def _batch(found: Scan) -> int | None:

@@ -34,4 +34,5 @@ __all__ = [
     "capture_step",
     "export_graph",
 ]
-__getattr__ = lazily(__name__, _HOMES)
+if not TYPE_CHECKING:
+    __getattr__ = lazily(__name__, _HOMES)

@@ -8,7 +8,7 @@ numbers that change between steps and rounds are inputs. Inference alone may lea
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,23 +19,27 @@ from fedali.alp import Matcher
 from fedali.capture.decompositions import Table
 from fedali.capture.graph import Graph as Graph
 from fedali.capture.graph import trace, trace_open
+from fedali.methods.base import Method
 from fedali.models import Model
 from fedali.optimizers.rules import Optimizer
 from fedali.step import (
-    Batch,
     Hyper,
-    Objective,
     Predict,
     Shared,
     State,
     Step,
+    Vectors,
     make_adapt,
     make_embed,
+    make_finish,
     make_head_step,
+    make_measure,
     make_predict,
     make_step,
 )
+from fedali.task import Batch
 
+# Of a step, before "kept" and "phase" where a method has them.
 STEP_INPUTS = (
     *(*State._fields, *Batch._fields),
     *(f"shared_{name}" for name in Shared._fields),
@@ -44,12 +48,24 @@ STEP_INPUTS = (
 STEP_OUTPUTS = (*State._fields, "loss", "correct", "weight")
 PREDICT_INPUTS = ("theta", "local_prototypes", "x", "influence")
 ADAPT_INPUTS = ("theta", "local_prototypes", "x", "weights", "shared_prototypes", "influence", "decay")
-PER_CLIENT = (*State._fields, *Batch._fields)  # what differs between stacked clients; the rest they share
+MEASURE_INPUTS = ("theta", "local_prototypes", "x", "y", "weights", "shared_theta", "influence")
+FINISH_INPUTS = ("theta", "shared_theta", "measured", "steps", "step_size", "samples")
+PER_CLIENT = (
+    *State._fields,
+    *Batch._fields,
+    "kept",
+)  # what differs between stacked clients; the rest they share
+
+
+def step_inputs(model: Model, method: Method) -> tuple[str, ...]:
+    """Of a captured step: ``STEP_INPUTS``, and ``kept`` and ``phase`` where the method has them."""
+    kept = ("kept",) if Vectors(model, method).rest.size else ()
+    return (*STEP_INPUTS, *kept, *(("phase",) if method.phases else ()))
 
 
 def capture_step(
     model: Model,
-    objective: Objective,
+    method: Method,
     optimizer: Optimizer,
     *,
     input_shape: Sequence[int],
@@ -62,7 +78,7 @@ def capture_step(
 
     Args:
         model: the architecture; its weights are not read.
-        objective: of the method.
+        method: its objective, slots and phases.
         optimizer: its update is part of the graph.
         input_shape: of one sample.
         batch: B, fixed.
@@ -72,12 +88,19 @@ def capture_step(
     """
     model = copy.deepcopy(model).to(device=device, dtype=dtype)
     x = torch.randn(batch, *input_shape, dtype=dtype, device=device)
-    return _capture_step(make_step(model, objective, optimizer), model, model.theta(), optimizer, x, table)
+    vectors = Vectors(model, method)
+    theta = torch.cat([model.theta(), x.new_zeros(vectors.trained.size - model.theta().numel())])
+    extra = {"kept": x.new_zeros(vectors.rest.size)} if vectors.rest.size else {}
+    if method.phases:
+        extra["phase"] = x.new_zeros(())
+    whole = x.new_zeros(vectors.whole.size) if vectors.rest.size else theta.clone()
+    step = make_step(model, method, optimizer)
+    return _capture_step(step, model, theta, optimizer, x, table, whole, extra)
 
 
 def capture_head_step(
     model: Model,
-    objective: Objective,
+    method: Method,
     optimizer: Optimizer,
     *,
     input_shape: Sequence[int],
@@ -97,20 +120,29 @@ def capture_head_step(
     embedding = make_embed(model, matcher="cosine")(model.theta(), prototypes, sample, 0.0)
     x = torch.randn(batch, embedding.shape[1], dtype=dtype, device=device)
     theta = torch.cat([p.detach().reshape(-1) for p in model.head.parameters()])
-    return _capture_step(make_head_step(model, objective, optimizer), model, theta, optimizer, x, table)
+    return _capture_step(make_head_step(model, method, optimizer), model, theta, optimizer, x, table)
 
 
 def _capture_step(
-    step: Step, model: Model, theta: Tensor, optimizer: Optimizer, x: Tensor, table: Table | None
+    step: Step,
+    model: Model,
+    theta: Tensor,
+    optimizer: Optimizer,
+    x: Tensor,
+    table: Table | None,
+    whole: Tensor | None = None,
+    extra: Mapping[str, Tensor] | None = None,
 ) -> Graph:
     local = x.new_empty(model.prototype_layout.size).normal_()
     y = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     numbers = (x.new_full((), 0.5) for _ in Hyper._fields)
+    extra = extra or {}
     example = (
         *State(theta, *optimizer.initial(theta), local),
         *Batch(x, y, x.new_ones(len(x))),
-        *Shared(theta.clone(), local.clone()),
+        *Shared(theta.clone() if whole is None else whole, local.clone()),
         *Hyper(*numbers),
+        *extra.values(),
     )
 
     def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -119,10 +151,58 @@ def _capture_step(
             size = len(kind._fields)
             parts.append(kind(*tensors[first : first + size]))
             first += size
-        state, metrics = step(*parts)  # type: ignore[arg-type]
+        state, metrics = step(*parts, *tensors[first:])  # type: ignore[arg-type]
         return (*state, *metrics)
 
-    return Graph(trace(flat, example, table), STEP_INPUTS, STEP_OUTPUTS, example)
+    return Graph(trace(flat, example, table), (*STEP_INPUTS, *extra), STEP_OUTPUTS, example)
+
+
+def capture_measure(
+    model: Model,
+    method: Method,
+    *,
+    input_shape: Sequence[int],
+    batch: int,
+    dtype: torch.dtype = torch.float32,
+    table: Table | None = None,
+) -> Graph:
+    """What a batch adds to the method's sums after training, from ``MEASURE_INPUTS``; see ``fedali.step.make_measure``."""
+    model = copy.deepcopy(model).to(dtype=dtype)
+    measure, theta = make_measure(model, method), _whole(model, method)
+    example = (
+        theta,
+        theta.new_empty(model.prototype_layout.size).normal_(),
+        theta.new_empty(batch, *input_shape).normal_(),
+        torch.zeros(batch, dtype=torch.int64),
+        theta.new_ones(batch),
+        theta.clone(),
+        theta.new_ones(()),
+    )
+
+    def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
+        return (measure(*tensors),)
+
+    return Graph(trace(flat, example, table), MEASURE_INPUTS, ("measured",), example)
+
+
+def capture_finish(
+    model: Model, method: Method, *, dtype: torch.dtype = torch.float32, table: Table | None = None
+) -> Graph:
+    """The end of a client's vector after training, from ``FINISH_INPUTS``; see ``fedali.step.make_finish``."""
+    model = copy.deepcopy(model).to(dtype=dtype)
+    finish, theta = make_finish(model, method), _whole(model, method)
+    measured = theta.new_ones(Vectors(model, method).measured.size)
+    example = (theta, theta.clone(), measured, *(theta.new_ones(()) for _ in range(3)))
+
+    def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
+        return (finish(*tensors).clone(),)
+
+    return Graph(trace(flat, example, table), FINISH_INPUTS, ("kept",), example)
+
+
+def _whole(model: Model, method: Method) -> Tensor:
+    theta = model.theta()
+    return torch.cat([theta, theta.new_zeros(Vectors(model, method).whole.size - theta.numel())])
 
 
 def capture_predict(

@@ -26,4 +26,5 @@ _HOMES = {
 }
 
 __all__ = ["ClientStore", "Cohort", "CohortSettings", "CohortSite", "RoundSettings", "Site", "SiteReply"]
-__getattr__ = lazily(__name__, _HOMES)
+if not TYPE_CHECKING:
+    __getattr__ = lazily(__name__, _HOMES)

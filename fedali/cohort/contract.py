@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from fedali.methods import Contribution, SharedState
+from fedali.uploads import SharedState, Upload
 
 ClientMetrics = dict[str, list[float]]
 
@@ -36,14 +36,14 @@ class SiteReply:
 
     Args:
         metrics: by name, one number for each of the site's clients that took part; ``client`` holds their ids.
-        contribution: sums of what the clients upload; None after an evaluation.
+        upload: what all the clients send, together; None after an evaluation.
         reports: what became of each device, where the clients are devices: ``site``, ``device``, ``number``, ``state``
             ("done", "late", "declined", "refused", "offline"), ``reason``, ``seconds``, ``sent`` and ``received`` in bytes,
             ``samples`` and ``metrics``.
     """
 
     metrics: ClientMetrics = field(default_factory=dict)
-    contribution: Contribution | None = None
+    upload: Upload | None = None
     reports: tuple[dict[str, Any], ...] = ()
 
 

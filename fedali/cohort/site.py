@@ -16,8 +16,9 @@ from fedali.cohort.tensorfile import Piece
 from fedali.data import Federation
 from fedali.engines.base import Engine, Labels, Query, Samples, TrainJob, TrainResult, Vector
 from fedali.errors import FedaliError
-from fedali.methods import Contribution, Layouts, Method, SharedState, Trained
-from fedali.metrics import accuracy, macro_f1
+from fedali.methods import Layouts, Method, SharedState, Trained, Upload
+from fedali.slots import slot_slice
+from fedali.task import CLASSIFICATION
 
 _TRAIN, _SAMPLE, _TEST = 0, 1, 2  # what a random stream is for
 
@@ -82,13 +83,14 @@ class CohortSite:
         self.cohort, self.clients, self.everyone = cohort, list(clients), list(everyone)
         self.engine, self.method, self.layouts, self.settings = engine, method, layouts, settings
         self.store = ClientStore(method, layouts) if store is None else store
+        self._answer = slot_slice(layouts.parameters, method.answer)
         self._labels = _joined([cohort.test[client] for client in self.everyone])
         self._trained: dict[int, int] = {}  # client -> where its model of this round is in the scratch file
         self._scratch: RecordFile | None = None
 
     def train(self, settings: RoundSettings, shared: SharedState) -> SiteReply:
         """One round: train each participant, evaluate its personal model, add up what it uploads."""
-        contribution, metrics = Contribution(), _Columns()
+        everything, metrics = Upload(population=len(self.clients)), _Columns()
         participants = self._participants(settings.round)
         tested = self._tested_on_everyone(participants, settings)
         self._trained = {}
@@ -105,13 +107,13 @@ class CohortSite:
                 if self.settings.keep_trained and settings.generalisation:
                     self._keep(client, result)
                 trained = Trained(result.theta, result.local_prototypes, samples, result.occupancy)
-                uploaded = self.upload(client, trained, shared)
-                self.method.contribute(contribution, uploaded, shared, self.layouts)
+                arrived = self.received(client, trained, shared)
+                everything += self.method.upload(arrived, shared, self.layouts)
             self._test(metrics, chunk, results, settings, tested)
-        return SiteReply(metrics.columns, contribution)
+        return SiteReply(metrics.columns, everything)
 
-    def upload(self, client: int, trained: Trained, shared: SharedState) -> Trained:
-        """What of a client's training arrives where it is added up: here all of it, bit by bit."""
+    def received(self, client: int, trained: Trained, shared: SharedState) -> Trained:
+        """What of a client's training arrives where it is added up: here all of it, bit by bit. A hook for encodings and bounds."""
         return trained
 
     def evaluate(self, settings: RoundSettings, shared: SharedState) -> SiteReply:
@@ -122,7 +124,7 @@ class CohortSite:
         tests = tuple(self.cohort.test[client] for client in self.clients)
         influence = self.method.influence(settings.round)
         for kind, matcher in self._inferences():
-            query = Query(shared.theta, shared.prototypes, tests, influence, matcher)  # type: ignore[arg-type]
+            query = Query(self._server(shared), shared.prototypes, tests, influence, matcher)  # type: ignore[arg-type]
             (predictions,) = self.engine.predict([query])
             for samples, predicted in zip(tests, predictions, strict=True):
                 self._score(metrics, f"global{kind}", samples, predicted)
@@ -135,8 +137,8 @@ class CohortSite:
             for client, result in zip(chunk, self._train(chunk, round_, shared), strict=True):
                 metrics.add(client=client, samples=len(self.cohort.train[client]))
                 test = self.cohort.test[client]
-                before = Query(shared.theta, shared.prototypes, (test,), influence)
-                after = Query(result.theta, result.local_prototypes, (test,), influence)
+                before = Query(self._server(shared), shared.prototypes, (test,), influence)
+                after = Query(result.theta[self._answer], result.local_prototypes, (test,), influence)
                 for name, predictions in zip(
                     ("before", "after"), self.engine.predict([before, after]), strict=True
                 ):
@@ -165,6 +167,10 @@ class CohortSite:
             elif client in self.store:
                 yield client, Piece(self.store.sizes, partial(self.store.record, client))
 
+    def _server(self, shared: SharedState) -> Vector:
+        """The server's model [M]."""
+        return shared.theta[slot_slice(self.layouts.parameters, "")]
+
     def _chunks(self, clients: Sequence[int]) -> Iterator[Sequence[int]]:
         size = self.engine.cohort_size
         return (clients[start : start + size] for start in range(0, len(clients), size))
@@ -179,7 +185,6 @@ class CohortSite:
                 shared.prototypes,
                 influence,
                 np.random.SeedSequence([self.settings.seed, _TRAIN, round_, client]),
-                self.method.needs_occupancy,
             )
             for client in clients
         )
@@ -239,7 +244,7 @@ class CohortSite:
         for kind, matcher in self._inferences():
             queries = (
                 Query(
-                    result.theta,
+                    result.theta[self._answer],
                     result.local_prototypes,
                     (
                         self.cohort.validation[client],
@@ -263,12 +268,7 @@ class CohortSite:
 
     def _score(self, metrics: _Columns, name: str, samples: Samples | Labels, predicted: Labels) -> None:
         labels = samples.y if isinstance(samples, Samples) else samples
-        metrics.add(
-            **{
-                name: accuracy(labels, predicted),
-                f"{name}_f1": macro_f1(labels, predicted, self.cohort.classes),
-            }
-        )
+        metrics.add(**CLASSIFICATION.scores(name, labels, predicted, self.cohort.classes))
 
 
 def _joined(sets: Sequence[Samples]) -> Labels:

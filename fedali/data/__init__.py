@@ -3,6 +3,7 @@
 Importing this needs numpy alone; what else a loader needs it imports when it is called.
 
 >>> import numpy as np
+>>> from fedali.data import build_federation, dirichlet, load_digits_dataset
 >>> digits = load_digits_dataset()
 >>> rng = np.random.default_rng(0)
 >>> federation = build_federation(
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from fedali.data.sources.motionsense import load_motionsense as load_motionsense
     from fedali.data.sources.own import load_own as load_own
     from fedali.data.split import Split as Split
-    from fedali.data.split import split as split
 
 _HOMES = {
     "Dataset": "dataset",
@@ -50,7 +50,6 @@ _HOMES = {
     "load_motionsense": "fedali.data.sources.motionsense",
     "load_own": "fedali.data.sources.own",
     "Split": "split",
-    "split": "split",
 }
 
 __all__ = [
@@ -68,6 +67,6 @@ __all__ = [
     "load_own",
     "natural",
     "shards",
-    "split",
 ]
-__getattr__ = lazily(__name__, _HOMES)
+if not TYPE_CHECKING:
+    __getattr__ = lazily(__name__, _HOMES)

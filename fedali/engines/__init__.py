@@ -22,4 +22,5 @@ _HOMES = {
 }
 
 __all__ = ["Engine", "Samples", "TrainJob", "TrainResult", "build_engine"]
-__getattr__ = lazily(__name__, _HOMES)
+if not TYPE_CHECKING:
+    __getattr__ = lazily(__name__, _HOMES)

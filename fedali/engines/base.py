@@ -54,26 +54,17 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
-    """How every client trains in a round."""
-
-    epochs: int
-    batch_size: int
-
-
-@dataclass(frozen=True)
 class TrainJob:
     """One client's local training in one round.
 
     Args:
         samples: its training data.
-        theta: [P] to start from.
+        theta: the client's vector [P] to start from, see ``fedali.slots``.
         local_prototypes: [L] to start from.
         shared_theta: [P] of the server.
         shared_prototypes: [L] of the server.
         influence: of the ALP layers this round.
         seed: everything random about this job, from ``numpy.random.SeedSequence``.
-        count_occupancy: whether to count the embeddings each prototype answers for after training.
     """
 
     samples: Samples
@@ -83,7 +74,6 @@ class TrainJob:
     shared_prototypes: Vector
     influence: float
     seed: np.random.SeedSequence
-    count_occupancy: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +89,7 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class Query:
-    """Predictions of one model for several sets of samples.
+    """Predictions of one model, its parameters alone as theta [M], for several sets of samples.
 
     ``matcher`` is the ALP layers' at inference: ``cosine`` sees each sample alone, ``ot`` a batch at a time.
     """

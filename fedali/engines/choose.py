@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from fedali.errors import SettingsError
 
 if TYPE_CHECKING:
-    from fedali.engines.base import Engine, TrainingSettings
-    from fedali.methods import Method
-    from fedali.models import Model
-    from fedali.optimizers.rules import Optimizer
+    from fedali.engines.base import Engine
+    from fedali.recipe import Recipe
 
 EngineName = Literal["auto", "loop", "compiled", "onnx", "stacked", "ray"]
 
@@ -38,13 +35,8 @@ def resolve(name: EngineName) -> EngineName:
 
 def build_engine(
     name: EngineName,
-    model: Model,
-    method: Method,
-    optimizer: Optimizer,
-    settings: TrainingSettings,
+    recipe: Recipe,
     *,
-    input_shape: Sequence[int],
-    decay: float,
     workers: int = 1,
     precision: str = "highest",
 ) -> Engine:
@@ -52,12 +44,7 @@ def build_engine(
 
     Args:
         name: see ``resolve``.
-        model: the architecture.
-        method: its objective.
-        optimizer: of the local step.
-        settings: epochs and batch size.
-        input_shape: of one sample.
-        decay: of local prototypes.
+        recipe: how clients train.
         workers: threads, or processes for ``ray``.
         precision: of matrix products on a GPU: ``highest`` (float32) or ``high`` (tf32).
     """
@@ -65,7 +52,7 @@ def build_engine(
     if name == "loop":
         from fedali.engines.loop import LoopEngine
 
-        return LoopEngine(model, method, optimizer, settings, decay=decay, workers=workers)
+        return LoopEngine(recipe, workers=workers)
     if name == "compiled":
         from fedali.engines.compiled import CompiledEngine
         from fedali.engines.compiler import compiler
@@ -74,26 +61,18 @@ def build_engine(
             raise SettingsError(
                 "engine 'compiled' needs a C++ compiler (g++ or clang++): install one, or use engine 'onnx' or 'loop'"
             )
-        return CompiledEngine(
-            model, method, optimizer, settings, input_shape=input_shape, decay=decay, workers=workers
-        )
+        return CompiledEngine(recipe, workers=workers)
     if name == "onnx":
         from fedali.engines.onnx import OnnxEngine
 
-        return OnnxEngine(
-            model, method, optimizer, settings, input_shape=input_shape, decay=decay, workers=workers
-        )
+        return OnnxEngine(recipe, workers=workers)
     if name == "stacked":
         from fedali.engines.stacked import StackedEngine
 
-        return StackedEngine(
-            model, method, optimizer, settings, input_shape=input_shape, decay=decay, precision=precision
-        )
+        return StackedEngine(recipe, precision=precision)
     from fedali.engines.ray import RayEngine
 
-    return RayEngine(
-        model, method, optimizer, settings, input_shape=input_shape, decay=decay, workers=workers
-    )
+    return RayEngine(recipe, workers=workers)
 
 
 def _found(*modules: str) -> bool:

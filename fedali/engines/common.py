@@ -99,6 +99,17 @@ def batches(
             yield Batch(x[filled], y[filled], weights)
 
 
+def sequential(samples: Samples, size: int, dtype: torch.dtype = torch.float32) -> Iterator[Batch]:
+    """All samples once, in order, in batches of ``size``; the last is filled up with samples of weight 0."""
+    for start in range(0, len(samples), size):
+        rows = np.arange(start, min(start + size, len(samples)))
+        filled = np.resize(rows, size)
+        weights = torch.zeros(size, dtype=dtype)
+        weights[: len(rows)] = 1.0
+        x, y = torch.from_numpy(samples.batch(filled)).to(dtype), torch.from_numpy(samples.y[filled])
+        yield Batch(x, y, weights)
+
+
 def in_order(sets: Sequence[Samples], size: int) -> Iterator[npt.NDArray[np.float32]]:
     """Normalised samples of all sets one after another, in batches that run across them."""
     waiting: list[npt.NDArray[np.float32]] = []

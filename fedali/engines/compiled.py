@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,21 +12,18 @@ from torch import Tensor
 from fedali.alp import ALPLayer, Matcher
 from fedali.capture.captures import (
     PREDICT_INPUTS,
-    STEP_INPUTS,
     STEP_OUTPUTS,
     Graph,
     capture_predict,
     capture_step,
+    step_inputs,
 )
 from fedali.capture.decompositions import CHANNELS_LAST
 from fedali.capture.structure import structure_key
-from fedali.engines.base import TrainingSettings
 from fedali.engines.compiler import compile_graphs
 from fedali.engines.loop import Functions, LoopEngine
 from fedali.engines.native import NativeGraph
-from fedali.methods import Method
-from fedali.models import Model
-from fedali.optimizers.rules import Optimizer
+from fedali.recipe import Recipe
 from fedali.step import Batch, Hyper, Predict, Shared, State, StepMetrics
 from fedali.support.memory import keep_freed
 
@@ -37,14 +35,9 @@ class CompiledEngine(LoopEngine):
     the batch (matched by transport) and the counting of occupancies, which are rare, stay eager.
 
     Args:
-        model: as for ``LoopEngine``.
-        method: as for ``LoopEngine``.
-        optimizer: as for ``LoopEngine``.
-        settings: as for ``LoopEngine``.
-        input_shape: of one sample.
-        decay: as for ``LoopEngine``.
-        workers: as for ``LoopEngine``.
-        dtype: as for ``LoopEngine``.
+        recipe: how clients train.
+        workers: threads.
+        dtype: of all numbers.
         cache: folder of compiled graphs; None for the user's cache folder.
     """
 
@@ -52,27 +45,22 @@ class CompiledEngine(LoopEngine):
 
     def __init__(
         self,
-        model: Model,
-        method: Method,
-        optimizer: Optimizer,
-        settings: TrainingSettings,
+        recipe: Recipe,
         *,
-        input_shape: Sequence[int],
-        decay: float,
         workers: int = 1,
         dtype: torch.dtype = torch.float32,
         cache: Path | None = None,
     ) -> None:
         keep_freed()
-        super().__init__(model, method, optimizer, settings, decay=decay, workers=workers, dtype=dtype)
-        self._sizes = batch_sizes(model.alp_layers, settings.batch_size)
-        shape = tuple(input_shape)
+        super().__init__(recipe, workers=workers, dtype=dtype)
+        model, method, optimizer, shape = recipe.model, recipe.method, recipe.optimizer, recipe.input_shape
+        self._sizes = batch_sizes(model.alp_layers, recipe.batch_size)
 
         def capture() -> list[Graph]:
             steps = [
                 capture_step(
                     model,
-                    method.objective,
+                    method,
                     optimizer,
                     input_shape=shape,
                     batch=size,
@@ -98,14 +86,16 @@ class CompiledEngine(LoopEngine):
 
     def _make_functions(self) -> Functions:
         eager = super()._make_functions()
+        inputs = len(step_inputs(self.recipe.model, self.recipe.method))
         steps = {
-            size: NativeGraph(library, len(STEP_INPUTS), len(STEP_OUTPUTS))
-            for size, library in self._steps.items()
+            size: NativeGraph(library, inputs, len(STEP_OUTPUTS)) for size, library in self._steps.items()
         }
         logits = NativeGraph(self._predict_library, len(PREDICT_INPUTS), 1)
 
-        def step(state: State, batch: Batch, shared: Shared, hyper: Hyper) -> tuple[State, StepMetrics]:
-            found = steps[len(batch.y)]([*state, *batch, *shared, *hyper])
+        def step(
+            state: State, batch: Batch, shared: Shared, hyper: Hyper, *extra: Tensor
+        ) -> tuple[State, StepMetrics]:
+            found = steps[len(batch.y)]([*state, *batch, *shared, *hyper, *extra])
             return State(*found[:4]), StepMetrics(*found[4:])
 
         def inductive(theta: Tensor, prototypes: Tensor, x: Tensor, influence: Tensor | float) -> Tensor:
@@ -116,10 +106,10 @@ class CompiledEngine(LoopEngine):
             return logits([theta, prototypes, x, influence])[0][:count]
 
         def predict(matcher: Matcher | None) -> Predict:
-            independent = matcher == "cosine" or not self._model.alp_layers
+            independent = matcher == "cosine" or not self.recipe.model.alp_layers
             return inductive if independent else eager.predict(matcher)
 
-        return Functions(step, predict, eager.occupancy)
+        return replace(eager, step=step, predict=predict)
 
 
 def batch_sizes(layers: Sequence[ALPLayer], size: int, parts: int = 4) -> tuple[int, ...]:

@@ -17,23 +17,25 @@ from fedali.engines.base import (
     COHORT_SIZE,
     Labels,
     Query,
-    TrainingSettings,
     TrainJob,
     TrainResult,
     Vector,
 )
-from fedali.engines.common import ClientPool, batches, in_order
-from fedali.methods import Method
-from fedali.models import Model
-from fedali.optimizers.rules import Optimizer
+from fedali.engines.common import ClientPool, batches, in_order, sequential
+from fedali.methods.base import finishes
+from fedali.recipe import Recipe
 from fedali.step import (
     Batch,
+    Finish,
     Hyper,
+    Measure,
     Occupancy,
     Predict,
     Shared,
     State,
     Step,
+    make_finish,
+    make_measure,
     make_occupancy,
     make_predict,
     make_step,
@@ -47,6 +49,8 @@ class Functions:
     step: Step
     predict: Callable[[Matcher | None], Predict]
     occupancy: Occupancy
+    measure: Measure
+    finish: Finish
 
 
 class LoopEngine:
@@ -55,11 +59,7 @@ class LoopEngine:
     A client's numbers depend on its own job alone, so that the number of workers does not change a bit of them.
 
     Args:
-        model: the architecture.
-        method: its objective.
-        optimizer: of the local step.
-        settings: epochs and batch size.
-        decay: of the local prototypes.
+        recipe: how clients train.
         workers: threads.
         dtype: of all numbers; float64 to compare engines.
         device: where it computes.
@@ -70,23 +70,18 @@ class LoopEngine:
 
     def __init__(
         self,
-        model: Model,
-        method: Method,
-        optimizer: Optimizer,
-        settings: TrainingSettings,
+        recipe: Recipe,
         *,
-        decay: float,
         workers: int = 1,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
         torch.set_num_threads(1)
-        self.settings, self.optimizer, self.decay = settings, optimizer, decay
+        self.recipe, self.optimizer = recipe, recipe.optimizer
         self.dtype, self.device = dtype, torch.device(device)
-        self._model, self._objective = model, method.objective
         self._own = threading.local()
         self._pool = ClientPool(workers)
-        self._sizes: tuple[int, ...] = (settings.batch_size,)
+        self._sizes: tuple[int, ...] = (recipe.batch_size,)
 
     def train(self, jobs: Iterable[TrainJob]) -> Iterator[TrainResult]:
         """Train each client; results in the order of the jobs."""
@@ -106,11 +101,14 @@ class LoopEngine:
 
     def _make_functions(self) -> Functions:
         """A model of its own for each thread: calling it with given parameters lends them to the module meanwhile."""
-        model = copy.deepcopy(self._model).to(self.device, self.dtype)
+        model = copy.deepcopy(self.recipe.model).to(self.device, self.dtype)
+        method = self.recipe.method
         return Functions(
-            make_step(model, self._objective, self.optimizer, eager=True),
+            make_step(model, method, self.optimizer, eager=True),
             lambda matcher: make_predict(model, matcher=matcher),
             make_occupancy(model),
+            make_measure(model, method),
+            make_finish(model, method),
         )
 
     def _tensor(self, value: Vector | float) -> Tensor:
@@ -121,40 +119,76 @@ class LoopEngine:
         return torch.from_numpy(x).to(self.device, self.dtype)
 
     def _train(self, job: TrainJob) -> TrainResult:
-        rng, functions = np.random.default_rng(job.seed), self._functions
-        theta = self._tensor(job.theta)
+        rng, functions, recipe = np.random.default_rng(job.seed), self._functions, self.recipe
+        vectors, method = recipe.vectors, recipe.method
+        theta = self._tensor(job.theta[: vectors.trained.size])
         state = State(theta, *self.optimizer.initial(theta), self._tensor(job.local_prototypes))
         shared = Shared(self._tensor(job.shared_theta), self._tensor(job.shared_prototypes))
-        influence, decay = self._tensor(job.influence), self._tensor(self.decay)
-        step = 0
+        influence, decay = self._tensor(job.influence), self._tensor(recipe.decay)
+        rest = (self._tensor(job.theta[vectors.trained.size :]),) if vectors.rest.size else ()
+        steps = 0
         loss = correct = weight = 0.0
-        for _ in range(self.settings.epochs):
-            loss = correct = weight = 0.0
-            for batch in batches(job.samples, self.settings.batch_size, rng, self._sizes, self.dtype):
-                step += 1
-                size, correction = self.optimizer.schedule(step)
-                hyper = Hyper(self._tensor(size), self._tensor(correction), influence, decay)
-                batch = Batch(*(part.to(self.device) for part in batch))
-                state, metrics = functions.step(state, batch, shared, hyper)
-                loss, correct = loss + metrics.loss.item(), correct + metrics.correct.item()
-                weight += metrics.weight.item()
-        occupancy = self.count(state, job) if job.count_occupancy else None
+        for phase, epochs in enumerate(recipe.epochs_by_phase):
+            extra = (*rest, self._tensor(float(phase))) if method.phases else rest
+            if phase:
+                state = state._replace(
+                    **dict(zip(("first_moment", "second_moment"), self.optimizer.initial(theta), strict=True))
+                )
+            step = 0
+            for _ in range(epochs):
+                loss = correct = weight = 0.0
+                for batch in batches(job.samples, recipe.batch_size, rng, self._sizes, self.dtype):
+                    step += 1
+                    size, correction = self.optimizer.schedule(step)
+                    hyper = Hyper(self._tensor(size), self._tensor(correction), influence, decay)
+                    batch = Batch(*(part.to(self.device) for part in batch))
+                    state, metrics = functions.step(state, batch, shared, hyper, *extra)
+                    loss, correct = loss + metrics.loss.item(), correct + metrics.correct.item()
+                    weight += metrics.weight.item()
+            steps += step
+        occupancy = self.count(state, job) if recipe.counts_occupancy else None
         return TrainResult(
-            state.theta.cpu().numpy(),
+            self.finished(state, job, steps),
             state.local_prototypes.cpu().numpy(),
             loss / weight,
             correct / weight,
             occupancy,
         )
 
+    def finished(self, state: State, job: TrainJob, steps: int) -> Vector:
+        """A client's vector [P] after training: what was trained, and what the method makes of the rest."""
+        vectors, functions = self.recipe.vectors, self._functions
+        trained: Vector = state.theta.cpu().numpy()
+        if not vectors.rest.size:
+            return trained
+        if not finishes(self.recipe.method):
+            return np.concatenate([trained, np.asarray(job.theta[vectors.trained.size :], trained.dtype)])
+        whole = torch.cat([state.theta, self._tensor(job.theta[vectors.trained.size :])])
+        shared, influence = self._tensor(job.shared_theta), self._tensor(job.influence)
+        measured = whole.new_zeros(vectors.measured.size)
+        if vectors.measured.size:
+            for batch in sequential(job.samples, self.recipe.batch_size, self.dtype):
+                x, y, weights = (part.to(self.device) for part in batch)
+                local = state.local_prototypes
+                measured = measured + functions.measure(whole, local, x, y, weights, shared, influence)
+        numbers = (float(steps), self.optimizer.learning_rate, float(len(job.samples)))
+        rest = functions.finish(whole, shared, measured, *(self._tensor(number) for number in numbers))
+        return np.concatenate([trained, rest.cpu().numpy()])
+
     def count(self, state: State, job: TrainJob) -> Vector:
         """How many of a client's embeddings each prototype answers for, see ``fedali.step.make_occupancy``."""
         counts = [
-            self._functions.occupancy(state.theta, state.local_prototypes, self._samples(x), job.influence)
+            self._functions.occupancy(
+                self._model_of(state.theta), state.local_prototypes, self._samples(x), job.influence
+            )
             for x in in_order((job.samples,), self.inference_batch)
         ]
         total: Vector = torch.stack(counts).sum(0).cpu().numpy()
         return total
+
+    def _model_of(self, theta: Tensor) -> Tensor:
+        """The model's parameters [M] at the beginning of a vector."""
+        return theta[..., : self.recipe.vectors.model.size]
 
     def _predict(self, query: Query) -> list[Labels]:
         predict = self._functions.predict(query.matcher)
@@ -163,7 +197,7 @@ class LoopEngine:
         transductive = query.matcher == "ot" and prototypes.numel() > 0
         batches: Iterable[npt.NDArray[np.float32]]
         if transductive:
-            batches = (x for s in query.samples for x in in_order((s,), self.settings.batch_size))
+            batches = (x for s in query.samples for x in in_order((s,), self.recipe.batch_size))
         else:
             batches = in_order(query.samples, self.inference_batch)
         parts = [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,16 +13,14 @@ import torch
 from torch import Tensor
 
 from fedali.alp import Matcher
-from fedali.capture.captures import Graph, capture_predict, capture_step
+from fedali.capture.captures import Graph, capture_finish, capture_measure, capture_predict, capture_step
 from fedali.capture.decompositions_onnx import ONNX
 from fedali.capture.onnx_cache import exported
 from fedali.capture.structure import structure_key
-from fedali.engines.base import TrainingSettings
 from fedali.engines.compiled import batch_sizes
 from fedali.engines.loop import Functions, LoopEngine
-from fedali.methods import Method
-from fedali.models import Model
-from fedali.optimizers.rules import Optimizer
+from fedali.methods.base import finishes
+from fedali.recipe import Recipe
 from fedali.step import Batch, Hyper, Predict, Shared, State, StepMetrics
 
 _NUMPY = {torch.float32: np.float32, torch.int64: np.int64}
@@ -34,51 +33,44 @@ class OnnxEngine(LoopEngine):
     the batch (matched by transport) and the counting of occupancies, which are rare, stay eager.
 
     Args:
-        model: as for ``LoopEngine``.
-        method: as for ``LoopEngine``.
-        optimizer: as for ``LoopEngine``.
-        settings: as for ``LoopEngine``.
-        input_shape: of one sample.
-        decay: as for ``LoopEngine``.
-        workers: as for ``LoopEngine``.
+        recipe: how clients train.
+        workers: threads.
         cache: folder of exported graphs; None for ``onnx`` in the user's cache folder.
     """
 
     inference_batch = 64
 
-    def __init__(
-        self,
-        model: Model,
-        method: Method,
-        optimizer: Optimizer,
-        settings: TrainingSettings,
-        *,
-        input_shape: Sequence[int],
-        decay: float,
-        workers: int = 1,
-        cache: Path | None = None,
-    ) -> None:
-        super().__init__(model, method, optimizer, settings, decay=decay, workers=workers)
-        self._sizes = batch_sizes(model.alp_layers, settings.batch_size, parts=2)
-        shape = tuple(input_shape)
+    def __init__(self, recipe: Recipe, *, workers: int = 1, cache: Path | None = None) -> None:
+        super().__init__(recipe, workers=workers)
+        model, method, optimizer, shape = recipe.model, recipe.method, recipe.optimizer, recipe.input_shape
+        self._sizes = batch_sizes(model.alp_layers, recipe.batch_size, parts=2)
 
         def step(size: int) -> Graph:
-            return capture_step(model, method.objective, optimizer, input_shape=shape, batch=size, table=ONNX)
+            return capture_step(model, method, optimizer, input_shape=shape, batch=size, table=ONNX)
 
         def infer() -> Graph:
             batch = self.inference_batch
             return capture_predict(model, matcher="cosine", input_shape=shape, batch=batch, table=ONNX)
 
+        def measure() -> Graph:
+            batch = recipe.batch_size
+            return capture_measure(model, method, input_shape=shape, batch=batch, table=ONNX)
+
+        captures: dict[str, Callable[[], Graph]] = {
+            f"step {size}": partial(step, size) for size in self._sizes
+        }
+        captures["infer"] = infer
+        if recipe.vectors.measured.size:
+            captures["measure"] = measure
+        if finishes(method):
+            captures["finish"] = lambda: capture_finish(model, method, table=ONNX)
         key = structure_key(model, method, optimizer, shape, self.inference_batch)
-        captures = {f"step {size}": partial(step, size) for size in self._sizes}
-        made = exported({**captures, "infer": infer}, key, cache)
-        self._exported_steps = {size: made[f"step {size}"] for size in self._sizes}
-        self._exported_predict = made["infer"]
+        self._exported = exported(captures, key, cache)
 
     def _make_functions(self) -> Functions:
         eager = super()._make_functions()
-        step = _Step({size: OnnxGraph(exported) for size, exported in self._exported_steps.items()})
-        logits = OnnxGraph(self._exported_predict)
+        step = _Step({size: OnnxGraph(self._exported[f"step {size}"]) for size in self._sizes})
+        logits = OnnxGraph(self._exported["infer"])
 
         def inductive(theta: Tensor, prototypes: Tensor, x: Tensor, influence: Tensor | float) -> Tensor:
             count = len(x)
@@ -89,10 +81,26 @@ class OnnxEngine(LoopEngine):
             return found[:count]
 
         def predict(matcher: Matcher | None) -> Predict:
-            independent = matcher == "cosine" or not self._model.alp_layers
+            independent = matcher == "cosine" or not self.recipe.model.alp_layers
             return inductive if independent else eager.predict(matcher)
 
-        return Functions(step, predict, eager.occupancy)
+        after = {
+            name: _function(OnnxGraph(self._exported[name]))
+            for name in ("measure", "finish")
+            if name in self._exported
+        }
+        return replace(eager, step=step, predict=predict, **after)
+
+
+def _function(graph: OnnxGraph) -> Callable[..., Tensor]:
+    """A graph of one output, as a function."""
+
+    def call(*inputs: Tensor) -> Tensor:
+        found = torch.empty(graph.output_shapes[0])
+        graph(inputs, [found])
+        return found
+
+    return call
 
 
 class OnnxGraph:
@@ -134,12 +142,14 @@ class _Step:
         self._last: State | None = None
         self._spare: State | None = None
 
-    def __call__(self, state: State, batch: Batch, shared: Shared, hyper: Hyper) -> tuple[State, StepMetrics]:
+    def __call__(
+        self, state: State, batch: Batch, shared: Shared, hyper: Hyper, *extra: Tensor
+    ) -> tuple[State, StepMetrics]:
         goes_on = state is self._last  # else another client begins, and the last one's result stays untouched
         target = self._spare if goes_on else None
         if target is None:
             target = State(*map(torch.empty_like, state))
         metrics = StepMetrics(*torch.empty(len(StepMetrics._fields)).unbind())
-        self._graphs[len(batch.y)]([*state, *batch, *shared, *hyper], [*target, *metrics])
+        self._graphs[len(batch.y)]([*state, *batch, *shared, *hyper, *extra], [*target, *metrics])
         self._last, self._spare = target, state if goes_on else None
         return target, metrics

@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from fedali.engines.base import (
@@ -20,14 +20,11 @@ from fedali.engines.base import (
     Labels,
     Query,
     Samples,
-    TrainingSettings,
     TrainJob,
     TrainResult,
 )
 from fedali.errors import MissingExtraError
-from fedali.methods import Method
-from fedali.models import Model
-from fedali.optimizers.rules import Optimizer
+from fedali.recipe import Recipe
 
 _AHEAD = 2  # jobs a process holds, so that it never waits
 
@@ -39,12 +36,7 @@ class RayEngine:
     of one kind of machine: engines differ in the last bits.
 
     Args:
-        model: the architecture.
-        method: its objective.
-        optimizer: of the local step.
-        settings: epochs and batch size.
-        input_shape: of one sample.
-        decay: of local prototypes.
+        recipe: how clients train.
         workers: processes, each with one core, or one GPU where ``gpus`` says so.
         gpus: GPUs of each process; with one, the process stacks no clients but steps on the GPU.
         inner: the engine in each process: ``compiled`` or ``loop``; None for what the machine has.
@@ -54,13 +46,8 @@ class RayEngine:
 
     def __init__(
         self,
-        model: Model,
-        method: Method,
-        optimizer: Optimizer,
-        settings: TrainingSettings,
+        recipe: Recipe,
         *,
-        input_shape: Sequence[int],
-        decay: float,
         workers: int = 1,
         gpus: float = 0,
         inner: str | None = None,
@@ -78,10 +65,7 @@ class RayEngine:
                 num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
             )
         actor = ray.remote(num_cpus=1, num_gpus=gpus)(_Worker)
-        self._workers = [
-            actor.remote(model, method, optimizer, settings, tuple(input_shape), decay, inner)
-            for _ in range(max(1, workers))
-        ]
+        self._workers = [actor.remote(recipe, inner) for _ in range(max(1, workers))]
         self._data: dict[
             int, tuple[Samples, Any]
         ] = {}  # by id; the samples are held, so that ids stay theirs
@@ -154,16 +138,7 @@ class RayEngine:
 class _Worker:
     """What runs in each process."""
 
-    def __init__(
-        self,
-        model: Model,
-        method: Method,
-        optimizer: Optimizer,
-        settings: TrainingSettings,
-        input_shape: tuple[int, ...],
-        decay: float,
-        inner: str | None,
-    ) -> None:
+    def __init__(self, recipe: Recipe, inner: str | None) -> None:
         import torch
 
         from fedali.engines.compiled import CompiledEngine
@@ -172,13 +147,11 @@ class _Worker:
 
         self.engine: Engine
         if torch.cuda.is_available():
-            self.engine = LoopEngine(model, method, optimizer, settings, decay=decay, device="cuda")
+            self.engine = LoopEngine(recipe, device="cuda")
         elif (inner or ("compiled" if compiler() else "loop")) == "compiled":
-            self.engine = CompiledEngine(
-                model, method, optimizer, settings, input_shape=input_shape, decay=decay
-            )
+            self.engine = CompiledEngine(recipe)
         else:
-            self.engine = LoopEngine(model, method, optimizer, settings, decay=decay)
+            self.engine = LoopEngine(recipe)
 
     def train(self, fields: dict[str, Any], samples: Samples, theta: Any, prototypes: Any) -> TrainResult:
         """Train one client."""

@@ -6,7 +6,7 @@ the rows that shrinks. On a GPU every size of the prefix would be compiled, so i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -22,15 +22,12 @@ from fedali.engines.base import (
     Labels,
     Query,
     Samples,
-    TrainingSettings,
     TrainJob,
     TrainResult,
 )
 from fedali.engines.loop import LoopEngine
-from fedali.methods import Method
-from fedali.models import Model
-from fedali.optimizers.rules import Optimizer
-from fedali.step import State
+from fedali.recipe import Recipe
+from fedali.step import Shared, State
 
 StackedStep = Callable[..., tuple[Tensor, ...]]
 
@@ -41,12 +38,7 @@ class StackedEngine:
     """Trains up to ``cohort_size`` clients at once.
 
     Args:
-        model: the architecture.
-        method: its objective.
-        optimizer: of the local step.
-        settings: epochs and batch size.
-        input_shape: of one sample.
-        decay: of local prototypes.
+        recipe: how clients train.
         device: None for the GPU where there is one, else the CPU, where stacking gains little and compiles nothing.
         precision: of matrix products on a GPU: ``highest`` (float32) or ``high`` (tf32).
         cohort_size: None for what fits into the GPU's memory.
@@ -55,13 +47,8 @@ class StackedEngine:
 
     def __init__(
         self,
-        model: Model,
-        method: Method,
-        optimizer: Optimizer,
-        settings: TrainingSettings,
+        recipe: Recipe,
         *,
-        input_shape: Sequence[int],
-        decay: float,
         device: torch.device | str | None = None,
         precision: str = "highest",
         cohort_size: int | None = None,
@@ -69,13 +56,13 @@ class StackedEngine:
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.set_float32_matmul_precision(precision)
-        self.settings, self.optimizer, self.decay, self.dtype = settings, optimizer, decay, dtype
+        self.recipe, self.optimizer, self.dtype = recipe, recipe.optimizer, dtype
         self._graph = capture_step(
-            model,
-            method.objective,
-            optimizer,
-            input_shape=input_shape,
-            batch=settings.batch_size,
+            recipe.model,
+            recipe.method,
+            recipe.optimizer,
+            input_shape=recipe.input_shape,
+            batch=recipe.batch_size,
             dtype=dtype,
             table=MATMUL,
         )
@@ -83,9 +70,7 @@ class StackedEngine:
         self._step_of_any_size = over_clients(_on(self._graph, self.device))
         self._compiled: dict[int, StackedStep] = {}
         self._packed: tuple[tuple[int, ...], _Packed] | None = None
-        self._eager = LoopEngine(
-            model, method, optimizer, settings, decay=decay, dtype=dtype, device=self.device
-        )
+        self._eager = LoopEngine(recipe, dtype=dtype, device=self.device)
 
     def train(self, jobs: Iterable[TrainJob]) -> Iterator[TrainResult]:
         """Train each client; results in the order of the jobs."""
@@ -107,18 +92,54 @@ class StackedEngine:
         return max(1, min(4096, int(_MEMORY_SHARE * free / max(1, each))))
 
     def _train(self, jobs: list[TrainJob]) -> list[TrainResult]:
-        schedule = _Schedule(jobs, self.settings)
-        order = schedule.order
+        recipe, vectors = self.recipe, self.recipe.vectors
+        order = _by_steps(jobs, recipe.batch_size)
         data = self._pack([jobs[index].samples for index in order])
+        theta = self._rows(jobs[index].theta[: vectors.trained.size] for index in order)
+        rest = self._rows(jobs[index].theta[vectors.trained.size :] for index in order)
+        local = self._rows(jobs[index].local_prototypes for index in order)
+        state = State(theta, *self._fresh(theta), local)
+        shared = Shared(self._number(jobs[0].shared_theta), self._number(jobs[0].shared_prototypes))
+        rngs = {index: np.random.default_rng(jobs[index].seed) for index in order}
+        sums, steps = torch.zeros(3, len(jobs)), np.zeros(len(jobs), np.int64)
+        for phase, epochs in enumerate(recipe.epochs_by_phase):
+            if phase:
+                state = State(state.theta, *self._fresh(state.theta), state.local_prototypes)
+            schedule = _Schedule(jobs, order, rngs, epochs, recipe.batch_size)
+            extra = (rest,) if vectors.rest.size else ()
+            phases = (self._number(float(phase)),) if recipe.method.phases else ()
+            sums = self._phase(jobs, state, shared, data, schedule, extra, phases)
+            steps += schedule.steps
+        loss, correct, weight = sums.cpu().double().numpy()
+        prototypes = state.local_prototypes.cpu().numpy()
+        results: list[TrainResult | None] = [None] * len(jobs)
+        for row, index in enumerate(order):
+            job = jobs[index]
+            mine = State(*(part[row] for part in state))
+            results[index] = TrainResult(
+                self._eager.finished(mine, job, int(steps[row])).copy(),
+                prototypes[row].copy(),
+                float(loss[row] / weight[row]),
+                float(correct[row] / weight[row]),
+                self._eager.count(mine, job) if recipe.counts_occupancy else None,
+            )
+        return [result for result in results if result is not None]
+
+    def _phase(
+        self,
+        jobs: list[TrainJob],
+        state: State,
+        shared: Shared,
+        data: _Packed,
+        schedule: _Schedule,
+        per_client: tuple[Tensor, ...],
+        phases: tuple[Tensor, ...],
+    ) -> Tensor:
+        """Train all clients for one phase, in place; sums of loss, correct predictions and weight [3, clients] of its last epoch."""
         indices = torch.from_numpy(schedule.rows).to(self.device)
         weights = torch.from_numpy(schedule.weights).to(self.device, self.dtype)
         counted = torch.from_numpy(schedule.last_epoch).to(self.device, self.dtype)
-        theta = self._rows(jobs[index].theta for index in order)
-        local = self._rows(jobs[index].local_prototypes for index in order)
-        first, second = (torch.stack([m] * len(jobs)) for m in self.optimizer.initial(theta[0]))
-        state = State(theta, first, second, local)
-        shared = (self._number(jobs[0].shared_theta), self._number(jobs[0].shared_prototypes))
-        influence, decay = self._number(jobs[0].influence), self._number(self.decay)
+        influence, decay = self._number(jobs[0].influence), self._number(self.recipe.decay)
         sums = torch.zeros(3, len(jobs), dtype=self.dtype, device=self.device)
         for step, active in enumerate(schedule.active):
             size, function = self._function(active, len(jobs))
@@ -132,28 +153,19 @@ class StackedEngine:
                 *numbers,
                 influence,
                 decay,
+                *(part[:size] for part in per_client),
+                *phases,
             )
             for part, new in zip(state, found, strict=False):  # rows that are done stay as they are
                 part[:active] = new[:active]
             metrics = torch.stack(found[len(state) : len(STEP_OUTPUTS)])
             sums[:, :active] += metrics[:, :active] * counted[step, :active]
-        loss, correct, weight = sums.cpu().double().numpy()
-        thetas, prototypes = state.theta.cpu().numpy(), state.local_prototypes.cpu().numpy()
-        results: list[TrainResult | None] = [None] * len(jobs)
-        for row, index in enumerate(order):
-            job = jobs[index]
-            occupancy = None
-            if job.count_occupancy:
-                mine = State(*(part[row] for part in state))
-                occupancy = self._eager.count(mine, job)
-            results[index] = TrainResult(
-                thetas[row].copy(),
-                prototypes[row].copy(),
-                float(loss[row] / weight[row]),
-                float(correct[row] / weight[row]),
-                occupancy,
-            )
-        return [result for result in results if result is not None]
+        return sums
+
+    def _fresh(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Moments [clients, ...] before the first step."""
+        first, second = self.optimizer.initial(theta[0])
+        return torch.stack([first] * len(theta)), torch.stack([second] * len(theta))
 
     def _function(self, active: int, clients: int) -> tuple[int, StackedStep]:
         """A step for at least ``active`` rows, and for how many."""
@@ -182,38 +194,48 @@ class StackedEngine:
         return torch.tensor(value, dtype=self.dtype, device=self.device)
 
 
+def _by_steps(jobs: Sequence[TrainJob], size: int) -> list[int]:
+    """Jobs by their number of steps, most first."""
+    return sorted(range(len(jobs)), key=lambda index: -len(jobs[index].samples) // size)
+
+
 class _Schedule:
-    """Which samples each client sees in which step: the same as in the loop engine.
+    """Which samples each client sees in which step of a phase: the same as in the loop engine.
 
     Attributes:
-        order: clients by their number of steps, most first; rows are in this order.
         active: how many rows take part in each step.
         rows: [steps, clients, batch] positions in the packed data.
         weights: [steps, clients, batch] 0 for padding.
         last_epoch: [steps, clients] 1 in a client's last epoch.
+        steps: [clients] of each.
     """
 
-    def __init__(self, jobs: Sequence[TrainJob], settings: TrainingSettings) -> None:
-        size, epochs = settings.batch_size, settings.epochs
-        batches = [-(-len(job.samples) // size) for job in jobs]
-        self.order = sorted(range(len(jobs)), key=lambda index: -batches[index])
-        steps = epochs * batches[self.order[0]]
+    def __init__(
+        self,
+        jobs: Sequence[TrainJob],
+        order: Sequence[int],
+        rngs: Mapping[int, np.random.Generator],
+        epochs: int,
+        size: int,
+    ) -> None:
+        batches = [-(-len(jobs[index].samples) // size) for index in order]
+        steps = epochs * batches[0]
         self.rows = np.zeros((steps, len(jobs), size), np.int64)
         self.weights = np.zeros((steps, len(jobs), size), np.float32)
         self.last_epoch = np.zeros((steps, len(jobs)), np.float32)
         first = 0
-        for row, index in enumerate(self.order):
-            rng, count = np.random.default_rng(jobs[index].seed), len(jobs[index].samples)
+        for row, index in enumerate(order):
+            rng, count = rngs[index], len(jobs[index].samples)
             for epoch in range(epochs):
-                order = rng.permutation(count)
-                for batch in range(batches[index]):
-                    step, chosen = epoch * batches[index] + batch, order[batch * size : (batch + 1) * size]
+                shuffled = rng.permutation(count)
+                for batch in range(batches[row]):
+                    step, chosen = epoch * batches[row] + batch, shuffled[batch * size : (batch + 1) * size]
                     self.rows[step, row] = first + np.resize(chosen, size)
                     self.weights[step, row, : len(chosen)] = 1.0
                     self.last_epoch[step, row] = epoch == epochs - 1
             first += count
-        ends = [epochs * batches[index] for index in self.order]
-        self.active = [sum(end > step for end in ends) for step in range(steps)]
+        self.steps = np.array([epochs * count for count in batches], np.int64)
+        self.active = [int((self.steps > step).sum()) for step in range(steps)]
 
 
 @dataclass(frozen=True)

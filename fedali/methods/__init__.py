@@ -6,22 +6,30 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from fedali.doors import outside
 from fedali.errors import SettingsError, did_you_mean
 from fedali.methods.base import (
-    Contribution,
     Layouts,
     Method,
-    SharedState,
-    Trained,
     personal_indices,
     shared_indices,
 )
+from fedali.methods.ditto import Ditto
 from fedali.methods.fedali import FedAli
 from fedali.methods.fedavg import FedAvg
 from fedali.methods.fedper import FedPer
+from fedali.methods.fedproto import FedProto
+from fedali.methods.fedprox import FedProx
+from fedali.methods.fedrep import FedRep
 from fedali.methods.local import Local
+from fedali.methods.moon import Moon
+from fedali.methods.scaffold import Scaffold
+from fedali.uploads import SharedState, Trained, Upload
 
-METHODS: dict[str, type[Method]] = {m.name: m for m in (FedAli, FedAvg, FedPer, Local)}
+_KINDS = (FedAli, FedAvg, FedPer, Local, FedProx, FedRep, Ditto, Scaffold, Moon, FedProto)
+METHODS: dict[str, type[Method]] = {m.name: m for m in _KINDS}
+
+_NAMES: dict[type[Method], str] = {}  # of methods from outside, as they were asked for
 
 PRESETS: dict[str, tuple[str, Mapping[str, Any], str]] = {
     "fedali-kmeans": ("fedali", {"aggregation": "kmeans"}, "FedAli with the published k-means on the server"),
@@ -34,8 +42,13 @@ PRESETS: dict[str, tuple[str, Mapping[str, Any], str]] = {
 }
 
 
-def build_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
-    """A method of ``METHODS`` or ``PRESETS`` with ``options`` over its defaults.
+def build_method(name: str, options: Mapping[str, Any] | None = None, *, doors: bool = True) -> Method:
+    """A method by name with ``options`` over its defaults.
+
+    Args:
+        name: of ``METHODS``, of ``PRESETS``, of an entry point of the group ``fedali.methods``, or ``"module:Class"``.
+        options: fields of the method.
+        doors: whether names from outside the package are taken; who has the name from somebody else says no.
 
     Raises ``SettingsError`` for an unknown name or option.
 
@@ -45,14 +58,33 @@ def build_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
     if name in PRESETS:
         base, preset, _ = PRESETS[name]
         return build_method(base, {**preset, **(options or {})})
-    if name not in METHODS:
+    kind = METHODS.get(name)
+    if kind is None:
+        if not doors and ":" in name:
+            raise SettingsError(f"method {name!r} is no part of FedAli, and its code is not run here")
+        kind = outside(name, "fedali.methods", Method, [*METHODS, *PRESETS]) if doors else None
+    if kind is None:
         raise SettingsError(f"unknown method {name!r}; {did_you_mean(name, [*METHODS, *PRESETS])}")
-    known = [f.name for f in dataclasses.fields(METHODS[name])]
+    known = [f.name for f in dataclasses.fields(kind)]
     for option in options or {}:
         if option not in known:
             hint = did_you_mean(option, known) if known else "it has none"
             raise SettingsError(f"method {name!r} has no option {option!r}; {hint}")
-    return METHODS[name](**(options or {}))
+    try:
+        method = kind(**(options or {}))
+    except TypeError as error:
+        raise SettingsError(f"method {name!r} cannot be made: {error}") from None
+    if name not in METHODS:
+        _NAMES[type(method)] = name
+    return method
+
+
+def name_of(method: Method) -> str:
+    """The name that ``build_method`` makes a method by: the registry's, or ``"module:Class"``."""
+    kind = type(method)
+    if METHODS.get(kind.name) is kind:
+        return kind.name
+    return _NAMES.get(kind, f"{kind.__module__}:{kind.__qualname__}")
 
 
 def describe_methods() -> dict[str, str]:
@@ -63,17 +95,24 @@ def describe_methods() -> dict[str, str]:
 __all__ = [
     "METHODS",
     "PRESETS",
-    "Contribution",
+    "Ditto",
     "FedAli",
     "FedAvg",
     "FedPer",
+    "FedProto",
+    "FedProx",
+    "FedRep",
     "Layouts",
     "Local",
     "Method",
+    "Moon",
+    "Scaffold",
     "SharedState",
     "Trained",
+    "Upload",
     "build_method",
     "describe_methods",
+    "name_of",
     "personal_indices",
     "shared_indices",
 ]

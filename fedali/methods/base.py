@@ -1,96 +1,86 @@
 """What a federated method is: what stays personal, the local objective, what is uploaded, how the server aggregates.
 
 The defaults are those of FedAvg; a method overrides what it does differently. Server-side hooks are numpy over flat
-vectors; the objective is torch and runs inside the local step.
+vectors; the local ones are torch, pure, and become part of the captured graphs: the same on every engine and device.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 
-from fedali.aggregation import WeightedSum
 from fedali.errors import SettingsError, did_you_mean
 from fedali.layout import Layout
+from fedali.slots import Phase, PrototypeUpload, Slot, personal_entries
+from fedali.uploads import SharedState as SharedState
+from fedali.uploads import Trained as Trained
+from fedali.uploads import Upload as Upload
+from fedali.uploads import make_upload
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fedali.models.base import Output
-    from fedali.step import Batch, Parameters
+    from fedali.step import ClientStep, Ended
 
 Vector = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
 class Layouts:
-    """Layouts of a model's parameters (theta) and of one set of its prototypes."""
+    """Layouts of a client's vector (``fedali.slots``) and of one set of its prototypes."""
 
     parameters: Layout
     prototypes: Layout
 
 
-@dataclass(frozen=True, eq=False)
-class SharedState:
-    """What the server owns: theta [P] and global prototypes [L]. Its arrays are not written to.
-
-    The personal part of ``theta`` keeps its initial values: what a new client starts from.
-    """
-
-    theta: Vector
-    prototypes: Vector
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A client after local training: theta [P], local prototypes [L], number of training samples.
-
-    ``occupancy`` [number of prototypes], where a method asked for it: for how many training embeddings each
-    prototype answered.
-    """
-
-    theta: Vector
-    local_prototypes: Vector
-    samples: int
-    occupancy: Vector | None = None
-
-
-@dataclass
-class Contribution:
-    """What a site uploads for all its clients together: weighted sums, and single prototype sets where needed.
-
-    Sums of sites add up to the sum over all clients, so that a server needs memory for one client's worth.
-    """
-
-    theta: WeightedSum = field(default_factory=WeightedSum)
-    prototypes: WeightedSum = field(default_factory=WeightedSum)
-    prototype_sets: list[Vector] = field(default_factory=list)
-    set_weights: list[float] = field(default_factory=list)
-
-    def merge(self, other: Contribution) -> None:
-        """Add another site's contribution."""
-        self.theta.merge(other.theta)
-        self.prototypes.merge(other.prototypes)
-        self.prototype_sets.extend(other.prototype_sets)
-        self.set_weights.extend(other.set_weights)
-
-
 @dataclass(frozen=True)
 class Method:
-    """Base of all methods; as it stands it is FedAvg."""
+    """Base of all methods; as it stands it is FedAvg.
+
+    A method is a frozen dataclass whose fields are its options. It is used by its ``name`` where it is registered in
+    ``fedali.methods``, and by ``"module:Class"`` from anywhere else::
+
+        @dataclass(frozen=True)
+        class FedProx(Method):
+            name: ClassVar[str] = "fedprox"
+            mu: float = 0.1
+
+            def objective(self, step: ClientStep) -> Tensor:
+                return step.loss() + self.mu / 2 * squared_distance(step.own.model, step.server.model)
+
+    Hooks that run where clients train (``objective``, ``measure``, ``finish``) take tensors by name, see
+    ``fedali.step.ClientStep``; they must not write in place, nor branch on values. Those of the server (``aggregate``)
+    take numpy vectors [P] in the order of ``layouts.parameters``.
+    """
 
     name: ClassVar[str] = ""
     summary: ClassVar[str] = ""
     uses_prototypes: ClassVar[bool] = False
+    slots: ClassVar[tuple[Slot, ...]] = ()
+    """What a client's vector holds besides the model."""
+    answer: ClassVar[str] = ""
+    """The slot that a client predicts with, of the model's shape; its model unless named."""
 
     @property
     def personal_parameters(self) -> tuple[str, ...]:
-        """Glob patterns of the parameters that never leave the client."""
+        """Glob patterns of the model's parameters that never leave the client."""
         return ()
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Parts of local training, one after another; none: everything trains together."""
+        return ()
+
+    @property
+    def prototypes(self) -> PrototypeUpload | None:
+        """How local prototypes travel up; None where they stay."""
+        return None
 
     @property
     def has_global_model(self) -> bool:
@@ -102,59 +92,72 @@ class Method:
         """Whether a client starts a round from its own local prototypes instead of the global ones."""
         return False
 
-    @property
-    def needs_occupancy(self) -> bool:
-        """Whether ``contribute`` needs to know how many embeddings each prototype answered for."""
-        return False
-
     def influence(self, round_: int) -> float:
         """Share of the prototypes in the ALP layers' output in a round (1, 2, ...)."""
         return 0.0
 
-    def objective(self, output: Output, batch: Batch, parameters: Parameters, shared: Parameters) -> Tensor:
-        """What a client minimises: the cross-entropy of its batch, unless a method says otherwise."""
-        from fedali.step import cross_entropy
+    def objective(self, step: ClientStep) -> Tensor:
+        """What a client minimises, a mean over its batch: the task's loss, unless a method says otherwise."""
+        return step.loss()
 
-        return cross_entropy(output, batch)
+    def measure(self, step: ClientStep) -> Mapping[str, Tensor]:
+        """After training: what a batch adds to each slot of ``whose="round"``; padding has weight 0."""
+        return {}
 
-    def contribute(self, total: Contribution, client: Trained, shared: SharedState, layouts: Layouts) -> None:
-        """Client side: add what the client uploads to its site's total. Personal parameters are left out here."""
-        where = shared_indices(self, layouts.parameters)
-        if where.size:
-            everything = where.size == len(client.theta)
-            total.theta.add(client.theta if everything else client.theta[where], client.samples)
+    def finish(self, end: Ended) -> Mapping[str, Tensor | Mapping[str, Tensor]]:
+        """After training: new values of slots that are not trained; the rest stay as they are."""
+        return {}
 
-    def aggregate(self, total: Contribution, shared: SharedState, layouts: Layouts) -> SharedState:
+    def upload(self, client: Trained, shared: SharedState, layouts: Layouts) -> Upload:
+        """What a trained client sends: what is shared of its vector, and its prototypes as ``prototypes`` says.
+
+        A gateway does the same by what the bundle says of the slots, without the method's code.
+        """
+        return make_upload(
+            client, shared, shared_indices(self, layouts.parameters), self.prototypes, layouts.prototypes
+        )
+
+    def aggregate(self, total: Upload, shared: SharedState, layouts: Layouts) -> SharedState:
         """Server side: the next shared state from everything uploaded."""
         theta = shared.theta.copy()
         where = shared_indices(self, layouts.parameters)
         if where.size:
-            theta[where] = total.theta.mean()
+            theta[where] = total.mean("theta")
         return SharedState(theta, shared.prototypes)
 
 
 @lru_cache(maxsize=64)
-def _indices(patterns: tuple[str, ...], layout: Layout) -> npt.NDArray[np.int64]:
-    chosen = layout.select(patterns) if patterns else np.empty(0, np.int64)
+def _indices(patterns: tuple[str, ...], slots: tuple[Slot, ...], layout: Layout) -> npt.NDArray[np.int64]:
+    own = set(personal_entries(layout, patterns, slots))
+    parts = [np.arange(e.offset, e.offset + e.size) for e in layout.entries if e.name in own]
+    chosen = np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
     chosen.setflags(write=False)
     return chosen
 
 
 @lru_cache(maxsize=64)
-def _other_indices(patterns: tuple[str, ...], layout: Layout) -> npt.NDArray[np.int64]:
-    rest = np.setdiff1d(np.arange(layout.size), _indices(patterns, layout), assume_unique=True)
+def _other_indices(
+    patterns: tuple[str, ...], slots: tuple[Slot, ...], layout: Layout
+) -> npt.NDArray[np.int64]:
+    own = _indices(patterns, slots, layout)
+    rest = np.setdiff1d(np.arange(layout.size), own, assume_unique=True)
     rest.setflags(write=False)
     return rest
 
 
 def personal_indices(method: Method, layout: Layout) -> npt.NDArray[np.int64]:
-    """Where theta is personal under ``method``: sorted indices."""
-    return _indices(method.personal_parameters, layout)
+    """Where a client's vector is personal under ``method``: sorted indices."""
+    return _indices(method.personal_parameters, method.slots, layout)
 
 
 def shared_indices(method: Method, layout: Layout) -> npt.NDArray[np.int64]:
-    """Where theta is shared under ``method``: sorted indices, the rest of ``personal_indices``."""
-    return _other_indices(method.personal_parameters, layout)
+    """Where a client's vector is shared under ``method``: sorted indices, the rest of ``personal_indices``."""
+    return _other_indices(method.personal_parameters, method.slots, layout)
+
+
+def finishes(method: Method) -> bool:
+    """Whether anything is done after a client's training."""
+    return type(method).finish is not Method.finish
 
 
 def check_choices(method: Method) -> None:
@@ -164,3 +167,10 @@ def check_choices(method: Method) -> None:
         value = getattr(method, name)
         if choices and value not in choices:
             raise SettingsError(f"{name} is {value!r}; {did_you_mean(str(value), choices)}")
+
+
+def check_at_least(least: float, **options: float) -> None:
+    """Raise ``SettingsError`` for an option that is no finite number of at least ``least``."""
+    for name, value in options.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
+            raise SettingsError(f"{name} is {value!r}, it has to be a number of at least {least:g}")

@@ -15,15 +15,16 @@ In the first round the prototypes are still random, and do not pull (influence 0
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar, Literal
 
 import numpy as np
 
-from fedali.aggregation import kmeans, ot_aggregate, ot_align
+from fedali.aggregation import kmeans, ot_aggregate
 from fedali.errors import SettingsError
-from fedali.methods.base import Contribution, Layouts, Method, SharedState, Trained, Vector, check_choices
-from fedali.transport.plans import Solver, separation
+from fedali.methods.base import Layouts, Method, Vector, check_choices
+from fedali.slots import PrototypeUpload
+from fedali.transport.plans import Solver
+from fedali.uploads import SharedState, Upload
 
 
 @dataclass(frozen=True)
@@ -82,32 +83,30 @@ class FedAli(Method):
         return self.local_prototypes == "keep"
 
     @property
-    def needs_occupancy(self) -> bool:
-        """Whether alignment weighs prototypes."""
-        return self.aggregation == "ot" and self.masses == "occupancy"
+    def prototypes(self) -> PrototypeUpload:
+        """By themselves for k-means and barycentres; else summed, aligned with the global ones so that equal indices mean equal
+        things.
+        """
+        if self._needs_sets:
+            return PrototypeUpload("sets")
+        if self.aggregation == "mean":
+            return PrototypeUpload("mean")
+        return PrototypeUpload("aligned", self.solver, self.masses)
 
     def influence(self, round_: int) -> float:
         """0 while prototypes are random, then ``strength``."""
         return 0.0 if round_ <= self.warmup else self.strength
 
-    def contribute(self, total: Contribution, client: Trained, shared: SharedState, layouts: Layouts) -> None:
-        """Weights as in FedAvg; prototypes aligned with the global ones, so that equal indices mean equal things."""
-        super().contribute(total, client, shared, layouts)
-        if self._needs_sets:
-            total.prototype_sets.append(client.local_prototypes)
-            total.set_weights.append(client.samples)
-        else:
-            total.prototypes.add(self._aligned(client, shared, layouts), client.samples)
-
-    def aggregate(self, total: Contribution, shared: SharedState, layouts: Layouts) -> SharedState:
+    def aggregate(self, total: Upload, shared: SharedState, layouts: Layouts) -> SharedState:
         """Averaged weights; new global prototypes."""
         theta = super().aggregate(total, shared, layouts).theta
         if self._needs_sets:
-            sets = layouts.prototypes.unflatten(np.stack(total.prototype_sets))
+            sets = layouts.prototypes.unflatten(np.stack([vector for _, vector in total.sets]))
+            weights = [weight for weight, _ in total.sets]
             reference = layouts.prototypes.unflatten(shared.prototypes)
-            centres = {name: self._centre(sets[name], total.set_weights, reference[name]) for name in sets}
+            centres = {name: self._centre(sets[name], weights, reference[name]) for name in sets}
             return SharedState(theta, layouts.prototypes.flatten(centres))
-        return SharedState(theta, total.prototypes.mean().astype(np.float32))
+        return SharedState(theta, total.mean("prototypes").astype(np.float32))
 
     @property
     def _needs_sets(self) -> bool:
@@ -119,24 +118,3 @@ class FedAli(Method):
             return kmeans(sets, weights, keep_size=True)
         rounds = self.barycentre_iterations
         return ot_aggregate(sets, weights, reference, method=self.solver, barycentre_iterations=rounds)
-
-    def _aligned(self, client: Trained, shared: SharedState, layouts: Layouts) -> Vector:
-        if self.aggregation == "mean":
-            return client.local_prototypes
-        aligned, first = {}, 0
-        occupancy = client.occupancy if self.needs_occupancy else None
-        solver = self.solver if occupancy is None or self.solver != "auto" else "unbalanced"
-        reference = layouts.prototypes.unflatten(shared.prototypes)
-        apart = _separations(shared, layouts) if solver == "auto" else {}
-        for name, local in layouts.prototypes.unflatten(client.local_prototypes).items():
-            masses = None if occupancy is None else occupancy[first : first + len(local)]
-            options = {"weights": masses, "method": solver, "apart": apart.get(name)}
-            aligned[name] = ot_align(local, reference[name], **options)  # type: ignore[arg-type]
-            first += len(local)
-        return layouts.prototypes.flatten(aligned, np.float64)
-
-
-@lru_cache(maxsize=4)
-def _separations(shared: SharedState, layouts: Layouts) -> dict[str, Vector]:
-    """Of each layer's global prototypes; computed once a round, for all clients of a site."""
-    return {name: separation(rows) for name, rows in layouts.prototypes.unflatten(shared.prototypes).items()}

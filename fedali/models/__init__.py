@@ -24,4 +24,5 @@ _HOMES = {
 }
 
 __all__ = ["MODELS", "MODEL_NAMES", "ALPSettings", "Model", "Output", "build_model"]
-__getattr__ = lazily(__name__, _HOMES)  # names can be checked without torch
+if not TYPE_CHECKING:
+    __getattr__ = lazily(__name__, _HOMES)  # names can be checked without torch

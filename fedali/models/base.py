@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fedali.alp import Alignment, ALPLayer, Duplicates, Matcher, TopK, Update
 from fedali.errors import SettingsError
 from fedali.layout import Layout
+from fedali.slots import ModelFacts
 
 
 class Output(NamedTuple):
@@ -100,6 +101,12 @@ class Model(nn.Module):
         return Layout.of(
             {f"alp.{i}": (layer.num_prototypes, layer.dim) for i, layer in enumerate(self.alp_layers)}
         )
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What a method's slots need to know: classes and d are those of the head's last and first linear layer."""
+        linear = [module for module in self.head.modules() if isinstance(module, nn.Linear)]
+        return ModelFacts(self.parameter_layout, linear[-1].out_features, linear[0].in_features)
 
     def theta(self) -> Tensor:
         """The parameters as one flat vector [P], copied."""

@@ -18,4 +18,5 @@ _HOMES = {
 }
 
 __all__ = ["SGD", "Adam", "Optimizer"]
-__getattr__ = lazily(__name__, _HOMES)
+if not TYPE_CHECKING:
+    __getattr__ = lazily(__name__, _HOMES)

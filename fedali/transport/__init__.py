@@ -22,4 +22,5 @@ _HOMES = {
 }
 
 __all__ = ["Cost", "Solver", "ot_align", "separation", "transport_plan"]
-__getattr__ = lazily(__name__, _HOMES)
+if not TYPE_CHECKING:
+    __getattr__ = lazily(__name__, _HOMES)

@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedali.errors import DataError, MissingExtraError, SettingsError, did_you_mean
 from fedali.transport.distances import squared_distances
+from fedali.transport.solvers import Solver as Solver
 
 Array = NDArray[np.float64]
-Solver = Literal["auto", "assignment", "exact", "entropic", "unbalanced"]
 Cost = Literal["sqeuclidean", "cosine"]
 
 _PIVOTS = 10_000_000  # limit of the network simplex, out of reach

@@ -93,27 +93,13 @@ class DeviceReport(_message.Message):
     samples: int
     def __init__(self, device: _Optional[str] = ..., number: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., seconds: _Optional[float] = ..., sent: _Optional[int] = ..., received: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., samples: _Optional[int] = ...) -> None: ...
 
-class WeightedSum(_message.Message):
-    __slots__ = ("total", "weight")
-    TOTAL_FIELD_NUMBER: _ClassVar[int]
-    WEIGHT_FIELD_NUMBER: _ClassVar[int]
-    total: bytes
-    weight: float
-    def __init__(self, total: _Optional[bytes] = ..., weight: _Optional[float] = ...) -> None: ...
-
 class RoundOutcome(_message.Message):
-    __slots__ = ("theta", "prototypes", "prototype_sets", "set_weights", "devices")
-    THETA_FIELD_NUMBER: _ClassVar[int]
-    PROTOTYPES_FIELD_NUMBER: _ClassVar[int]
-    PROTOTYPE_SETS_FIELD_NUMBER: _ClassVar[int]
-    SET_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("devices", "upload")
     DEVICES_FIELD_NUMBER: _ClassVar[int]
-    theta: WeightedSum
-    prototypes: WeightedSum
-    prototype_sets: _containers.RepeatedScalarFieldContainer[bytes]
-    set_weights: _containers.RepeatedScalarFieldContainer[float]
+    UPLOAD_FIELD_NUMBER: _ClassVar[int]
     devices: _containers.RepeatedCompositeFieldContainer[DeviceReport]
-    def __init__(self, theta: _Optional[_Union[WeightedSum, _Mapping]] = ..., prototypes: _Optional[_Union[WeightedSum, _Mapping]] = ..., prototype_sets: _Optional[_Iterable[bytes]] = ..., set_weights: _Optional[_Iterable[float]] = ..., devices: _Optional[_Iterable[_Union[DeviceReport, _Mapping]]] = ...) -> None: ...
+    upload: bytes
+    def __init__(self, devices: _Optional[_Iterable[_Union[DeviceReport, _Mapping]]] = ..., upload: _Optional[bytes] = ...) -> None: ...
 
 class StatusRequest(_message.Message):
     __slots__ = ()

@@ -20,4 +20,5 @@ _HOMES = {
 }
 
 __all__ = ["ClientUpdate", "Encoding", "decode_update", "encode_update"]
-__getattr__ = lazily(__name__, _HOMES)
+if not TYPE_CHECKING:
+    __getattr__ = lazily(__name__, _HOMES)

@@ -32,4 +32,5 @@ _HOMES = {
 }
 
 __all__ = ["Results", "Scenario", "builtin_scenarios", "load_scenario", "resume", "simulate"]
-__getattr__ = lazily(__name__, _HOMES)
+if not TYPE_CHECKING:
+    __getattr__ = lazily(__name__, _HOMES)

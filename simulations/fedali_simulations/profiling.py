@@ -95,7 +95,7 @@ def _rooms(method: Method) -> dict[str, tuple[Callable[..., Any], ...]]:
         "local training": (CohortSite._train,),
         "tests of personal models": (CohortSite._test,),
         "tests of the server's model": (CohortSite.evaluate,),
-        "alignment and the site's sums": (type(method).contribute,),
+        "alignment and the site's sums": (type(method).upload,),
         "aggregation at the server": (type(method).aggregate,),
         "messages, and the rest of a round": (PersonalisedStrategy.start,),
         "clients' records, metrics, checkpoint": (

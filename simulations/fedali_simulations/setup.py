@@ -10,12 +10,13 @@ import numpy as np
 from fedali import data
 from fedali.cohort.site import Cohort, CohortSettings, CohortSite
 from fedali.cohort.store import ClientStore
-from fedali.engines.base import TrainingSettings
 from fedali.engines.choose import build_engine
 from fedali.errors import SettingsError
 from fedali.methods import Layouts, Method, SharedState, build_method
 from fedali.models import ALPSettings, Model, build_model
 from fedali.optimizers.rules import SGD, Adam
+from fedali.recipe import Recipe
+from fedali.slots import initial_vector, layout_of
 from fedali_simulations.data import load_federation, random_stream, unseen_clients
 from fedali_simulations.scenario import MethodSettings, Scenario
 
@@ -58,7 +59,7 @@ def build_plan(scenario: Scenario, line: MethodSettings, seed: int) -> Plan:
         seed=int(random_stream(seed, _MODEL).integers(2**31)),
         **scenario.model.options,
     )
-    layouts = Layouts(model.parameter_layout, model.prototype_layout)
+    layouts = Layouts(layout_of(model.facts, method.slots), model.prototype_layout)
     unseen = unseen_clients(scenario, len(federation.clients), seed)
     seen = tuple(client for client in range(len(federation.clients)) if client not in unseen)
     if scenario.sites > len(seen):
@@ -66,7 +67,8 @@ def build_plan(scenario: Scenario, line: MethodSettings, seed: int) -> Plan:
             f"{scenario.sites} sites for {len(seen)} clients: give each site at least one client"
         )
     prototypes = {f"alp.{i}": layer.global_prototypes.numpy() for i, layer in enumerate(model.alp_layers)}
-    initial = SharedState(model.theta().numpy(), layouts.prototypes.flatten(prototypes))
+    start = initial_vector(model.facts, method.slots, model.theta().numpy())
+    initial = SharedState(start, layouts.prototypes.flatten(prototypes))
     return Plan(federation, model, method, layouts, initial, seen, unseen)
 
 
@@ -88,12 +90,15 @@ def build_setup(
     alp, training, evaluation = scenario.alp_for(line), scenario.training, scenario.evaluation
     engine = build_engine(
         training.engine,
-        plan.model,
-        plan.method,
-        build_optimizer(scenario),
-        TrainingSettings(training.epochs, training.batch_size),
-        input_shape=plan.federation.input_shape,
-        decay=alp.decay,
+        Recipe(
+            plan.model,
+            plan.method,
+            build_optimizer(scenario),
+            plan.federation.input_shape,
+            training.epochs,
+            training.batch_size,
+            alp.decay,
+        ),
         workers=workers,
         precision=training.precision,
     )

@@ -49,6 +49,15 @@ class RoundOrder:
         return random.permutation(count)
 
 
+@dataclass(frozen=True)
+class InOrder:
+    """As the samples come."""
+
+    def permutation(self, epoch: int, count: int) -> Indices:
+        """Indices [count] of the samples."""
+        return np.arange(count)
+
+
 class Batches:
     """Places for a batch, and what fills them.
 

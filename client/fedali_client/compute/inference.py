@@ -40,11 +40,14 @@ class Inference:
         return self._state.checkpoint.normalisation or Normalisation(given.mean, given.std)
 
     def constants(self) -> dict[str, Array]:
-        """What graphs take besides samples: theta [P], put together once for each state, prototypes and influence."""
+        """What graphs take besides samples: the model that answers as theta [M], put together once for each state, prototypes and
+        influence.
+        """
         state = self._state
         version = (state.checkpoint.generation, 0 if state.read_only else state.slots.tick)
         if self._theta is None or self._theta[0] != version:
-            self._theta = version, state.theta()
+            begin, end = self._bundle.manifest.answer
+            self._theta = version, np.ascontiguousarray(state.theta()[begin:end])
         return {
             "theta": self._theta[1],
             "local_prototypes": state.local_prototypes,
@@ -62,9 +65,10 @@ class Inference:
         return self._run(self._forward(self.part("infer")), x, self.constants())
 
     def logits_of(self, theta: Vector, prototypes: Vector, influence: float, x: Array) -> Vector:
-        """[n, classes] of samples [n, *shape] by another model: theta [P], and prototypes [L] as its local ones."""
+        """[n, classes] of samples [n, *shape] by a server's model: of its vector theta [P], and prototypes [L] as its local ones."""
+        begin, end = self._bundle.manifest.answer
         model = {
-            "theta": theta,
+            "theta": np.ascontiguousarray(theta[: end - begin]),
             "local_prototypes": prototypes,
             "influence": np.full((), influence, np.float32),
         }

@@ -11,7 +11,15 @@ import numpy.typing as npt
 from fedali.bundle.file import Bundle
 from fedali.data.normalisation import channel_statistics
 from fedali.support.memory import give_back
-from fedali_client.compute.batches import Batches, Labels, Order, OwnOrder, RoundOrder, fingerprint
+from fedali_client.compute.batches import (
+    Batches,
+    InOrder,
+    Labels,
+    Order,
+    OwnOrder,
+    RoundOrder,
+    fingerprint,
+)
 from fedali_client.compute.embedding import cached_embeddings
 from fedali_client.compute.graphs import BoundGraph, Runtime, open_session
 from fedali_client.compute.inference import Inference
@@ -20,6 +28,7 @@ from fedali_client.results import FitReport
 from fedali_client.state.personal import PersonalState
 
 Array = npt.NDArray[Any]
+Vector = npt.NDArray[np.float32]
 
 
 class Learning:
@@ -48,7 +57,53 @@ class Learning:
         """``fit`` for a round of a federation; see ``EdgeClient.fit_round``."""
         identity = round_identity(x, y, epochs, entropy)
         there = self._state.progress.identity == identity
-        return self._run(x, y, epochs, identity, there, RoundOrder(entropy), progress)
+        report = self._run(x, y, epochs, identity, there, RoundOrder(entropy), progress)
+        if "finish.onnx" in self._bundle.parts:
+            self._finish(x, y, report.steps)
+        return report
+
+    def _finish(self, x: Array, y: Labels, steps: int) -> None:
+        """What the method makes of the rest of the vector after a round's training; always of what the round began with."""
+        state, manifest = self._state, self._bundle.manifest
+        state.forget_kept()
+        theta, measured = state.theta(), np.zeros(0, np.float32)
+        if "measure.onnx" in self._bundle.parts:
+            measured = self._measure(x, y, theta)
+        kept = np.empty(theta.size - state.sizes.theta, np.float32)
+        inputs = {"theta": theta, "shared_theta": state.shared_theta, "measured": measured}
+        numbers = {"steps": steps, "step_size": manifest.optimizer["learning_rate"], "samples": len(x)}
+        BoundGraph(
+            open_session(self._bundle, "finish.onnx", self._runtime),
+            {**inputs, **{name: np.full((), value, np.float32) for name, value in numbers.items()}},
+            {"kept": kept},
+        ).run()
+        state.keep(kept)
+
+    def _measure(self, x: Array, y: Labels, theta: Vector) -> Vector:
+        """The method's sums over the samples, in their order."""
+        state = self._state
+        batches = Batches(self._bundle.manifest.batch, x, y, self._inference.normalisation)
+        session = open_session(self._bundle, "measure.onnx", self._runtime)
+        found = np.empty(session.get_outputs()[0].shape[0], np.float32)
+        graph = BoundGraph(
+            session,
+            {
+                "theta": theta,
+                "local_prototypes": state.local_prototypes,
+                "x": batches.x,
+                "y": batches.y,
+                "weights": batches.weights,
+                "shared_theta": state.shared_theta,
+                "influence": self._inference.constants()["influence"],
+            },
+            {"measured": found},
+        )
+        total = np.zeros_like(found)
+        for step in range(batches.per_epoch):
+            batches.fill(InOrder(), step)
+            graph.run()
+            total += found
+        return total
 
     def normalise(self, x: Array) -> None:
         """Where normalisation is left to the device, and it has none yet: take that of checked samples [n, *shape]."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from fedali.errors import FedaliError
 from fedali.optimizers.schedules import schedule_of
+from fedali.slots import share_epochs
 from fedali_client.compute.batches import Batches, Order
 from fedali_client.compute.graphs import BoundGraph
 from fedali_client.state.personal import PersonalState
@@ -37,6 +38,31 @@ class FitProgress:
 Callback = Callable[[FitProgress], None]
 
 
+class Phases:
+    """Which phase of a training a step is in; ``now`` [] is what the graph takes.
+
+    Args:
+        epochs: of each phase, None for what others leave; none for a training without phases.
+        per_epoch: steps.
+    """
+
+    def __init__(self, epochs: Sequence[int | None], per_epoch: int) -> None:
+        self.now = np.zeros((), np.float32)
+        self._epochs, self._per_epoch = epochs, per_epoch
+
+    def enter(self, step: int, total: int) -> int:
+        """The number of a step of ``total`` within its phase, from 0."""
+        if not self._epochs:
+            return step
+        first = 0
+        for phase, epochs in enumerate(share_epochs(self._epochs, total // self._per_epoch)):
+            if step < first + epochs * self._per_epoch:
+                self.now[...] = phase
+                break
+            first += epochs * self._per_epoch
+        return step - first
+
+
 class Trainer:
     """Runs the steps of a fit that ``PersonalState.begin`` started.
 
@@ -56,13 +82,21 @@ class Trainer:
             "decay": np.full((), state.manifest.hyper.decay, np.float32),
         }
         self._metrics = {name: np.zeros((), np.float32) for name in ("loss", "correct", "weight")}
-        shared = state.shared_theta[state.manifest.trained]
+        manifest, kept = state.manifest, state.kept
+        shared = (
+            state.shared_theta
+            if kept.size and manifest.mode == "full"
+            else state.shared_theta[manifest.trained]
+        )
+        self._phases = Phases(manifest.phases, batches.per_epoch)
         fixed = {
             "x": batches.x,
             "y": batches.y,
             "weights": batches.weights,
             "shared_theta": np.ascontiguousarray(shared),
             "shared_prototypes": state.shared_prototypes,
+            "kept": np.ascontiguousarray(kept),
+            "phase": self._phases.now,
             **self._hyper,
         }
         slots = state.slots
@@ -93,7 +127,13 @@ class Trainer:
 
     def _step(self, now: Progress, order: Order) -> Progress:
         count = self._batches.fill(order, now.step)
-        size, correction = self._schedule(now.step + 1)
+        within = self._phases.enter(now.step, now.total)
+        if (
+            within == 0 and now.step
+        ):  # a phase's optimizer begins anew; done again after a kill, it is the same
+            for moment in ("first_moment", "second_moment"):
+                self._state.slots.current[moment][...] = 0.0
+        size, correction = self._schedule(within + 1)
         self._hyper["step_size"][...], self._hyper["correction"][...] = size, correction
         slots = self._state.slots
         self._graphs[slots.now].run()

@@ -31,7 +31,8 @@ class Checkpoint:
         normalisation: this device's own, where the bundle leaves it to the device and it has seen data.
         progress: of training.
         task: what the shared part was received for, where whoever received it gave that a name.
-        arrays: as ``fedali_client.state.slots.ARRAYS`` names them; moments only while a fit is under way.
+        arrays: as ``fedali_client.state.slots.ARRAYS`` names them; moments only while a fit is under way. ``kept`` once a round's
+            training has ended, where the method makes something of the rest of the vector then.
     """
 
     generation: int

@@ -42,6 +42,7 @@ class PersonalState:
         self._where = bundle.manifest.trained
         self._all_trained = trained == layouts.parameters.size  # nothing of the base's own theta counts then
         self._bundle = bundle
+        self.checkpoint: Checkpoint
         self._lock: Lock | None = None
         self._slots: Slots | None = None
         if not read_only:
@@ -89,11 +90,27 @@ class PersonalState:
         """Whether the part of theta that is not trained here is still what the bundle brought."""
         return not self.checkpoint.base
 
+    @property
+    def kept(self) -> Vector:
+        """What of the vector training leaves as it is, [P - T]: as the round began, or as its end made it."""
+        end = self.checkpoint.arrays.get("kept")
+        return self._base["theta"][self.sizes.theta :] if end is None else end
+
     def theta(self) -> Vector:
-        """All parameters [P], copied."""
+        """The whole vector [P], copied."""
         theta = self._base["theta"].copy()
         theta[self._where] = self.trained
+        if "kept" in self.checkpoint.arrays:
+            theta[self.sizes.theta :] = self.kept
         return theta
+
+    def forget_kept(self) -> None:
+        """Go back to the rest of the vector as the round began."""
+        self.checkpoint = dataclasses.replace(self.checkpoint, arrays={})
+
+    def keep(self, kept: Vector) -> None:
+        """Take what the end of a round's training made of the rest of the vector; on the disk with the next ``save``."""
+        self.checkpoint = dataclasses.replace(self.checkpoint, arrays={"kept": kept})
 
     def begin(self, identity: bytes, total: int, samples: int) -> None:
         """Start a fit: fresh moments, the next number."""
@@ -129,7 +146,9 @@ class PersonalState:
         progress = self.progress
         arrays: Mapping[str, Vector] = self.slots.current
         if not progress.under_way:
-            arrays = {name: arrays[name] for name in ("theta", "local_prototypes")}
+            arrays = {name: arrays[name] for name in ("theta", "local_prototypes")} | dict(
+                self.checkpoint.arrays
+            )
         if not all(np.isfinite(array).all() for array in arrays.values()):
             self.revert()
             raise FedaliError(
@@ -229,7 +248,7 @@ class PersonalState:
         self._base = {name: base.get(name, np.zeros(0, np.float32)) for name in _BASE}
         if self._all_trained:
             self._base["theta"] = self._base["shared_theta"]
-        self.checkpoint = dataclasses.replace(checkpoint, arrays={})
+        self.checkpoint = dataclasses.replace(checkpoint, arrays=_kept(checkpoint))
         path, generation = self._files.slots, checkpoint.generation
         found = Slots.open(path, self._files.purpose, generation, self.sizes, read_only=self.read_only)
         if found is not None and self.read_only:
@@ -242,7 +261,7 @@ class PersonalState:
                     "local_prototypes": initial["local_prototypes"],
                 }
             else:
-                arrays = dict(checkpoint.arrays)
+                arrays = {name: array for name, array in checkpoint.arrays.items() if name in ARRAYS}
             for name, size in zip(ARRAYS, self.sizes, strict=True):
                 arrays.setdefault(name, np.zeros(size, np.float32))
             if self.read_only:
@@ -254,4 +273,9 @@ class PersonalState:
     def _write(self, checkpoint: Checkpoint) -> None:
         after = dataclasses.replace(checkpoint, generation=checkpoint.generation + 1)
         self._files.write_checkpoint(after)
-        self.checkpoint = dataclasses.replace(after, arrays={})
+        self.checkpoint = dataclasses.replace(after, arrays=_kept(after))
+
+
+def _kept(checkpoint: Checkpoint) -> Mapping[str, Vector]:
+    """What of a checkpoint's arrays does not lie in the mapped file."""
+    return {name: array for name, array in checkpoint.arrays.items() if name == "kept"}

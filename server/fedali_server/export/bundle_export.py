@@ -20,7 +20,9 @@ from fedali.bundle.manifest import Component, Hyper, Layouts, Mode, Parity
 from fedali.capture.captures import (
     capture_adapt,
     capture_embed,
+    capture_finish,
     capture_head_step,
+    capture_measure,
     capture_predict,
     capture_step,
 )
@@ -30,7 +32,10 @@ from fedali.capture.onnx_cache import exported
 from fedali.capture.onnx_export import OPSET
 from fedali.capture.structure import structure_key
 from fedali.errors import SettingsError
-from fedali.methods import personal_indices
+from fedali.methods import name_of, personal_indices
+from fedali.methods.base import finishes
+from fedali.slots import slot_slice
+from fedali.step import Vectors
 from fedali.support.memory import collecting_rarely
 from fedali_server.export.draws import Subject
 from fedali_server.export.parity import check_parity
@@ -77,12 +82,12 @@ def export_bundle(
     with collecting_rarely():
         graphs = export_graphs(source, mode, batch, report=lambda name: report(f"exporting {name}.onnx ..."))
     report("comparing every graph with torch ...")
-    theta = torch.from_numpy(np.array(source.start.theta, np.float32))
+    vector = torch.from_numpy(np.array(source.start.theta, np.float32))
     subject = Subject(
         model=source.model,
         method=source.method,
         optimizer=source.optimizer,
-        theta=theta,
+        vector=vector,
         input_shape=source.input_shape,
         classes=len(source.classes),
         mode=mode,
@@ -127,13 +132,17 @@ def _captures(source: Source, mode: Mode, batch: int) -> dict[str, Callable[[], 
     given: dict[str, Any] = {"input_shape": shape, "table": ONNX}
     step = capture_head_step if mode == "head" else capture_step
     found: dict[str, Callable[[], Graph]] = {
-        "train": lambda: step(model, source.method.objective, source.optimizer, batch=batch, **given),
+        "train": lambda: step(model, source.method, source.optimizer, batch=batch, **given),
         "infer": lambda: capture_predict(model, matcher="cosine", batch=None, **given),
     }
     if mode == "head":
         found["embed"] = lambda: capture_embed(model, matcher="cosine", batch=None, **given)
     elif model.alp_layers:
         found["adapt"] = lambda: capture_adapt(model, batch=batch, **given)
+    if mode == "full" and finishes(source.method):
+        if Vectors(model, source.method).measured.size:
+            found["measure"] = lambda: capture_measure(model, source.method, batch=batch, **given)
+        found["finish"] = lambda: capture_finish(model, source.method, table=ONNX)
     return found
 
 
@@ -149,15 +158,17 @@ def _write(
     created: str | None,
 ) -> Bundle:
     model, method = source.model, source.method
+    vectors = Vectors(model, method)
     layouts = Layouts(
-        model.parameter_layout,
+        vectors.whole,
         model.prototype_layout,
-        model.head_layout if mode == "head" else model.parameter_layout,
+        model.head_layout if mode == "head" else vectors.trained,
     )
+    answer = slot_slice(vectors.whole, method.answer)
     fields = {
         "name": source.name,
         "model": source.component,
-        "method": Component(method.name, dataclasses.asdict(method)),
+        "method": Component(name_of(method), dataclasses.asdict(method)),
         "mode": mode,
         "batch": batch,
         "input_shape": source.input_shape,
@@ -168,6 +179,9 @@ def _write(
         "optimizer": {"name": type(source.optimizer).__name__.lower(), **vars(source.optimizer)},
         "hyper": Hyper(method.influence(source.round), source.decay),
         "keeps_local_prototypes": method.keeps_local_prototypes,
+        "prototypes": method.prototypes,
+        "answer": (answer.start, answer.stop),
+        "phases": tuple(phase.epochs for phase in method.phases),
         "round": source.round,
         "opset": OPSET,
         "onnxruntime": ONNXRUNTIME,

@@ -10,6 +10,7 @@ from fedali.errors import BundleError, SettingsError
 from fedali.methods import SharedState, build_method
 from fedali.models import ALPSettings, Model, build_model
 from fedali.optimizers.rules import SGD, Adam
+from fedali.slots import model_layout
 from fedali_server.export.source import Source, Start
 
 
@@ -27,7 +28,8 @@ def model_of(bundle: Bundle) -> Model:
         )
     except (SettingsError, TypeError, ValueError) as error:
         raise BundleError(f"this version of FedAli cannot build the bundle's model: {error}") from None
-    if (model.parameter_layout, model.prototype_layout) != (layouts.parameters, layouts.prototypes):
+    own = model_layout(layouts.parameters), layouts.prototypes
+    if (model.parameter_layout, model.prototype_layout) != own:
         raise BundleError("the bundle's layouts are not those of its model; export it again")
     return model
 

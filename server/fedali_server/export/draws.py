@@ -28,16 +28,21 @@ _BATCHES, _TRIES = 3, 60
 
 @dataclass(frozen=True)
 class Subject:
-    """What graphs are compared with: a model with its method, optimizer and parameters theta [P]."""
+    """What graphs are compared with: a model with its method, optimizer and a client's vector [P]."""
 
     model: Model
     method: Method
     optimizer: Optimizer
-    theta: Tensor
+    vector: Tensor
     input_shape: tuple[int, ...]
     classes: int
     mode: Mode
     batch: int
+
+    @property
+    def theta(self) -> Tensor:
+        """The model's parameters [M]."""
+        return self.vector[: self.model.parameter_layout.size]
 
     @property
     def prototypes(self) -> int:

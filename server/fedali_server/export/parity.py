@@ -20,9 +20,12 @@ from fedali.step import (
     Hyper,
     Shared,
     State,
+    Vectors,
     make_adapt,
     make_embed,
+    make_finish,
     make_head_step,
+    make_measure,
     make_predict,
     make_step,
 )
@@ -51,6 +54,10 @@ def _parity_of(subject: Subject, name: str, graph: bytes) -> Parity:
         error = _step(subject, run)
     elif name == "adapt":
         error = _adapt(subject, run)
+    elif name == "measure":
+        error = _measure(subject, run)
+    elif name == "finish":
+        error = _finish(subject, run)
     else:
         error = _inference(subject, name, run)
     if not error.error <= ALLOWED:
@@ -86,27 +93,36 @@ def session_of(graph: bytes, threads: int = 1) -> Run:
 def _step(subject: Subject, run: Run) -> Parity:
     model, head = subject.model, subject.mode == "head"
     make = make_head_step if head else make_step
-    step = make(model, subject.method.objective, subject.optimizer, eager=True)
-    theta = subject.theta[-model.head_layout.size :] if head else subject.theta
+    step = make(model, subject.method, subject.optimizer, eager=True)
+    vectors = Vectors(model, subject.method)
+    theta = subject.vector[: vectors.trained.size]
+    if head:
+        theta = subject.theta[-model.head_layout.size :]
+    phases = range(max(1, len(subject.method.phases)))
     worst: _Errors = {}
     clean, tie = clean_batches(subject, training=True)
-    for draw in clean:
+    for draw, phase in ((draw, phase) for draw in clean for phase in phases):
         x = draw.embedding if head else draw.x
         batch = Batch(x, draw.y, draw.weights)
-        shared = Shared(theta + 0.01 * draw.like(theta), draw.global_)
+        whole = theta if head or not vectors.rest.size else subject.vector
+        shared = Shared(whole + 0.01 * draw.like(whole), draw.global_)
+        rest = 0.1 * draw.like(subject.vector[vectors.trained.size :])
+        extra = [rest] if vectors.rest.size and not head else []
+        if subject.method.phases:
+            extra.append(torch.tensor(float(phase)))
         state = State(theta, *subject.optimizer.initial(theta), draw.local)
         numbers = [1.0, 1.0, draw.influence, draw.decay]
-        tried, _ = step(state, batch, shared, Hyper(*map(torch.tensor, numbers)))
+        tried, _ = step(state, batch, shared, Hyper(*map(torch.tensor, numbers)), *extra)
         # A second moment of the gradient's scale, where that of single entries would blow up the rounding of those
         # near 0; and a step as long as theta: rounding of theta then hides nothing.
         scale = tried.second_moment.mean() if tried.second_moment.numel() else torch.tensor(0.0)
         second = scale * (0.5 + draw.like(tried.second_moment).abs())
         state = state._replace(second_moment=second)
-        tried, _ = step(state, batch, shared, Hyper(*map(torch.tensor, numbers)))
+        tried, _ = step(state, batch, shared, Hyper(*map(torch.tensor, numbers)), *extra)
         numbers[0] = float(theta.norm() / (tried.theta - theta).norm())
         hyper = Hyper(*map(torch.tensor, numbers))
-        expected, metrics = step(state, batch, shared, hyper)
-        new_theta, first, second, local, *sums = run(*state, *batch, *shared, *hyper)
+        expected, metrics = step(state, batch, shared, hyper, *extra)
+        new_theta, first, second, local, *sums = run(*state, *batch, *shared, *hyper, *extra)
         errors = {
             "the gradient": _relative(first, expected.first_moment),
             "the step": _relative(new_theta, expected.theta, theta),
@@ -132,6 +148,30 @@ def _adapt(subject: Subject, run: Run) -> Parity:
         (moved,) = run(*given)
         _keep_worst(worst, {"the movement of prototypes": _relative(moved, adapt(*given), draw.local)})
     return _parity(worst, f"{len(clean)} random batches", tie)
+
+
+def _measure(subject: Subject, run: Run) -> Parity:
+    measure = make_measure(subject.model, subject.method)
+    worst: _Errors = {}
+    clean, tie = clean_batches(subject, training=True)
+    for draw in clean:
+        server = subject.vector + 0.01 * draw.like(subject.vector)
+        given = (subject.vector, draw.local, draw.x, draw.y, draw.weights, server, torch.tensor(0.3))
+        (found,) = run(*given)
+        _keep_worst(worst, {"the sums after training": _relative(found, measure(*given))})
+    return _parity(worst, f"{len(clean)} random batches", tie)
+
+
+def _finish(subject: Subject, run: Run) -> Parity:
+    finish, vectors = make_finish(subject.model, subject.method), Vectors(subject.model, subject.method)
+    draw = Draw(subject, 0, subject.batch)
+    server = subject.vector + 0.01 * draw.like(subject.vector)
+    measured = draw.like(torch.empty(vectors.measured.size)).abs()
+    given = (subject.vector, server, measured, *map(torch.tensor, (5.0, 0.01, 40.0)))
+    (found,) = run(*given)
+    worst: _Errors = {}
+    _keep_worst(worst, {"what is kept after training": _relative(found, finish(*given))})
+    return _parity(worst, "one random training", TIES[0])
 
 
 def _inference(subject: Subject, name: str, run: Run) -> Parity:

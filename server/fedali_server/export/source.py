@@ -34,7 +34,7 @@ class Source:
         name: for people.
         model: the architecture; its weights are not read.
         component: the model's name and options in the registry, and its ALP settings.
-        method: whose objective is trained.
+        method: what is trained, and how.
         optimizer: of the local training.
         start: parameters and prototypes.
         round: of the federation that ``start`` is from; 0 is before the first.

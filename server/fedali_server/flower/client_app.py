@@ -21,8 +21,8 @@ def make_client_app(find_site: Callable[[Context], Site], mods: Sequence[Mod] = 
         settings, shared = records.read_instructions(message.content)
         reply = find_site(context).train(settings, shared)
         content = RecordDict({"clients": MetricRecord(dict(reply.metrics))})
-        if reply.contribution is not None:
-            content.update(records.from_contribution(reply.contribution))
+        if reply.upload is not None:
+            content.update(records.from_upload(reply.upload))
         if reply.reports:
             content.update(records.from_reports(reply.reports))
         return Message(content, reply_to=message)

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import Array, ArrayRecord, ConfigRecord, ConfigRecordValues, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from fedali.aggregation import WeightedSum
 from fedali.cohort.contract import RoundSettings
 from fedali.errors import FedaliError
-from fedali.methods import Contribution, SharedState
+from fedali.methods import SharedState, Upload
 
 
 def from_shared(shared: SharedState) -> ArrayRecord:
@@ -56,35 +55,18 @@ def read_instructions(content: RecordDict) -> tuple[RoundSettings, SharedState]:
     )
 
 
-def from_contribution(contribution: Contribution) -> RecordDict:
+def from_upload(upload: Upload) -> RecordDict:
     """Sums in float64 with their weights, so that adding sites up in any grouping gives the same mean."""
-    arrays: dict[str, Array] = {}
-    weights: dict[str, ConfigRecordValues] = {}
-    for name, total in (("theta", contribution.theta), ("prototypes", contribution.prototypes)):
-        if total.weight:
-            arrays[name], weights[name] = Array(np.asarray(total.total, np.float64)), float(total.weight)
-    if contribution.prototype_sets:
-        arrays["prototype_sets"] = Array(np.stack(contribution.prototype_sets))
-        arrays["set_weights"] = Array(np.asarray(contribution.set_weights, np.float64))
-    return RecordDict({"sums": ArrayRecord(arrays), "weights": ConfigRecord(weights)})
+    return RecordDict({"upload": ArrayRecord({n: Array(a) for n, a in upload.to_arrays().items()})})
 
 
-def to_contribution(content: RecordDict) -> Contribution:
-    """What ``from_contribution`` wrote; ``FedaliError`` when a sum is not finite or lacks its weight."""
-    arrays, weights = content.array_records["sums"], content.config_records["weights"]
-    contribution = Contribution()
-    for name, total in (("theta", contribution.theta), ("prototypes", contribution.prototypes)):
-        if name in arrays:
-            value, weight = _vector(arrays, name), float(weights.get(name, 0.0))  # type: ignore[arg-type]
-            if not np.isfinite(value).all() or not weight > 0:
-                raise FedaliError(f"the sum of {name} is not finite or has no weight")
-            total.merge(WeightedSum(value, weight))
-    if "prototype_sets" in arrays:
-        contribution.prototype_sets = list(_vector(arrays, "prototype_sets"))
-        contribution.set_weights = [float(w) for w in _vector(arrays, "set_weights")]
-        if not np.isfinite(contribution.prototype_sets).all():
-            raise FedaliError("a set of prototypes is not finite")
-    return contribution
+def read_upload(content: RecordDict) -> Upload:
+    """What ``from_upload`` wrote; ``FedaliError`` when a sum is not finite or lacks its weight."""
+    try:
+        record = content.array_records["upload"]
+    except KeyError:
+        raise FedaliError("the message has no upload") from None
+    return Upload.from_arrays({name: array.numpy() for name, array in record.items()})
 
 
 def from_reports(reports: Sequence[Mapping[str, Any]]) -> RecordDict:

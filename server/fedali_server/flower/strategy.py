@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from fedali.cohort.contract import ClientMetrics, RoundSettings
 from fedali.errors import FedaliError
-from fedali.methods import Contribution, Layouts, Method
+from fedali.methods import Layouts, Method, Upload
 from fedali.methods.base import shared_indices
 from fedali_server.flower import records
 
@@ -115,12 +115,13 @@ class PersonalisedStrategy(Strategy):
 
         Raises ``FedaliError`` when no site is left, more than ``empty_rounds`` times in a row.
         """
-        total, metrics, refused = Contribution(), [], []
+        total, metrics, refused = Upload(), [], []
+        sizes = self._sizes
         for message, clients in self._collect(replies, server_round):
             try:
-                contribution = records.to_contribution(message.content)
-                self._check(contribution)
-                total.merge(contribution)
+                upload = records.read_upload(message.content)
+                upload.check_sizes(sizes)
+                total += upload
                 metrics.append(clients)
             except FedaliError as error:
                 refused.append(str(error))
@@ -156,19 +157,11 @@ class PersonalisedStrategy(Strategy):
         """Log what will run."""
         log.info("strategy", method=self.method.name, parameters=self.layouts.parameters.size)
 
-    def _check(self, contribution: Contribution) -> None:
-        """Raise ``FedaliError`` for sums that are not of this model's shape: they must not touch the others'."""
-        prototypes = self.layouts.prototypes.size
-        shapes = {
-            "theta": (contribution.theta.total, shared_indices(self.method, self.layouts.parameters).size),
-            "prototypes": (contribution.prototypes.total, prototypes),
-            **{f"prototype set {i}": (one, prototypes) for i, one in enumerate(contribution.prototype_sets)},
-        }
-        for name, (array, size) in shapes.items():
-            if array is not None and array.shape != (size,):
-                raise FedaliError(f"its {name} has shape {list(array.shape)}, this model's is [{size}]")
-        if len(contribution.set_weights) != len(contribution.prototype_sets):
-            raise FedaliError("its sets of prototypes and their weights differ in number")
+    @property
+    def _sizes(self) -> dict[str, int]:
+        """Lengths of what an upload of this model holds."""
+        shared = shared_indices(self.method, self.layouts.parameters).size
+        return {"theta": shared, "prototypes": self.layouts.prototypes.size}
 
     def _messages(self, round_: int, arrays: ArrayRecord, grid: Grid, kind: str) -> list[Message]:
         content = records.instructions(self.settings(round_), arrays)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from fedali.bundle.file import Bundle
 from fedali.data.normalisation import Normalisation
-from fedali.engines.base import Engine, TrainingSettings, Vector
+from fedali.engines.base import Engine, Vector
 from fedali.engines.choose import EngineName, build_engine
 from fedali.errors import BundleError
-from fedali.methods import SharedState
+from fedali.methods import SharedState, build_method, personal_indices
+from fedali.recipe import Recipe
+from fedali_server.export.bundle_export import stretches
 from fedali_server.export.bundle_source import model_of, optimizer_of
 from fedali_server.gateway.rounds.bundles import RoundModel
 
@@ -35,8 +37,14 @@ class TrainedBundle:
         self.manifest, self.rounds = bundle.manifest, rounds
         self._state = bundle.state()
         self._bundle, self._model = bundle, model_of(bundle)
-        if rounds.method.keeps_local_prototypes != self.manifest.keeps_local_prototypes:
-            raise BundleError("the bundle keeps local prototypes otherwise than its method; export it again")
+        method = self.manifest.method
+        self.method = build_method(method.name, method.options, doors=False)
+        personal = stretches(personal_indices(self.method, self.manifest.layouts.parameters))
+        here = personal, self.method.prototypes, self.method.keeps_local_prototypes
+        if here != (self.manifest.personal, self.manifest.prototypes, self.manifest.keeps_local_prototypes):
+            raise BundleError(
+                "the bundle's clients keep or send otherwise than its method says; export it again"
+            )
         self._engine: tuple[int, Engine] | None = None
 
     @property
@@ -51,7 +59,7 @@ class TrainedBundle:
 
     def start(self, shared: SharedState) -> tuple[Vector, Vector]:
         """Theta [P] and local prototypes [L] of a client that never trained."""
-        keeps = self.rounds.method.keeps_local_prototypes
+        keeps = self.method.keeps_local_prototypes
         return self._with_shared("theta", shared), self._state[
             "local_prototypes"
         ] if keeps else shared.prototypes
@@ -60,10 +68,16 @@ class TrainedBundle:
         """What trains ``epochs`` a round; made once."""
         if self._engine is None or self._engine[0] != epochs:
             manifest = self.manifest
-            settings = TrainingSettings(epochs, manifest.batch)
-            shape, decay = manifest.input_shape, manifest.hyper.decay
-            parts = self._model, self.rounds.method, optimizer_of(self._bundle), settings
-            self._engine = epochs, build_engine(name, *parts, input_shape=shape, decay=decay, workers=workers)
+            recipe = Recipe(
+                self._model,
+                self.method,
+                optimizer_of(self._bundle),
+                manifest.input_shape,
+                epochs,
+                manifest.batch,
+                manifest.hyper.decay,
+            )
+            self._engine = epochs, build_engine(name, recipe, workers=workers)
         return self._engine[1]
 
     def _with_shared(self, name: str, shared: SharedState) -> Vector:

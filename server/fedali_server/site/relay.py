@@ -18,10 +18,9 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
-from fedali.aggregation import WeightedSum
 from fedali.cohort.contract import ClientMetrics, RoundSettings, SiteReply
 from fedali.errors import FedaliError
-from fedali.methods import Contribution, SharedState
+from fedali.methods import SharedState, Upload
 from fedali.v1 import federation_pb2, relay_pb2, relay_pb2_grpc
 from fedali.wire import messages as wire
 from fedali_server.flower import relay_records
@@ -161,13 +160,7 @@ class RelaySite:
     def train(self, settings: RoundSettings, shared: SharedState) -> SiteReply:
         """Have the devices train; the sum of those that did, and a report of each."""
         outcome = self._round(settings, shared, federation_pb2.TASK_KIND_TRAIN)
-        contribution = Contribution(
-            _sum(outcome.theta),
-            _sum(outcome.prototypes),
-            [np.frombuffer(one, "<f8") for one in outcome.prototype_sets],
-            list(outcome.set_weights),
-        )
-        return self._reply(outcome.devices, "samples", contribution)
+        return self._reply(outcome.devices, "samples", Upload.from_bytes(outcome.upload))
 
     def evaluate(self, settings: RoundSettings, shared: SharedState) -> SiteReply:
         """Have the devices evaluate the server's model."""
@@ -198,7 +191,7 @@ class RelaySite:
         return self._keeper.round(order)
 
     def _reply(
-        self, devices: Sequence[relay_pb2.DeviceReport], samples: str, contribution: Contribution | None
+        self, devices: Sequence[relay_pb2.DeviceReport], samples: str, upload: Upload | None
     ) -> SiteReply:
         site = self._keeper.status().site
         reports = tuple(
@@ -216,7 +209,7 @@ class RelaySite:
             }
             for device in sorted(devices, key=lambda device: device.number)
         )
-        return SiteReply(_columns(reports, samples), contribution, reports)
+        return SiteReply(_columns(reports, samples), upload, reports)
 
 
 def make_relay_app(find_keeper: Callable[[Context], RoundKeeper], mods: Sequence[Mod] = ()) -> ClientApp:
@@ -246,10 +239,6 @@ def make_relay_app(find_keeper: Callable[[Context], RoundKeeper], mods: Sequence
         return Message(relay_records.answer_revoke(number), reply_to=message)
 
     return app
-
-
-def _sum(found: relay_pb2.WeightedSum) -> WeightedSum:
-    return WeightedSum(np.frombuffer(found.total, "<f8"), found.weight) if found.total else WeightedSum()
 
 
 def _columns(reports: Sequence[Mapping[str, Any]], samples: str) -> ClientMetrics:

@@ -15,12 +15,14 @@ import structlog
 from fedali.data.normalisation import Normalisation, channel_statistics
 from fedali.engines.base import Engine, Query, Samples, TrainJob, TrainResult, Vector
 from fedali.errors import CheckpointError, DataError, FedaliError
-from fedali.methods import Trained
-from fedali.metrics import accuracy, macro_f1
+from fedali.layout import Layout
+from fedali.methods import Trained, Upload
+from fedali.slots import slot_slice
+from fedali.task import CLASSIFICATION
 from fedali.v1 import relay_pb2
 from fedali_server.gateway.rounds.bounds import Bounds
 from fedali_server.gateway.rounds.orders import shared_state
-from fedali_server.gateway.rounds.sums import RoundSums, Term
+from fedali_server.gateway.rounds.sums import RoundSums, check_fits
 from fedali_server.site.bundle import TrainedBundle
 from fedali_server.site.folder import ClientFiles, Pair
 from fedali_server.site.personal import PersonalParts
@@ -114,7 +116,7 @@ class DataRound:
     def evaluate(self) -> relay_pb2.RoundOutcome:
         """Evaluate the server's model on the clients' test data; a report of each. Nothing else changes."""
         self._personal.look()
-        shared = self._received.theta, self._received.prototypes
+        shared = self._received.theta[slot_slice(self._layout, "")], self._received.prototypes
         for group in self._groups():
             began, tests = time.monotonic(), {}
             for number in group:
@@ -124,6 +126,10 @@ class DataRound:
             for (number, samples), scores in zip(tests.items(), self._scores(models), strict=True):
                 self._done(number, began, len(samples), scores)
         return self._outcome(RoundSums())
+
+    @property
+    def _layout(self) -> Layout:
+        return self._bundle.manifest.layouts.parameters
 
     def _groups(self) -> Iterator[Sequence[int]]:
         """Numbers of clients that are trained at once. Others are reported: away, refused, or late when time is up."""
@@ -168,19 +174,18 @@ class DataRound:
             self._personal.normalisations[number] = normalisation
         return _Ready(number, job, {name: Samples(*pair, normalisation) for name, pair in _given(own)})
 
-    def _take(self, client: _Ready, result: TrainResult) -> Term:
+    def _take(self, client: _Ready, result: TrainResult) -> Upload:
         """Keep what is personal; what the client adds to the sum."""
         if not (np.isfinite(result.theta).all() and np.isfinite(result.local_prototypes).all()):
             raise _UnableError("training diverged on this device")
         self._personal.remember(client.number, result.theta, result.local_prototypes)
         model, samples = self._bundle.rounds, len(client.job.samples)
-        recorder = Term.recorder()
         trained = Trained(result.theta, result.local_prototypes, samples)
         try:
             self._bounds.check(result.theta[model.shared], result.local_prototypes)
             self._bounds.check_samples(samples)
-            model.method.contribute(recorder, trained, self._shared, model.layouts)
-            return Term.of(recorder, float(samples), len(self._due))
+            upload = self._bundle.method.upload(trained, self._shared, model.layouts)
+            return check_fits(upload, len(self._due))
         except DataError as error:
             raise _RefusedError(str(error)) from None
         except FedaliError as error:
@@ -188,7 +193,8 @@ class DataRound:
 
     def _metrics(self, done: Sequence[tuple[_Ready, TrainResult]]) -> Iterator[dict[str, float]]:
         """Of each client's training, and of its personal model."""
-        models = [(result.theta, result.local_prototypes, client.tests) for client, result in done]
+        where = slot_slice(self._layout, self._bundle.method.answer)
+        models = [(result.theta[where], result.local_prototypes, client.tests) for client, result in done]
         for (_, result), scores in zip(done, self._scores(models), strict=True):
             yield {"train_loss": result.loss, "train_accuracy": result.accuracy, **scores}
 
@@ -206,8 +212,7 @@ class DataRound:
         for _, _, tests in models:
             scores: dict[str, float] = {}
             for (name, samples), found in zip(tests.items(), next(answers) if tests else (), strict=True):
-                scores[name] = accuracy(samples.y, found)
-                scores[f"{name}_f1"] = macro_f1(samples.y, found, classes)
+                scores |= CLASSIFICATION.scores(name, samples.y, found, classes)
             yield scores
 
     def _test(self, number: int) -> Samples:
@@ -247,16 +252,10 @@ class DataRound:
         return self._reports[number]
 
     def _outcome(self, sums: RoundSums) -> relay_pb2.RoundOutcome:
-        total = sums.contribution()
-        outcome = relay_pb2.RoundOutcome(
-            set_weights=total.set_weights,
+        return relay_pb2.RoundOutcome(
+            upload=sums.upload(len(self._due)).to_bytes() if sums.members else b"",
             devices=[self._reports[number] for number in self._due],
-            prototype_sets=[one.astype("<f8").tobytes() for one in total.prototype_sets],
         )
-        for part, sent in ((total.theta, outcome.theta), (total.prototypes, outcome.prototypes)):
-            if part.total is not None:
-                sent.total, sent.weight = part.total.astype("<f8").tobytes(), part.weight
-        return outcome
 
 
 def _given(pairs: Mapping[str, Pair | None]) -> Iterator[tuple[str, Pair]]:

@@ -146,7 +146,7 @@ class DataSite:
         }
         self._prune(order.bundle)
         model, folder = bundle.rounds, self._state / "clients" / order.bundle.hex()
-        personal = PersonalParts(folder, model.method, model.layouts)
+        personal = PersonalParts(folder, bundle.method, model.layouts)
         engine = bundle.engine(self._engine, max(1, order.epochs), self._workers)
         return DataRound(order, bundle, engine, personal, due, begun)
 

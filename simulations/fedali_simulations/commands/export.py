@@ -77,7 +77,7 @@ def export(
             typer.echo(line, err=True)
 
     with exporting_ahead(run, method=method, seed=seed, mode=mode, batch=batch):
-        from fedali_simulations import exporting  # torch takes a second, for both processes at once
+        from fedali_simulations.federate import exporting  # torch takes a second, for both processes at once
 
         bundle = exporting.export(
             run,

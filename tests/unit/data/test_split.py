@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedali.data import load_motionsense, split
+from fedali.data import load_motionsense
+from fedali.data.split import split
 from fedali.errors import DataError, SettingsError
 
 FRACTIONS = st.sampled_from([(0.6, 0.2, 0.2), (0.7, 0.0, 0.3), (0.5, 0.25, 0.25), (0.8, 0.1, 0.1)])

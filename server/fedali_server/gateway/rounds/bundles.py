@@ -13,8 +13,9 @@ import numpy.typing as npt
 from fedali.bundle.file import parse_bundle, read_bundle
 from fedali.bundle.keys import PublicKey
 from fedali.bundle.manifest import Manifest
-from fedali.errors import BundleError, SettingsError
-from fedali.methods import Layouts, Method, build_method, personal_indices, shared_indices
+from fedali.errors import SettingsError
+from fedali.methods.base import Layouts
+from fedali.slots import PrototypeUpload
 from fedali.support.files import flush_folder, write_bytes
 
 _KEPT = 3  # bundles: those of the runs that may still go on
@@ -27,14 +28,14 @@ class RoundModel:
     Args:
         sha256: of the bundle's file.
         size: bytes of it.
-        method: whose sums are made.
+        prototypes: how they travel up; None where they stay.
         layouts: of theta [P] and prototypes [L].
-        shared: [S] where theta is not personal.
+        shared: [S] what of a client's vector is not personal.
     """
 
     sha256: bytes
     size: int
-    method: Method
+    prototypes: PrototypeUpload | None
     layouts: Layouts
     shared: npt.NDArray[np.int64]
 
@@ -86,15 +87,13 @@ class Bundles:
 
 
 def _model(manifest: Manifest, sha256: bytes, size: int) -> RoundModel:
-    method = build_method(manifest.method.name, manifest.method.options)
-    if method.needs_occupancy:
+    prototypes = manifest.prototypes
+    if prototypes is not None and prototypes.masses != "uniform":
         raise SettingsError(
             "masses 'occupancy' cannot be trained on devices: they do not tell how often a prototype answered; use 'uniform'"
         )
     layouts = Layouts(manifest.layouts.parameters, manifest.layouts.prototypes)
-    said = [np.arange(first, end) for first, end in manifest.personal]
-    if not np.array_equal(
-        np.concatenate([np.empty(0, np.int64), *said]), personal_indices(method, layouts.parameters)
-    ):
-        raise BundleError("the bundle's personal part is not its method's; export it again")
-    return RoundModel(sha256, size, method, layouts, shared_indices(method, layouts.parameters))
+    shared = np.ones(layouts.parameters.size, bool)
+    for first, end in manifest.personal:
+        shared[first:end] = False
+    return RoundModel(sha256, size, prototypes, layouts, np.flatnonzero(shared))

@@ -25,8 +25,8 @@ from typing import Any
 import structlog
 
 from fedali.errors import CheckpointError, DataError, FedaliError, WireError
-from fedali.methods import SharedState, Trained
 from fedali.support.files import flush_folder, reporting, write_bytes
+from fedali.uploads import SharedState, Trained, Upload, make_upload
 from fedali.v1 import relay_pb2
 from fedali.wire.messages import ClientUpdate, decode_update, encode_state, largest_update
 from fedali_server.gateway.rounds.bounds import Bounds
@@ -36,11 +36,11 @@ from fedali_server.gateway.rounds.incoming import Incoming
 from fedali_server.gateway.rounds.journal import Journal
 from fedali_server.gateway.rounds.ledger import Counted
 from fedali_server.gateway.rounds.orders import TRAIN, RoundKey, content, shared_state
-from fedali_server.gateway.rounds.sums import RoundSums, Term
+from fedali_server.gateway.rounds.sums import RoundSums, check_fits
 
 log = structlog.get_logger("fedali.gateway")
 
-Prepared = tuple[ClientUpdate, Term]
+Prepared = tuple[ClientUpdate, Upload]
 
 DONE, DECLINED, REFUSED = "done", "declined", "refused"
 
@@ -179,29 +179,33 @@ class Round:
         if update.theta is None or update.prototypes is None:
             if self.key.kind == TRAIN:
                 raise WireError("the update has no tensors, and the task was to train")
-            return update, Term(update.samples)
+            return update, Upload(clients=1)
         if self.key.kind != TRAIN:
             raise WireError("the update has tensors, and the task was to evaluate")
         self._bounds.check(update.theta, update.prototypes)
-        return update, self._term(update.theta, update.prototypes, update.samples)
+        return update, self._upload(update.theta, update.prototypes, update.samples)
 
-    def _term(self, theta: Any, prototypes: Any, samples: int) -> Term:
+    def _upload(self, theta: Any, prototypes: Any, samples: int) -> Upload:
         model, whole = self.model, theta
         if theta.size != model.layouts.parameters.size:
             whole = self.shared.theta.copy()
             whole[model.shared] = theta
-        recorder = Term.recorder()
+        trained = Trained(whole, prototypes, samples)
         try:
-            model.method.contribute(recorder, Trained(whole, prototypes, samples), self.shared, model.layouts)
+            upload = make_upload(
+                trained, self.shared, model.shared, model.prototypes, model.layouts.prototypes
+            )
+        except DataError as error:
+            raise DataError(f"{error}: did training diverge?") from None
         except FedaliError as error:
             raise DataError(f"the update cannot be aligned: {error}") from None
-        return Term.of(recorder, float(samples), len(self.due))
+        return check_fits(upload, len(self.due))
 
     def count(
         self, number: int, sha256: str, size: int, prepared: Prepared, sent: int, received: int
     ) -> None:
         """Add an update, whose file is durable, once and for all."""
-        update, term = prepared
+        update, upload = prepared
         answer = Answer(
             state=DONE,
             sha256=sha256,
@@ -212,7 +216,7 @@ class Round:
             received=received,
         )
         self._answer(number, answer)
-        self._fold(number, sha256, term)
+        self._fold(number, sha256, upload)
 
     def counted(self) -> dict[int, Counted]:
         """The updates of a training that counted, by their devices' numbers."""
@@ -240,18 +244,8 @@ class Round:
         (self.folder / "sums.npz").unlink(missing_ok=True)
 
     def _outcome(self, reports: Iterable[relay_pb2.DeviceReport]) -> relay_pb2.RoundOutcome:
-        contribution = self.sums.contribution()
-        outcome = relay_pb2.RoundOutcome(
-            set_weights=contribution.set_weights,
-            devices=reports,
-            prototype_sets=[one.astype("<f8").tobytes() for one in contribution.prototype_sets],
-        )
-        for name in ("theta", "prototypes"):
-            part = getattr(contribution, name)
-            if part.total is not None:
-                sent = relay_pb2.WeightedSum(total=part.total.astype("<f8").tobytes(), weight=part.weight)
-                getattr(outcome, name).CopyFrom(sent)
-        return outcome
+        upload = self.sums.upload(len(self.due)).to_bytes() if self.key.kind == TRAIN else b""
+        return relay_pb2.RoundOutcome(devices=reports, upload=upload)
 
     def _answer(self, number: int, answer: Answer) -> None:
         if number in self.answers or self.closed:
@@ -261,8 +255,8 @@ class Round:
         self.journal.commit({"answer": number, **asdict(answer)})
         self.answers[number] = answer
 
-    def _fold(self, number: int, sha256: str, term: Term) -> None:
-        self.sums.add(number, term)
+    def _fold(self, number: int, sha256: str, upload: Upload) -> None:
+        self.sums.add(number, upload)
         self._files.append((number, sha256))
         if len(self._files) >= self._fold_every:
             self._snapshot()

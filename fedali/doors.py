@@ -1,0 +1,47 @@
+"""Things from outside the package, by name: ``module:Name``, or an entry point."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TypeVar
+
+from fedali.errors import SettingsError, did_you_mean
+
+Kind = TypeVar("Kind")
+
+
+def outside(name: str, group: str, kind: type[Kind], known: list[str]) -> type[Kind]:
+    """The class that ``name`` stands for: an entry point of ``group``, or ``module:Class``, looked for in the current folder too.
+
+    Raises ``SettingsError`` where there is none, or it is no subclass of ``kind``.
+    """
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        for point in entry_points(group=group):
+            if point.name == name:
+                module, _, attribute = point.value.partition(":")
+                break
+        else:
+            what = kind.__name__.lower()
+            raise SettingsError(f"unknown {what} {name!r}; {did_you_mean(name, known)}")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name is not None and not f"{module}.".startswith(f"{error.name}."):
+            raise SettingsError(f"{name!r} needs a module that is not installed: {error.name}") from error
+        raise SettingsError(
+            f"{name!r}: there is no module {module!r} in the current folder or among the installed ones"
+        ) from None
+    except AttributeError:
+        raise SettingsError(f"{name!r}: module {module!r} has no {attribute!r}") from None
+    except Exception as error:  # a module may fail in any way
+        raise SettingsError(f"{name!r} cannot be imported: {type(error).__name__}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        raise SettingsError(f"{name!r} is no subclass of {kind.__module__}.{kind.__qualname__}")
+    return found
