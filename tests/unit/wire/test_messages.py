@@ -37,7 +37,7 @@ from fedali.wire.messages import (
 
 TASK = task_id("first", 1, pb.TASK_KIND_TRAIN)
 BUNDLE = bytes(range(32))
-DOCUMENT = Path(__file__).parents[2] / "docs/wire.md"
+DOCUMENT = Path(__file__).parents[3] / "docs/wire.md"
 SIZES = (600, 40)
 LARGE = float(np.float32(3.0e38))
 

@@ -376,7 +376,7 @@ print(times)
 @pytest.mark.parametrize("renew", [[], ["device-1", "site-a", "server", "operator"]])
 def test_killed_at_any_moment_the_same_command_makes_it_whole(tmp_path, renew):
     command = [sys.executable, "-W", "error", "-c", KILLED, str(tmp_path), *renew]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}
     )
@@ -386,7 +386,7 @@ def test_killed_at_any_moment_the_same_command_makes_it_whole(tmp_path, renew):
 
 def test_two_at_once_make_one_federation(out):
     program = "import sys; from pathlib import Path; from tests.kits import *; provisioned(federation(), Path(sys.argv[1]))"
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     command = [sys.executable, "-c", program, str(out)]
     both = [
         subprocess.Popen(

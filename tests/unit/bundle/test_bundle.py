@@ -113,7 +113,7 @@ def test_what_is_written_is_read(tmp_path, mode):
 
 def test_the_same_inputs_are_the_same_bytes_in_another_process(tmp_path, good):
     program = (
-        "import sys; from tests import small_bundles as bundles; from tests.unit.test_bundle import KEY; from fedali.bundle.file import *; "
+        "import sys; from tests import small_bundles as bundles; from tests.unit.bundle.test_bundle import KEY; from fedali.bundle.file import *; "
         "write_bundle(sys.argv[1], bundles.fields(), dict(reversed(bundles.parts().items())), KEY)"
     )
     subprocess.run(

@@ -407,7 +407,7 @@ def test_the_state_is_for_its_owner_alone(home, tmp_path):
 
 def test_the_sensor_loop_predicts_observes_and_learns(home, tmp_path):
     """The example that people start from: numbers in, answers out, a label file in between."""
-    loop = Path(__file__).parents[2] / "client/examples/sensor_loop.py"
+    loop = Path(__file__).parents[3] / "client/examples/sensor_loop.py"
     (tmp_path / "label").write_text("walk\n")
     length, channels = SHAPE
     samples = np.random.default_rng(0).standard_normal((length * 12, channels))
