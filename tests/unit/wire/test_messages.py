@@ -1,23 +1,19 @@
-"""The numbers of the wire: there and back, what encodings lose, and that nothing but sound numbers or WireError comes out."""
+"""States and updates of the wire: there and back, the same bytes for ever, and what is refused."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import struct
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from fedali.errors import FedaliError
 from fedali.v1 import federation_pb2 as pb
 from fedali.wire.messages import (
-    BLOCK,
     LARGEST_METRIC_NAME,
     LARGEST_METRICS,
     LARGEST_SAMPLES,
@@ -25,177 +21,16 @@ from fedali.wire.messages import (
     Encoding,
     WireError,
     check_run_name,
-    decode,
     decode_state,
     decode_update,
-    encode,
     encode_state,
     encode_update,
     largest_update,
     task_id,
 )
+from tests.unit.wire.messages import BUNDLE, LARGE, SIZES, TASK, a_message, an_update, lossy, noise, vectors
 
-TASK = task_id("first", 1, pb.TASK_KIND_TRAIN)
-BUNDLE = bytes(range(32))
 DOCUMENT = Path(__file__).parents[3] / "docs/wire.md"
-SIZES = (600, 40)
-LARGE = float(np.float32(3.0e38))
-
-finite = st.floats(-LARGE, LARGE, width=32)
-usual = st.floats(-1000, 1000, width=32)
-encodings = st.sampled_from(Encoding)
-lossy = st.sampled_from([Encoding.FLOAT16, Encoding.INT8])
-
-
-def vectors(elements=finite, size=None):
-    return arrays(np.float32, st.integers(0, 700) if size is None else size, elements=elements)
-
-
-def noise(seed, size, scale=1.0):
-    return (np.random.default_rng(seed).standard_normal(size) * scale).astype(np.float32)
-
-
-def an_update(seed=0, **changes):
-    theta, prototypes = noise(seed, SIZES[0]), noise(seed + 1, SIZES[1])
-    update = ClientUpdate(TASK, BUNDLE, 120, theta, prototypes, {"train_loss": 0.25, "validation": 1.0})
-    return dataclasses.replace(update, **changes)
-
-
-def a_message(**changes):
-    """The parsed message of an update in float32, for tests to spoil."""
-    message = pb.Update.FromString(encode_update(an_update())[0])
-    for name, value in changes.items():
-        setattr(message, name, value)
-    return message
-
-
-# --- tensors ---
-
-
-@given(vectors())
-def test_float32_keeps_every_bit(values):
-    tensor, lost = encode(values, Encoding.FLOAT32)
-    assert decode(tensor, values.size).tobytes() == values.tobytes()
-    assert not lost.any()
-
-
-@given(vectors(), encodings)
-def test_what_arrives_and_what_was_lost_make_the_whole(values, encoding):
-    tensor, lost = encode(values, encoding)
-    arrived = decode(pb.Tensor.FromString(tensor.SerializeToString()), values.size)
-    assert arrived.dtype == np.float32
-    assert arrived.flags.writeable
-    np.testing.assert_array_equal(values - arrived, lost)
-
-
-@given(vectors(st.floats(-65000, 65000, width=32)))
-def test_float16_loses_half_a_unit_at_most(values):
-    _, lost = encode(values, Encoding.FLOAT16)
-    units = np.spacing(np.abs(values).astype(np.float16)).astype(np.float32)
-    assert (np.abs(lost) <= units / 2).all()
-
-
-@given(vectors())
-def test_int8_loses_half_a_step_of_its_block_at_most(values):
-    tensor, lost = encode(values, Encoding.INT8)
-    for start, scale in zip(range(0, values.size, BLOCK), tensor.scales, strict=True):
-        block = slice(start, start + BLOCK)
-        largest = np.abs(values[block]).max()
-        assert np.isclose(scale, largest / 127, rtol=1e-6, atol=1e-44)
-        # a scale below the smallest normal number has few digits left; all of the block may then be lost
-        assert (np.abs(lost[block]) <= max(scale / 2 * (1 + 1e-4), 127e-44)).all()
-
-
-def test_numbers_that_float16_has_no_room_for_are_sent_as_its_largest_and_the_rest_is_owed():
-    tensor, lost = encode(np.array([1e6, -1e30, 1e-12], np.float32), Encoding.FLOAT16)
-    np.testing.assert_array_equal(decode(tensor, 3), np.array([65504, -65504, 0], np.float32))
-    np.testing.assert_array_equal(lost, np.array([1e6 - 65504, -1e30, 1e-12], np.float32))
-
-
-@given(st.lists(vectors(usual, 300), min_size=1, max_size=25), lossy)
-def test_with_feedback_the_sum_of_what_arrives_is_the_sum_of_what_was_sent(rounds, encoding):
-    residual, total = None, np.zeros(300)
-    for values in rounds:
-        tensor, residual = encode(values, encoding, residual)
-        total += decode(tensor, 300)
-    wanted = np.sum(rounds, axis=0, dtype=np.float64)
-    one_rounding = 1000 / 127 + 1e-3 if encoding is Encoding.INT8 else 0.5
-    # float32 sums of values and residuals round too, once a round
-    slack = len(rounds) * 2000 * np.finfo(np.float32).eps
-    assert (np.abs(residual) <= one_rounding).all()
-    np.testing.assert_allclose(total + residual, wanted, rtol=0, atol=slack)
-
-
-def test_without_feedback_what_is_small_is_lost_for_ever():
-    values = np.full(BLOCK, 1e-4, np.float32)
-    values[0] = 1.0
-    kept, dropped, residual = np.zeros(BLOCK), np.zeros(BLOCK), None
-    for _ in range(100):
-        tensor, residual = encode(values, Encoding.INT8, residual)
-        kept += decode(tensor, BLOCK)
-        dropped += decode(encode(values, Encoding.INT8)[0], BLOCK)
-    assert (dropped[1:] == 0).all()
-    np.testing.assert_allclose(kept, 100 * values, atol=1 / 127)
-
-
-@pytest.mark.parametrize("encoding", Encoding)
-def test_the_bytes_are_what_the_document_says(encoding):
-    """An independent reading of docs/wire.md, one number after another."""
-    values = noise(3, 2 * BLOCK + 17)
-    tensor = pb.Tensor.FromString(encode(values, encoding)[0].SerializeToString())
-    assert (tensor.encoding, tensor.size) == (encoding, values.size)
-    read = []
-    for i in range(tensor.size):
-        if encoding is Encoding.FLOAT32:
-            (number,) = struct.unpack_from("<f", tensor.data, 4 * i)
-        elif encoding is Encoding.FLOAT16:
-            (number,) = struct.unpack_from("<e", tensor.data, 2 * i)
-        else:
-            number = struct.unpack_from("b", tensor.data, i)[0] * tensor.scales[i // 256]
-        read.append(number)
-    np.testing.assert_allclose(np.array(read, np.float32), decode(tensor, values.size), rtol=1e-7)
-
-
-def test_numbers_that_are_not_finite_are_not_sent():
-    for bad in (np.nan, np.inf, -np.inf):
-        for encoding in Encoding:
-            with pytest.raises(WireError, match="not finite"):
-                encode(np.array([0.0, bad], np.float32), encoding)
-    huge = np.array([LARGE], np.float32)
-    with pytest.raises(WireError, match="not finite"):
-        encode(huge, Encoding.INT8, huge)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"size": 2}, "has 2 numbers, not 3"),
-        ({"size": 2**64 - 1}, "numbers, not 3"),
-        ({"encoding": 0}, "encoding is 0; known: 1 .float32., 2 .float16., 3 .int8."),
-        ({"encoding": 77}, "encoding is 77"),
-        ({"encoding": 2}, "has 12 bytes for 3 numbers of 2"),
-        ({"data": b""}, "has 0 bytes"),
-        ({"data": bytes(13)}, "has 13 bytes"),
-        ({"scales": [1.0]}, "has 1 scales, not 0"),
-        ({"data": struct.pack("<3f", 0, np.nan, 0)}, "not finite"),
-        ({"data": struct.pack("<3f", 0, 0, np.inf)}, "not finite"),
-        ({"encoding": 2, "data": struct.pack("<3e", 0, 0, np.inf)}, "not finite"),
-        ({"encoding": 3, "data": bytes(3)}, "has 0 scales, not 1"),
-        ({"encoding": 3, "data": bytes(3), "scales": [1.0, 1.0]}, "has 2 scales, not 1"),
-        ({"encoding": 3, "data": bytes(3), "scales": [-1.0]}, "negative or not finite"),
-        ({"encoding": 3, "data": bytes(3), "scales": [np.nan]}, "negative or not finite"),
-        ({"encoding": 3, "data": bytes(3), "scales": [np.inf]}, "negative or not finite"),
-        ({"encoding": 3, "data": b"\x00\x80\x00", "scales": [1.0]}, "the byte -128"),
-        ({"encoding": 3, "data": b"\x00\x7f\x00", "scales": [LARGE]}, "not finite"),
-    ],
-)
-def test_a_tensor_that_is_not_sound_is_refused(changes, words):
-    fields = {"encoding": 1, "size": 3, "data": bytes(12)} | changes
-    with pytest.raises(WireError, match=words):
-        decode(pb.Tensor(**fields), 3)
-
-
-# --- states ---
 
 
 @given(vectors(), vectors())
@@ -214,9 +49,6 @@ def test_a_state_says_which_part_is_wrong():
         decode_state(data, (5, 3))
     with pytest.raises(WireError, match="the shared state cannot be read"):
         decode_state(data[:-1], (5, 4))
-
-
-# --- updates ---
 
 
 @given(vectors(size=SIZES[0]), vectors(size=SIZES[1]))
@@ -390,135 +222,6 @@ def test_a_difference_that_leaves_float32_is_refused():
 
 def test_an_error_is_one_of_the_family():
     assert issubclass(WireError, FedaliError)
-
-
-# --- whatever comes, sound numbers or WireError ---
-
-
-def attempt(decoder, *arguments, **options):
-    """What the decoder makes of it; None for a ``WireError`` of one line. Any other exception is a failure."""
-    try:
-        return decoder(*arguments, **options)
-    except WireError as error:
-        why = str(error)
-    assert why.isprintable()
-    assert len(why) < 300
-    return None
-
-
-def judge(data, sizes=SIZES, largest=None):
-    """Both decoders on bytes of any origin."""
-    reference = np.zeros(sizes[0], np.float32)
-    update = attempt(decode_update, data, sizes, reference, largest=largest)
-    if update is not None:
-        assert 1 <= update.samples <= LARGEST_SAMPLES
-        assert all(np.isfinite(value) for value in update.metrics.values())
-        if update.theta is not None:
-            assert (update.theta.size, update.prototypes.size) == sizes
-            assert np.isfinite(update.theta).all()
-            assert np.isfinite(update.prototypes).all()
-    state = attempt(decode_state, data, sizes)
-    if state is not None:
-        assert tuple(part.size for part in state) == sizes
-        assert all(np.isfinite(part).all() for part in state)
-
-
-@given(st.binary(max_size=4096))
-@example(b"")
-@example(b"\x0b" * 4096)  # groups in groups
-@example(b"\x3a\x00" * 2048)  # metrics without a name
-@example(b"\x2a\xff\xff\xff\xff\x0f")  # a theta of 4 GiB, of which nothing follows
-@example(b"\x3a\x03\x0a\x01\xff")  # a name that is no UTF-8
-def test_any_bytes(data):
-    judge(data)
-    judge(data, (0, 0))
-
-
-MESSAGES = [
-    *(encode_update(an_update(), noise(9, SIZES[0]), encoding)[0] for encoding in Encoding),
-    encode_update(an_update(theta=None, prototypes=None))[0],
-    encode_state(noise(0, SIZES[0]), noise(1, SIZES[1])),
-]
-
-
-@given(
-    st.sampled_from(MESSAGES),
-    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),
-    st.floats(0, 1),
-    st.binary(max_size=16),
-)
-def test_sound_messages_with_bytes_changed_cut_off_and_added(message, changes, kept, added):
-    data = bytearray(message)
-    for place, value in changes:
-        data[int(place * len(data))] = value
-    judge(bytes(data))
-    judge(bytes(data[: int(kept * len(data))]) + added)
-
-
-floats = st.floats(width=32, allow_nan=True, allow_infinity=True)
-tensors = st.builds(
-    pb.Tensor,
-    encoding=st.integers(-(2**31), 2**31 - 1) | st.integers(0, 3),
-    size=st.integers(0, 2**64 - 1) | st.integers(0, 9),
-    data=st.binary(max_size=40),
-    scales=st.lists(floats, max_size=3),
-)
-updates = st.builds(
-    pb.Update,
-    task=st.just(TASK) | st.text(max_size=40),
-    bundle=st.just(BUNDLE) | st.binary(max_size=40),
-    samples=st.integers(0, 2**64 - 1) | st.integers(0, 9),
-    delta=st.booleans(),
-    theta=st.none() | tensors,
-    prototypes=st.none() | tensors,
-    metrics=st.dictionaries(st.text(max_size=60), st.floats(), max_size=4),
-)
-
-
-@given(updates, st.tuples(st.integers(0, 9), st.integers(0, 9)))
-def test_messages_of_every_kind_of_content(update, sizes):
-    judge(update.SerializeToString(), sizes)
-
-
-@given(tensors, st.integers(0, 9))
-def test_tensors_of_every_kind_of_content(tensor, size):
-    try:
-        numbers = decode(tensor, size)
-    except WireError:
-        return
-    assert numbers.shape == (size,)
-    assert np.isfinite(numbers).all()
-
-
-def test_what_is_said_to_be_huge_takes_no_memory():
-    declared = pb.Tensor(encoding=Encoding.INT8, size=2**40, data=b"x", scales=[1.0])
-    message = a_message()
-    message.theta.CopyFrom(declared)
-    data = message.SerializeToString()
-    tracemalloc.start()
-    for size in (2**40, SIZES[0]):
-        with pytest.raises(WireError):
-            decode(declared, size)
-    with pytest.raises(WireError):
-        decode_update(data, SIZES)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 1 << 20
-
-
-def test_what_is_huge_is_not_even_parsed():
-    data = bytes(32 << 20)
-    tracemalloc.start()
-    with pytest.raises(WireError, match=f"has {32 << 20} bytes; at most {largest_update(SIZES)}"):
-        decode_update(data, SIZES)
-    with pytest.raises(WireError, match="has 33 bytes; at most 32"):
-        decode_update(bytes(33), SIZES, largest=32)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 1 << 20
-
-
-# --- names ---
 
 
 def test_a_task_has_one_id():
