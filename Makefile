@@ -91,8 +91,8 @@ test-rest: $(READY) ## the others: long kills, all models and methods, machines
 test-all: test test-rest test-edge-matrix ## every test, and the edge client on two versions of onnxruntime
 
 CASES := .edge/cases
-ON_DEVICE := -p tests.device.recorded -p no:cacheprovider tests/device/test_device.py tests/unit/client tests/unit/test_keys.py \
-	tests/e2e/test_edge_client.py --ignore=tests/unit/client/test_assignment.py
+ON_DEVICE := -p tests.device.recorded -p no:cacheprovider tests/device/test_device.py tests/unit/client tests/unit/bundle/test_keys.py \
+	tests/e2e/edge --ignore=tests/unit/client/test_assignment.py
 EDGE := 1.19 newest
 
 $(CASES)/.ready: $(READY) $(wildcard fedali/*.py fedali/models/*.py) server/fedali_server/export/bundle_export.py tests/bundles.py tests/device/prepare.py
@@ -113,7 +113,7 @@ edge-arm64: $(CASES)/.ready ## the edge client on an emulated 64-bit ARM Debian 
 	sh tests/device/arm64.sh $(BIN)/python .edge/arm64 $(CASES) $(ON_DEVICE) $(PYTEST_ARGS)
 
 parity: $(READY) ## the compiled engine against the loop, in double precision, for every model and method (a quarter of an hour)
-	FEDALI_PARITY=all $(BIN)/python -m pytest -n 0 tests/integration/test_engines.py -k compiled_step
+	FEDALI_PARITY=all $(BIN)/python -m pytest -n 0 tests/integration/engines/test_engines.py -k compiled_step
 
 PROTOC = $(BIN)/python -m grpc_tools.protoc -I proto --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $(wildcard proto/fedali/v1/*.proto)

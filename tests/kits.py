@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from fedali.wire.kit import DeviceKit, SiteKit, read_kit, read_kit_as
+from fedali_server.provisioning.certificates import identity, load_certificate
 from fedali_server.provisioning.federation_file import FederationConfig
 from fedali_server.provisioning.provision import Provisioned, provision
 
@@ -30,3 +32,17 @@ def provisioned(config: FederationConfig, folder: Path, **options: Any) -> Provi
     done = provision(config, folder, **options)
     assert done.warnings == ()
     return done
+
+
+def members(folder: Path) -> dict[str, int]:
+    """Numbers of the devices by name, as sites and devices agree on them."""
+    numbers = {}
+    for path in folder.iterdir():
+        if (path / "kit.json").exists() and isinstance(kit := read_kit(path), SiteKit):
+            for name, number, sha256 in kit.devices:
+                device = read_kit_as(folder / name, DeviceKit)
+                assert device.number == number
+                assert device.gateway_name.startswith(f"{kit.name}.")
+                assert identity(load_certificate(device.certificate)).sha256 == sha256
+                numbers[name] = number
+    return numbers

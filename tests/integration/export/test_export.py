@@ -1,4 +1,4 @@
-"""Bundles of models and runs: what devices compute is what torch computes, and what a run recorded."""
+"""Bundles of models: what devices compute is what torch computes."""
 
 from __future__ import annotations
 
@@ -7,77 +7,26 @@ from typing import ClassVar
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from onnx import numpy_helper
-from safetensors.numpy import load_file
 
 from fedali.bundle.file import read_bundle
 from fedali.bundle.keys import create, load_private
-from fedali.bundle.manifest import Component, Normalisation
-from fedali.errors import BundleError, CheckpointError, DataError, SettingsError
-from fedali.methods import FedAvg, build_method
+from fedali.bundle.manifest import Component
+from fedali.errors import BundleError, SettingsError
+from fedali.methods import FedAvg
 from fedali.models import ALPSettings, build_model
 from fedali.optimizers.rules import SGD, Adam
 from fedali_server.export.bundle_export import export_bundle
 from fedali_server.export.draws import Draw, Subject
-from fedali_server.export.int8 import Int8, _faster
+from fedali_server.export.int8 import Int8
 from fedali_server.export.parity import ALLOWED, check_parity
-from fedali_server.export.source import Source, Start
-from fedali_simulations.federate.exporting import choose, export
-from fedali_simulations.study import simulate
+from tests.integration.export.sources import ALP, CREATED, SMALL, number, session, source
 from tests.marks import slow
 
-CREATED = "2026-01-02T03:04:05+00:00"
-CLASSES = ("walk", "sit", "run")
-ALP = ALPSettings(num_prototypes=(4,), decay=0.9, scale=3.0)
-SMALL = {
-    "mlp": ((12,), {"hidden": [8, 6]}),
-    "cnn1d": ((33, 6), {"channels": [8, 16], "hidden": 5}),
-    "cnn2d": ((2, 9, 8), {"kernel": 3, "channels": [4, 8], "embedding": 6}),
-    "hart": ((32, 6), {"dim": 32, "kernels": [3], "hidden": 16}),
-}
 METHODS = ("fedali", "fedali-head", "fedavg", "fedper", "local")
-
-
-def source(model, method="fedali", optimizer=None, alp=ALP, **changes):
-    """A model with random parameters and prototypes, as a run would leave them."""
-    method = method if not isinstance(method, str) else build_method(method)
-    shape, options = SMALL[model]
-    alp = alp if method.uses_prototypes else None
-    made = build_model(model, shape, len(CLASSES), alp=alp, seed=1, **options)
-    rng = np.random.default_rng(2)
-    sizes = {"theta": made.parameter_layout.size, "local_prototypes": made.prototype_layout.size}
-    theta, local = (rng.standard_normal(size).astype(np.float32) for size in sizes.values())
-    theta = made.theta().numpy() + 0.01 * theta
-    start = Start(theta, local, theta + np.float32(0.01), local[::-1].copy())
-    found = Source(
-        name=f"{model} {method.name}",
-        model=made,
-        component=Component(model, options, None if alp is None else dataclasses.asdict(alp)),
-        method=method,
-        optimizer=optimizer or Adam(2e-3),
-        start=start,
-        round=3,
-        decay=0.9,
-        normalisation=Normalisation("none", np.zeros((), np.float32), np.ones((), np.float32)),
-        input_shape=shape,
-        classes=CLASSES,
-    )
-    return dataclasses.replace(found, **changes)
-
-
-def session(bundle, name):
-    made = onnxruntime.InferenceSession(bundle.parts[f"{name}.onnx"], providers=["CPUExecutionProvider"])
-    names = [value.name for value in made.get_inputs()]
-
-    def run(**feed):
-        assert set(feed) == set(names)
-        return dict(zip([v.name for v in made.get_outputs()], made.run(None, feed), strict=True))
-
-    return run
 
 
 def transposes_of_nothing(graph):
@@ -89,10 +38,6 @@ def transposes_of_nothing(graph):
         for a in n.attribute
     ]
     return [order for order in orders if order == sorted(order)]
-
-
-def number(value):
-    return np.array(value, np.float32)
 
 
 def rebuilt(manifest, state):
@@ -314,166 +259,3 @@ def test_settings_that_make_no_sense(tmp_path):
         with pytest.raises(SettingsError, match=words):
             export_bundle(tmp_path / "model", source("mlp"), **options)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.slow
-def test_int8_has_the_body_as_constants_and_the_head_as_input(tmp_path):
-    made = source("cnn1d")
-    rng = np.random.default_rng(3)
-    x = rng.standard_normal((200, *made.input_shape)).astype(np.float32)
-    y = rng.integers(0, 3, 200)
-    int8 = Int8(x[:100], (x[100:160], y[100:160]), (x[160:], y[160:]))
-    told: list[str] = []
-    bundle = export_bundle(tmp_path / "model", made, mode="head", batch=8, int8=int8, report=told.append)
-    assert "int8 " in told[-1]
-    kept = "embed_int8.onnx" in bundle.parts
-    assert (bundle.manifest.int8 is not None) == kept == ("int8 kept" in told[-1])
-
-    floats = {name: bundle.parts[f"{name}.onnx"] for name in ("infer", "embed")}
-    found = int8.quantise(made, floats)
-    assert set(found.graphs) == {"infer_int8", "embed_int8"}
-    sizes = [found.facts[name] for name in ("calibrated_with", "validated_with", "tested_with")]
-    assert sizes == [100, 60, 40]
-    wrong = dataclasses.replace(int8, test=(x[160:], y[160:] + 3)).quantise(made, floats)
-    assert wrong.facts["test_accuracy"] == {"float": 0.0, "int8": 0.0}  # and it decides nothing
-    assert wrong.facts["validation_accuracy"] == found.facts["validation_accuracy"]
-    with pytest.raises(DataError, match="validation"):
-        dataclasses.replace(int8, validation=(x[:0], y[:0])).quantise(made, floats)
-    with_int8 = dataclasses.replace(
-        bundle, parts={f"{k}.onnx": v for k, v in {**floats, **found.graphs}.items()}
-    )
-    state = bundle.state()
-    feed = {"x": x[:64], "theta": state["theta"], "influence": number(0.2)}
-    feed["local_prototypes"] = state["local_prototypes"]
-    runs = {name: session(with_int8, name) for name in ("infer", "embed", "infer_int8", "embed_int8")}
-    for name, output in (("infer", "logits"), ("embed", "embedding")):
-        exact, close = runs[name](**feed)[output], runs[f"{name}_int8"](**feed)[output]
-        error = np.linalg.norm(close - exact) / np.linalg.norm(exact)
-        assert 0 < error < 0.1
-        head = bundle.manifest.trained
-        body_moved, head_moved = state["theta"].copy(), state["theta"].copy()
-        body_moved[: head.start] *= 2
-        head_moved[head] *= 2
-        again = runs[f"{name}_int8"](**{**feed, "theta": body_moved})[output]
-        np.testing.assert_array_equal(again, close)
-        again = runs[f"{name}_int8"](**{**feed, "theta": head_moved})[output]
-        assert np.array_equal(again, close) == (name == "embed")
-    nodes = {node.op_type for node in onnx.load_from_string(found.graphs["embed_int8"]).graph.node}
-    assert {"QuantizeLinear", "DequantizeLinear"} <= nodes
-
-
-def test_int8_is_kept_only_where_it_is_faster():
-    def measured(one, many):
-        times = {"batch 1": {"float": 1.0, "int8": one}, "batch 32": {"float": 1.0, "int8": many}}
-        return {"infer": {"milliseconds": times}, "embed": {"milliseconds": times}}
-
-    assert _faster(measured(1.0, 0.9))
-    assert not _faster(measured(1.0, 0.97))
-    assert not _faster(measured(1.1, 0.5))
-
-
-QUICK = [
-    "methods=fedali-head,fedavg",
-    "seeds=1",
-    "partition.clients=4",
-    "alp.num_prototypes=8",
-    "model.options.channels=[4, 8]",
-    "evaluation.generalisation_every=1",
-]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run") / "digits"
-    return folder, simulate("digits", overrides=QUICK, rounds=2, out=folder, workers=1)
-
-
-def test_a_clients_bundle_predicts_as_the_run_recorded(tmp_path, run):
-    folder, results = run
-    bundle = export(folder, tmp_path / "model", method="fedali-head", client="client-2", created=CREATED)
-    manifest, state = bundle.manifest, bundle.state()
-    rows = results.clients
-    row = rows[
-        (rows["method"] == "fedali-head") & (rows["client"] == "client-2") & (rows["round"] == manifest.round)
-    ]
-    plan = _plan(folder, "fedali-head")
-    (client,) = (c for c in plan.federation.clients if c.name == "client-2")
-    x = (client.x_test.astype(np.float32) - manifest.normalisation.mean) / manifest.normalisation.std
-    found = session(bundle, "infer")(
-        theta=state["theta"],
-        local_prototypes=state["local_prototypes"],
-        x=x,
-        influence=number(manifest.hyper.influence),
-    )["logits"].argmax(1)
-    right = (found == client.y_test).mean()
-    assert abs(right - row["personalisation"].item()) < 1.5 / len(x)  # a near-tie may fall to the other side
-    best = load_file(folder / "fedali-head/seed-0/best.safetensors")
-    np.testing.assert_array_equal(state["theta"], best["client-2/theta"])
-    np.testing.assert_array_equal(state["local_prototypes"], best["client-2/local_prototypes"])
-    np.testing.assert_array_equal(state["shared_theta"], best["shared.theta"])
-    assert manifest.name == "digits fedali-head, client-2"
-    assert manifest.classes == tuple("0123456789")
-    assert manifest.optimizer["learning_rate"] == 3e-3
-    assert manifest.hyper.decay == 0.999
-
-
-def _plan(folder, method):
-    from fedali_simulations.setup import build_plan
-
-    chosen = choose(folder, method)
-    return build_plan(chosen.scenario, chosen.line, chosen.seed)
-
-
-def test_every_way_to_name_a_model_finds_it(run):
-    folder, _ = run
-    seed = folder / "fedavg" / "seed-0"
-    wanted = choose(folder, "fedavg")
-    assert wanted.file == seed / "best.safetensors"
-    for way in (folder / "fedavg", seed, seed / "best.safetensors"):
-        found = choose(way)
-        assert (found.line.title, found.seed, found.file.name) == ("fedavg", 0, "best.safetensors")
-    assert choose(seed / "checkpoint.safetensors").file == seed / "checkpoint.safetensors"
-
-
-def test_models_that_are_not_there(tmp_path, run):
-    folder, _ = run
-    for error, words, way, options in (
-        (SettingsError, "several: --method fedali-head, fedavg", folder, {}),
-        (SettingsError, "no line 'fedavf'; did you mean 'fedavg'", folder, {"method": "fedavf"}),
-        (SettingsError, "no seed 7; known: 0", folder, {"method": "fedavg", "seed": 7}),
-        (SettingsError, "folder of 'fedavg', not of", folder / "fedavg", {"method": "fedali-head"}),
-        (SettingsError, "folder of seed 0, not of 1", folder / "fedavg/seed-0", {"seed": 1}),
-        (SettingsError, "--client NAME", folder / "fedavg/seed-0/personal/client-1.safetensors", {}),
-        (CheckpointError, "no line 'nobody'", folder / "nobody", {}),
-        (CheckpointError, "no seed of the folder 'seed-x'", folder / "fedavg/seed-x", {}),
-        (CheckpointError, "holds no run", tmp_path, {}),
-    ):
-        with pytest.raises(error, match=words):
-            choose(way, **options)
-    with pytest.raises(SettingsError, match=r"no client 'client-9'; (did you mean|known)"):
-        export(folder / "fedavg", tmp_path / "model", client="client-9")
-    last = folder / "fedavg/seed-0/checkpoint.safetensors"
-    with pytest.raises(SettingsError, match="no personal models of its round"):
-        export(last, tmp_path / "model", client="client-1")
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("kind", ["client", "none"])
-def test_normalisation_is_told(tmp_path, kind):
-    folder = tmp_path / "run"
-    overrides = [*QUICK, "methods=fedavg", "model.name=mlp", "model.options={}", f"split.normalise={kind}"]
-    simulate("digits", overrides=overrides, rounds=1, out=folder, workers=1)
-    plan = _plan(folder, None)
-    whole = export(folder, tmp_path / "whole", batch=4).manifest.normalisation
-    own = export(folder, tmp_path / "own", batch=4, client="client-1").manifest.normalisation
-    assert (whole.kind, own.kind) == (kind, kind)
-    names = [client.name for client in plan.federation.clients]
-    np.testing.assert_allclose(own.mean, plan.federation.normalisation[names.index("client-1")].mean)
-    if kind == "client":
-        samples = np.concatenate([plan.federation.clients[k].x_train for k in plan.seen]).astype(np.float64)
-        np.testing.assert_allclose(whole.mean.ravel(), samples.mean(), rtol=1e-5)
-        np.testing.assert_allclose(whole.std.ravel(), samples.std(), rtol=1e-5)
-        assert not np.allclose(own.mean, whole.mean, rtol=1e-4)
-    else:
-        assert (whole.mean == 0).all()
-        assert (whole.std == 1).all()

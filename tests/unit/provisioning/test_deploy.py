@@ -20,7 +20,7 @@ from fedali_client.cli import _parser
 from fedali_server.provisioning.kit_texts import deployed
 from tests.kits import federation, provisioned
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 KITS = {"server": "server", "site": "site-a", "device": "device-0"}
 SERVICES = sorted(KITS)
 SYSTEMD = shutil.which("systemd-analyze")

@@ -4,7 +4,6 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -16,9 +15,9 @@ from fedali.bundle.keys import load_private, load_public, public_of
 from fedali.errors import FedaliError, KitError, SettingsError
 from fedali.wire.kit import DeviceKit, OperatorKit, ServerKit, SiteKit, read_kit, read_kit_as
 from fedali_server.provisioning.certificates import identity, load_certificate, load_pair
-from fedali_server.provisioning.federation_file import EXAMPLE, FederationConfig, read_federation
+from fedali_server.provisioning.federation_file import FederationConfig
 from fedali_server.provisioning.provision import provision
-from tests.kits import SITES, federation, provisioned
+from tests.kits import SITES, federation, members, provisioned
 
 PRIVATE = {
     "authority": {"servers.key", "devices.key", "operators.key", "register.json", ".lock"},
@@ -47,20 +46,6 @@ def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 def differs(before: dict[str, tuple[bytes, int]], after: dict[str, tuple[bytes, int]]) -> set[str]:
     return {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
-
-
-def members(folder: Path) -> dict[str, int]:
-    """Numbers of the devices by name, as sites and devices agree on them."""
-    numbers = {}
-    for path in folder.iterdir():
-        if (path / "kit.json").exists() and isinstance(kit := read_kit(path), SiteKit):
-            for name, number, sha256 in kit.devices:
-                device = read_kit_as(folder / name, DeviceKit)
-                assert device.number == number
-                assert device.gateway_name.startswith(f"{kit.name}.")
-                assert identity(load_certificate(device.certificate)).sha256 == sha256
-                numbers[name] = number
-    return numbers
 
 
 def test_devices_are_numbered_in_order_over_all_sites(made, out):
@@ -317,162 +302,3 @@ def test_renewing_somebody_unknown_is_refused_before_anything_is_done(made, out)
     ):
         provision(federation(), out, renew=["device-11"])
     assert differs(before, tree(out)) <= {"authority/.lock"}
-
-
-KILLED = """
-import os, sys
-from pathlib import Path
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
-from tests.kits import federation, provisioned
-from fedali_server.provisioning.certificates import is_issued_by, load_pair
-from fedali_server.provisioning.provision import provision
-from fedali.wire.kit import SiteKit, read_kit
-
-def interrupted(at, out, renew):
-    # does it in a process that ends without warning before it renames a file for the ``at``-th time
-    child = os.fork()
-    if child == 0:
-        seen = 0
-        def hook(event, words):
-            nonlocal seen
-            if event == "os.rename":
-                seen += 1
-                if seen == at:
-                    os._exit(9)
-        sys.addaudithook(hook)
-        provision(federation(), out, renew=renew)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-
-def check(out):
-    for folder in out.iterdir():
-        if folder.name != "authority":
-            kit = read_kit(folder)
-            name = {"operator": "operators"}.get(folder.name, "devices" if "device" in folder.name else "servers")
-            authority = load_pair(*[out / "authority" / f"{name}.key"] * 2)
-            assert is_issued_by(load_pair(kit.certificate, kit.key).certificate, authority), (out, folder)
-            if isinstance(kit, SiteKit):
-                key = load_ssh_private_key(kit.node_key.read_bytes(), None).public_key()
-                public = key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-                assert public == (out / f"server/nodes/{kit.name}.pub").read_bytes().strip()
-            if folder.name == "server":
-                assert kit.operators_authority.read_bytes() == (out / "authority/operators.pem").read_bytes()
-    assert not [path for path in out.rglob(".*") if path.name != ".lock" and path.suffix == ".pem"]
-
-base, renew, at, times = Path(sys.argv[1]), sys.argv[2:], 1, 0
-while True:
-    out = base / str(at)
-    if renew:
-        provisioned(federation(), out)
-    if not interrupted(at, out, renew):
-        break
-    provision(federation(), out)
-    check(out)
-    at, times = at + (1 if renew else 4), times + 1
-print(times)
-"""
-
-
-@pytest.mark.parametrize("renew", [[], ["device-1", "site-a", "server", "operator"]])
-def test_killed_at_any_moment_the_same_command_makes_it_whole(tmp_path, renew):
-    command = [sys.executable, "-W", "error", "-c", KILLED, str(tmp_path), *renew]
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 3
-
-
-def test_two_at_once_make_one_federation(out):
-    program = "import sys; from pathlib import Path; from tests.kits import *; provisioned(federation(), Path(sys.argv[1]))"
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-c", program, str(out)]
-    both = [
-        subprocess.Popen(
-            command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
-    errors = [process.communicate()[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], errors
-    assert members(out) == {f"device-{number}": number for number in range(5)}
-
-
-def test_the_example_is_a_federation(tmp_path):
-    (tmp_path / "federation.toml").write_text(EXAMPLE)
-    config = read_federation(tmp_path / "federation.toml")
-    assert (config.name, len(config.sites), len(config.sites[0].devices)) == ("wards", 2, 3)
-    assert config.server.operators_listen == "127.0.0.1:9093"  # nobody else's, unless asked for
-    uncommented = [
-        line.removeprefix("# ") for line in EXAMPLE.splitlines() if " = " in line or line.startswith("[")
-    ]
-    (tmp_path / "all.toml").write_text("\n".join(uncommented))
-    everything = read_federation(tmp_path / "all.toml")
-    assert everything.server.operators_listen == "0.0.0.0:9093"
-    assert everything.certificate_days == config.certificate_days
-    assert everything.sites == config.sites
-
-
-GOOD = """name = "wards"
-[server]
-address = "fl.example.org:9092"
-[[sites]]
-name = "site-a"
-address = "10.0.0.1:9443"
-devices = ["device-0"]
-"""
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ('name = "wards"\n', "", "name is missing"),
-        ("[server]", "[sever]", "unknown setting 'sever'; did you mean 'server'|server is missing"),
-        ("devices", "device", "unknown setting 'sites.0.device'; did you mean 'devices'"),
-        ('"wards"', '"Wards"', "name: 'Wards' is no name here"),
-        ('"wards"', "7", "name: input should be a valid string, not 7"),
-        ('"site-a"', '"server"', "'server' has a meaning of its own"),
-        ('"device-0"', '"../device"', r"sites.0.devices.0: '../device' is no name here"),
-        (
-            '"device-0"',
-            '"device-0", "device-0"',
-            "'device-0' is the name of a device of site-a and of a device of site-a",
-        ),
-        ('"device-0"', '"site-a"', "'site-a' is the name of a site and of a device of site-a"),
-        (
-            "fl.example.org:9092",
-            "fl.example.org",
-            "server.address: 'fl.example.org' is no address; for example",
-        ),
-        ("10.0.0.1:9443", "10.0.0.1:99999", "sites.0.address: '10.0.0.1:99999' is no address"),
-        ("fl.example.org:9092", "fl.example.org:9093", "need different ports"),
-        (
-            'name = "wards"',
-            'name = "wards"\ncertificate_days = 0',
-            "certificate_days: .*greater than or equal to 1, not 0",
-        ),
-        (
-            'name = "wards"',
-            'name = "wards"\nauthority_days = 10',
-            "certificate_days cannot be more than authority_days",
-        ),
-        ("[[sites]]", "[sites]", "sites: input should be a valid tuple"),
-        ("[[sites]]", "[[sites", "not valid TOML"),
-    ],
-)
-def test_what_is_wrong_with_the_file_is_one_line(tmp_path, old, new, message):
-    path = tmp_path / "federation.toml"
-    path.write_text(GOOD.replace(old, new))
-    with pytest.raises(SettingsError, match=message) as caught:
-        read_federation(path)
-    assert str(caught.value).startswith(f"{path}: ")
-    assert "\n" not in str(caught.value)
-
-
-def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
-    with pytest.raises(SettingsError, match=r"cannot read .*: No such file"):
-        read_federation(tmp_path / "nowhere.toml")
-    (tmp_path / "bytes.toml").write_bytes(b"\xff")
-    with pytest.raises(SettingsError, match="not UTF-8 text"):
-        read_federation(tmp_path / "bytes.toml")
