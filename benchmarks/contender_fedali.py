@@ -15,9 +15,9 @@ from benchmarks.measure import RoundClock, versions
 from benchmarks.order import Order, Outcome
 from benchmarks.simulator import build_simulation, make_federation
 from benchmarks.workloads import BATCH_SIZE, INFLUENCE, LEARNING_RATE, SEED, WORKLOADS
-from fedali.engines.base import TrainingSettings
 from fedali.methods import FedAli, SharedState
 from fedali.optimizers.rules import Adam
+from fedali.recipe import Recipe
 
 
 def run(order: Order) -> Outcome:
@@ -26,13 +26,16 @@ def run(order: Order) -> Outcome:
     model, method = workload.model(), FedAli(strength=INFLUENCE)
     engine = make_engine(
         order.contender.removeprefix(OURS),
-        model,
-        method,
-        Adam(LEARNING_RATE),
-        TrainingSettings(order.epochs, BATCH_SIZE),
-        decay=model.alp_layers[0].decay,
+        Recipe(
+            model,
+            method,
+            Adam(LEARNING_RATE),
+            workload.shape,
+            order.epochs,
+            BATCH_SIZE,
+            model.alp_layers[0].decay,
+        ),
         workers=order.workers,
-        input_shape=workload.shape,
     )
     federation = make_federation(clients.x, clients.y, workload.classes)
     simulation = build_simulation(model, method, engine, federation, Path(order.scratch) / "run", seed=SEED)

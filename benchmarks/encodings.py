@@ -23,7 +23,7 @@ from benchmarks import encodings_report
 from fedali.cohort.contract import RoundSettings
 from fedali.cohort.site import CohortSite
 from fedali.errors import DataError
-from fedali.methods import Contribution, SharedState, Trained
+from fedali.methods import SharedState, Trained
 from fedali.methods.base import shared_indices
 from fedali.support.files import write_text
 from fedali.wire.messages import (
@@ -79,7 +79,7 @@ class WireSite(CohortSite):
         self._residuals: dict[int, Vector | None] = {}
         self._where = shared_indices(site.method, site.layouts.parameters)
 
-    def upload(self, client: int, trained: Trained, shared: SharedState) -> Trained:
+    def received(self, client: int, trained: Trained, shared: SharedState) -> Trained:
         """``trained`` as the gateway decodes it."""
         theta, reference = trained.theta[self._where], shared.theta[self._where]
         update = ClientUpdate(
@@ -113,8 +113,8 @@ def measure(scenario: Scenario, variant: Variant, seed: int) -> dict[str, Any]:
     started = time.perf_counter()
     for round_ in range(1, rounds + 1):
         reply = site.train(RoundSettings(round_, generalisation=False), shared)
-        assert reply.contribution is not None
-        shared = setup.method.aggregate(_whole(reply.contribution), shared, setup.layouts)
+        assert reply.upload is not None
+        shared = setup.method.aggregate(reply.upload, shared, setup.layouts)
     evaluated = site.evaluate(RoundSettings(rounds), shared)
     theta = shared.theta[shared_indices(setup.method, setup.layouts.parameters)]
     return {
@@ -135,13 +135,6 @@ def measure(scenario: Scenario, variant: Variant, seed: int) -> dict[str, Any]:
         "global_f1": float(np.mean(evaluated.metrics["global_f1"])),
         "seconds": time.perf_counter() - started,
     }
-
-
-def _whole(contribution: Contribution) -> Contribution:
-    """As the server gets it from its only site."""
-    total = Contribution()
-    total.merge(contribution)
-    return total
 
 
 def planned(chosen: dict[str, tuple[tuple[str, ...], int]]) -> Iterator[tuple[str, str, int, Variant]]:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import get_args
 
 import torch
 
 from benchmarks.measure import Stopwatch
-from fedali.engines.base import Engine, Labels, Query, TrainingSettings, TrainJob, TrainResult
+from fedali.engines.base import Engine, Labels, Query, TrainJob, TrainResult
 from fedali.engines.choose import EngineName, build_engine
 from fedali.engines.loop import LoopEngine
 from fedali.errors import FedaliError
-from fedali.methods import Method
-from fedali.models import Model
-from fedali.optimizers.rules import Optimizer
+from fedali.recipe import Recipe
 
 
 def compared() -> tuple[str, ...]:
@@ -28,14 +26,9 @@ class MissingEngineError(Exception):
 
 def make_engine(
     name: str,
-    model: Model,
-    method: Method,
-    optimizer: Optimizer,
-    settings: TrainingSettings,
+    recipe: Recipe,
     *,
-    decay: float,
     workers: int,
-    input_shape: Sequence[int],
 ) -> Engine:
     """The engine called ``name``; ``echo`` trains nothing.
 
@@ -49,12 +42,7 @@ def make_engine(
     try:
         engine = build_engine(
             name,  # type: ignore[arg-type]
-            model,
-            method,
-            optimizer,
-            settings,
-            input_shape=input_shape,
-            decay=decay,
+            recipe,
             workers=workers,
         )
     except (ImportError, FedaliError) as error:

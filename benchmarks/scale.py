@@ -23,11 +23,11 @@ from benchmarks.measure import RoundClock, machine, memory, versions
 from benchmarks.processes import Launcher, leave_nothing
 from benchmarks.simulator import Simulation, build_simulation, make_federation
 from benchmarks.workloads import BATCH_SIZE, LEARNING_RATE, SEED
-from fedali.engines.base import TrainingSettings
 from fedali.engines.choose import resolve
 from fedali.methods import FedAli, SharedState, build_method
 from fedali.models import ALPSettings, Model, build_model
 from fedali.optimizers.rules import Adam
+from fedali.recipe import Recipe
 
 SHAPE, CLASSES, SAMPLES, EPOCHS = (128, 6), 6, 40, 2
 _CHUNK = 500  # clients whose samples are made at once
@@ -73,13 +73,8 @@ def run_case(case: Case) -> dict[str, Any]:
     assert isinstance(method, FedAli)
     engine = make_engine(
         case.engine,
-        model,
-        method,
-        Adam(LEARNING_RATE),
-        TrainingSettings(EPOCHS, BATCH_SIZE),
-        decay=model.alp_layers[0].decay,
+        Recipe(model, method, Adam(LEARNING_RATE), SHAPE, EPOCHS, BATCH_SIZE, model.alp_layers[0].decay),
         workers=case.workers,
-        input_shape=SHAPE,
     )
     before = _anonymous()
     simulation = _build(case, model, method, engine)

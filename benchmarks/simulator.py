@@ -18,7 +18,7 @@ from fedali.cohort.site import Cohort, CohortSettings, CohortSite
 from fedali.cohort.store import ClientStore
 from fedali.data import ClientData, Federation, Normalisation
 from fedali.engines.base import Engine
-from fedali.methods import Contribution, FedAli, Layouts, SharedState, Trained
+from fedali.methods import FedAli, Layouts, SharedState, Trained, Upload
 from fedali.models import Model
 from fedali_server.flower import records
 from fedali_server.flower.client_app import make_client_app
@@ -114,10 +114,8 @@ def _timed(method: FedAli, watch: Stopwatch) -> FedAli:
     """``method``, whose alignment on the client side adds to ``watch``."""
 
     class Timed(FedAli):
-        def contribute(
-            self, total: Contribution, client: Trained, shared: SharedState, layouts: Layouts
-        ) -> None:
+        def upload(self, client: Trained, shared: SharedState, layouts: Layouts) -> Upload:
             with watch("alignment"):
-                super().contribute(total, client, shared, layouts)
+                return super().upload(client, shared, layouts)
 
     return Timed(**{field.name: getattr(method, field.name) for field in fields(method)})

@@ -27,9 +27,9 @@ def small_model(alp: ALPSettings | None = ALP, channels: tuple[int, ...] = (4, 8
 
 @cache
 def _exported(alp: ALPSettings | None, method: str, optimizer: Adam | SGD) -> dict[str, bytes]:
-    model, objective = small_model(alp), build_method(method).objective
+    model, chosen = small_model(alp), build_method(method)
     graphs = {
-        "train": capture_step(model, objective, optimizer, input_shape=SHAPE, batch=BATCH, table=ONNX),
+        "train": capture_step(model, chosen, optimizer, input_shape=SHAPE, batch=BATCH, table=ONNX),
         "infer": capture_predict(model, matcher="cosine", input_shape=SHAPE, batch=BATCH, table=ONNX),
     }
     return {f"{name}.onnx": export_graph(graph) for name, graph in graphs.items()}
@@ -80,6 +80,9 @@ def write_full(
         "optimizer": {"name": type(optimizer).__name__.lower(), **vars(optimizer)},
         "hyper": Hyper(0.2, 0.9),
         "keeps_local_prototypes": (options or {}).get("local_prototypes") == "keep",
+        "prototypes": build_method(method, options).prototypes,
+        "answer": (0, parameters.size),
+        "phases": (),
         "round": 3,
         "opset": 18,
         "onnxruntime": ">=1.19",

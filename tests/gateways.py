@@ -42,6 +42,11 @@ def free_port():
         return free.getsockname()[1]
 
 
+def uploaded(outcome):
+    """What a round's clients sent together."""
+    return methods.Upload.from_bytes(outcome.upload)
+
+
 class Site:
     """A provisioned site with a gateway process; a second site's devices are strangers to it."""
 
@@ -211,9 +216,9 @@ class Site:
 
     def expected(self, numbers, round_=1):
         """The sums of ``fedali.methods`` itself."""
-        total = methods.Contribution()
+        total = methods.Upload()
         for number in numbers:
-            self.method.contribute(total, self.trained(number, round_), self.start_state, self.layouts)
+            total += self.method.upload(self.trained(number, round_), self.start_state, self.layouts)
         return total
 
     def update(self, number, task, round_=1, encoding=Encoding.FLOAT32, **changes):
@@ -298,15 +303,14 @@ def parts(task, data, offset=0, chunk=1000, end=None, **header):
 
 def assert_sums(outcome, expected):
     """Sums of an outcome against those of ``fedali.methods``: they differ by roundings of float64 alone."""
-    for name in ("theta", "prototypes"):
-        found, wanted = getattr(outcome, name), getattr(expected, name)
-        assert found.weight == wanted.weight
-        if wanted.total is None:
-            assert not found.total
-        else:
-            np.testing.assert_allclose(
-                np.frombuffer(found.total, "<f8"), wanted.total, rtol=1e-13, atol=1e-13
-            )
+    found = uploaded(outcome)
+    assert found.sums.keys() == expected.sums.keys()
+    for name, wanted in expected.sums.items():
+        assert found.sums[name].weight == wanted.weight
+        np.testing.assert_allclose(found.sums[name].total, wanted.total, rtol=1e-13, atol=1e-13)
+    assert [weight for weight, _ in found.sets] == [weight for weight, _ in expected.sets]
+    for (_, one), (_, other) in zip(found.sets, expected.sets, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def states(outcome):

@@ -9,6 +9,7 @@ from safetensors.numpy import save
 
 from fedali.bundle.manifest import Component, Hyper, Layouts, Normalisation, Parity
 from fedali.layout import Layout
+from fedali.methods import build_method
 
 BATCH, SHAPE, CLASSES, EMBEDDING = 4, (6, 2), ("walk", "sit", "run"), 5
 PARAMETERS = Layout.of({"body.weight": (5, 12), "head.weight": (3, 5), "head.bias": (3,)})
@@ -80,13 +81,17 @@ def fields(mode="full", **changes):
         "optimizer": {"name": "adam", "learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8},
         "hyper": Hyper(0.2, 0.999),
         "keeps_local_prototypes": False,
+        "answer": (0, PARAMETERS.size),
+        "phases": (),
         "round": 7,
         "opset": 18,
         "onnxruntime": ">=1.19",
         "parity": {name: Parity(0.0, "nothing was computed") for name in names},
         "int8": None,
     }
-    return {**found, **changes}
+    found |= changes
+    made = build_method(found["method"].name, found["method"].options)
+    return {"prototypes": made.prototypes, **found}
 
 
 def parts(mode="full", **changes):

@@ -72,6 +72,11 @@ class JsonReader:
         """A reader of the object at ``key``."""
         return JsonReader(self.take(key, dict), f"{self.where}: {key}")
 
+    def maybe_inside(self, key: str) -> JsonReader | None:
+        """A reader of the object at ``key``; None where null is there."""
+        value = self.take(key, dict, type(None))
+        return None if value is None else JsonReader(value, f"{self.where}: {key}")
+
     def each(self, key: str) -> dict[str, JsonReader]:
         """Readers of the objects in the object at ``key``, by name."""
         found = self.take(key, dict)

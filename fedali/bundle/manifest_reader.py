@@ -198,9 +198,8 @@ def _layouts(read: JsonReader, mode: Mode) -> Layouts:
 
 def _travel(read: JsonReader) -> dict[str, Any]:
     """What says how a client's slots travel, answer and train; new in format 2."""
-    prototypes = None
-    if read.take("prototypes", dict, type(None)) is not None:
-        inner = read.inside("prototypes")
+    prototypes, inner = None, read.maybe_inside("prototypes")
+    if inner is not None:
         prototypes = PrototypeUpload(
             inner.choice("kind", ("mean", "aligned", "sets")),
             inner.choice("solver", get_args(Solver)),

@@ -20,7 +20,9 @@ from fedali.optimizers.rules import Optimizer
 CAPTURING = (
     "alp",
     "layout",
+    "slots",
     "step",
+    "task",
     "capture.captures",
     "capture.decompositions",
     "capture.decompositions_onnx",

@@ -86,7 +86,7 @@ def write_case(folder: Path, name: str, model_name: str, variant: str) -> None:
     batches = Batches(BATCH, seen.numpy(), y, None)
     batches.fill(OwnOrder(0, 1), 0)
     trained = theta[-model.head_layout.size :] if head else theta
-    step = (make_head_step if head else make_step)(model, method.objective, optimizer)
+    step = (make_head_step if head else make_step)(model, method, optimizer)
     state, metrics = step(
         State(trained, *optimizer.initial(trained), draw.local),
         Batch(*map(torch.from_numpy, (batches.x, batches.y, batches.weights))),

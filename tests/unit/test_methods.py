@@ -9,10 +9,10 @@ from fedali.layout import Layout
 from fedali.methods import (
     METHODS,
     PRESETS,
-    Contribution,
     Layouts,
     SharedState,
     Trained,
+    Upload,
     build_method,
     describe_methods,
     personal_indices,
@@ -44,9 +44,9 @@ def _clients(shared, count=4, drift=0.05, seed=1):
 
 
 def _round(method, clients, shared):
-    total = Contribution()
+    total = Upload()
     for client in clients:
-        method.contribute(total, client, shared, LAYOUTS)
+        total += method.upload(client, shared, LAYOUTS)
     return total, method.aggregate(total, shared, LAYOUTS)
 
 
@@ -64,7 +64,7 @@ def test_a_personal_head_never_leaves_the_client(name):
     shared, method = _shared(), build_method(name)
     total, after = _round(method, _clients(shared), shared)
     assert personal_indices(method, LAYOUTS.parameters).tolist() == [6, 7, 8]
-    assert total.theta.total.shape == (6,)
+    assert total.sums["theta"].total.shape == (6,)
     np.testing.assert_array_equal(after.theta[6:], shared.theta[6:])
     assert not np.allclose(after.theta[:6], shared.theta[:6])
     assert not method.has_global_model
@@ -73,8 +73,7 @@ def test_a_personal_head_never_leaves_the_client(name):
 def test_local_uploads_nothing():
     shared, method = _shared(), build_method("local")
     total, after = _round(method, _clients(shared), shared)
-    assert total.theta.total is None
-    assert total.prototypes.total is None
+    assert not total.sums
     assert shared_indices(method, LAYOUTS.parameters).size == 0
     np.testing.assert_array_equal(after.theta, shared.theta)
 
@@ -133,12 +132,12 @@ def test_sites_that_sum_first_give_the_same(options):
     shared, method = _shared(), build_method("fedali", options)
     clients = _clients(shared, 6)
     _, at_once = _round(method, clients, shared)
-    total = Contribution()
+    total = Upload()
     for part in (clients[:1], clients[1:4], clients[4:]):
-        site = Contribution()
+        site = Upload()
         for client in part:
-            method.contribute(site, client, shared, LAYOUTS)
-        total.merge(site)
+            site += method.upload(client, shared, LAYOUTS)
+        total += site
     spread_out = method.aggregate(total, shared, LAYOUTS)
     np.testing.assert_allclose(spread_out.theta, at_once.theta, rtol=1e-6)
     np.testing.assert_allclose(spread_out.prototypes, at_once.prototypes, rtol=1e-6)

@@ -8,7 +8,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch.func import vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from fedali.methods import FedAvg
+from fedali.methods import FedAvg, FedProx
 from fedali.models import ALPSettings, build_model
 from fedali.optimizers.rules import SGD, Adam
 from fedali.step import Batch, Hyper, Shared, State, make_occupancy, make_predict, make_step
@@ -57,7 +57,7 @@ def test_the_eager_step_is_the_one_that_is_captured(name, shape, alp):
     model, optimizer = _model(name, shape, alp), SGD(1e-2, 0.9)
     own = model.theta()
     state, shared = _start(model, optimizer)
-    steps = [make_step(model, _proximal, optimizer, eager=eager) for eager in (False, True)]
+    steps = [make_step(model, FedProx(mu=0.2), optimizer, eager=eager) for eager in (False, True)]
     for t in range(1, 4):
         batch, hyper = _batch(shape, t), _hyper(optimizer, t)
         (expected, metrics), (found, ours) = (step(state, batch, shared, hyper) for step in steps)
@@ -66,12 +66,6 @@ def test_the_eager_step_is_the_one_that_is_captured(name, shape, alp):
         assert not any(tensor.requires_grad for tensor in (*found, *ours))
         state, shared = expected, shared._replace(theta=expected.theta)  # the server's changes between rounds
     assert torch.equal(model.theta(), own)
-
-
-def _proximal(output, batch, parameters, shared):
-    """An objective that sees the server's parameters too."""
-    pull = sum(((parameters[name] - shared[name]) ** 2).sum() for name in parameters)
-    return F.cross_entropy(output.logits, batch.y) + 0.1 * pull
 
 
 @pytest.mark.parametrize(("name", "shape", "alp"), CASES, ids=IDS)
@@ -84,7 +78,7 @@ def test_twenty_steps_equal_an_ordinary_training_loop(name, shape, alp, kind):
         "momentum": (SGD(1e-2, 0.9), lambda p: torch.optim.SGD(p, 1e-2, momentum=0.9)),
     }[kind]
     state, shared = _start(model, ours)
-    step = make_step(model, FedAvg().objective, ours)
+    step = make_step(model, FedAvg(), ours)
     optimizer = theirs(model.parameters())
     for layer in model.alp_layers:
         layer.influence = 0.3
@@ -106,7 +100,7 @@ def test_twenty_steps_equal_an_ordinary_training_loop(name, shape, alp, kind):
 def test_padding_changes_nothing(name, shape, alp):
     model, optimizer = _model(name, shape, alp), Adam()
     state, shared = _start(model, optimizer)
-    step = make_step(model, FedAvg().objective, optimizer)
+    step = make_step(model, FedAvg(), optimizer)
     batch = _batch(shape, 1, size=6)
     filler = _batch(shape, 2, size=1)  # bulk's k comes from the size of the batch, 6 or 7: 1 for 4 prototypes
     padded = Batch(
@@ -128,7 +122,7 @@ def test_the_step_is_pure(name, shape, alp):
     model, optimizer = _model(name, shape, alp), Adam()
     state, shared = _start(model, optimizer)
     step, batch, hyper = (
-        make_step(model, FedAvg().objective, optimizer),
+        make_step(model, FedAvg(), optimizer),
         _batch(shape, 1),
         _hyper(optimizer, 1),
     )
@@ -146,7 +140,7 @@ def test_the_step_can_be_stacked_over_clients(name, shape, alp):
     for seed in range(3):
         state, shared = _start(_model(name, shape, alp, seed), optimizer)
         states.append(state)
-    step, hyper = make_step(model, FedAvg().objective, optimizer), _hyper(optimizer, 1)
+    step, hyper = make_step(model, FedAvg(), optimizer), _hyper(optimizer, 1)
     batches = [_batch(shape, seed) for seed in range(3)]
     stacked = vmap(step, in_dims=(0, 0, None, None))(
         State(*map(torch.stack, zip(*states, strict=True))),
@@ -165,7 +159,7 @@ def test_the_step_is_one_graph(name, shape, alp):
     """Captured on one batch, it gives another batch's results: nothing of the data is baked in."""
     model, optimizer = _model(name, shape, alp), Adam()
     state, shared = _start(model, optimizer)
-    step = make_step(model, FedAvg().objective, optimizer)
+    step = make_step(model, FedAvg(), optimizer)
     graph = make_fx(step)(state, _batch(shape, 1), shared, _hyper(optimizer, 1))
     other = _batch(shape, 2)
     expected, found = (f(state, other, shared, _hyper(optimizer, 7)) for f in (step, graph))

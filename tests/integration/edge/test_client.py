@@ -37,7 +37,7 @@ def theta_of(client):
 
 def torch_fit(bundle, model, method, optimizer, x, y, epochs, steps=None, seed=0):
     """``fedali.step`` on the batches of fit 1, eagerly; the states after each step."""
-    step = make_step(model, method.objective, optimizer)
+    step = make_step(model, method, optimizer)
     initial = {name: torch.from_numpy(value) for name, value in bundle.state().items()}
     state = State(initial["theta"], *optimizer.initial(initial["theta"]), initial["local_prototypes"])
     shared = Shared(initial["shared_theta"], initial["shared_prototypes"])

@@ -167,7 +167,7 @@ def test_prototypes_follow_samples_without_labels(tmp_path, paths):
         moved = client._state.local_prototypes.copy()
         assert (client._state.theta() == trained).all()
     assert (before != trained).any()
-    step = make_step(source.model, source.method.objective, source.optimizer)
+    step = make_step(source.model, source.method, source.optimizer)
     theta = torch.from_numpy(trained)
     filled = np.resize(np.random.default_rng(np.random.SeedSequence([0, 0, 0])).permutation(5), BATCH)
     weights = torch.tensor([1.0] * 5 + [0.0] * (BATCH - 5))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fedali.capture.structure import CAPTURING, _sources, structure_key
 from fedali.data import Normalisation
-from fedali.engines.base import Query, Samples, TrainingSettings, TrainJob
+from fedali.engines.base import Query, Samples, TrainJob
 from fedali.engines.compiled import CompiledEngine, batch_sizes
 from fedali.engines.compiler import compile_graphs, compiler
 from fedali.engines.loop import LoopEngine
@@ -24,6 +24,8 @@ from fedali.engines.stacked import StackedEngine
 from fedali.methods import build_method
 from fedali.models import ALPSettings, build_model
 from fedali.optimizers.rules import SGD, Adam
+from fedali.recipe import Recipe
+from fedali.slots import initial_vector
 
 MODELS = {
     "mlp": ((12,), {"hidden": (8, 6)}),
@@ -31,7 +33,8 @@ MODELS = {
     "cnn2d": ((1, 8, 8), {"kernel": 3, "channels": (16, 16), "embedding": 6}),
     "hart": ((32, 6), {"dim": 32, "kernels": (3, 7), "hidden": 16}),
 }
-METHODS = ["fedali", "fedali-head", "fedali-kmeans", "l2only", "fedavg", "fedper", "local"]
+METHODS = [*("fedali", "fedali-head", "fedali-kmeans", "l2only", "fedavg", "fedper", "local")]
+WITH_SLOTS = ["fedprox", "fedrep", "ditto", "scaffold", "moon", "fedproto"]
 ALP = ALPSettings(num_prototypes=(4,), decay=0.7, scale=3.0)
 NORMALISATION = Normalisation(np.float32(0.1), np.float32(1.5))
 
@@ -47,9 +50,10 @@ def _samples(shape, count, seed):
     return Samples(x, rng.integers(0, 3, count), NORMALISATION)
 
 
-def _jobs(model, shape, counts, *, occupancy=False, dtype=np.float64):
+def _jobs(model, shape, counts, *, dtype=np.float64, method=None):
     rng = np.random.default_rng(0)
-    theta = model.theta().numpy().astype(dtype)
+    slots = () if method is None else method.slots
+    theta = initial_vector(model.facts, slots, model.theta().numpy()).astype(dtype)
     prototypes = rng.standard_normal((3, model.prototype_layout.size)).astype(dtype)
     return [
         TrainJob(
@@ -60,7 +64,6 @@ def _jobs(model, shape, counts, *, occupancy=False, dtype=np.float64):
             prototypes[2],
             0.3,
             np.random.SeedSequence([7, seed]),
-            occupancy,
         )
         for seed, count in enumerate(counts)
     ]
@@ -78,20 +81,16 @@ def _assert_same(expected, found, tolerance):
 
 
 def _engines(kind, model, shape, method, optimizer, training, **more):
-    arguments = (model, method, optimizer, training)
-    loop = LoopEngine(*arguments, decay=0.7, dtype=torch.float64)
+    recipe = Recipe(model, method, optimizer, shape, *training, 0.7)
+    loop = LoopEngine(recipe, dtype=torch.float64)
     other = {
-        "stacked": lambda: StackedEngine(
-            *arguments, input_shape=shape, decay=0.7, dtype=torch.float64, device="cpu", cohort_size=3
-        ),
-        "compiled": lambda: CompiledEngine(
-            *arguments, input_shape=shape, decay=0.7, dtype=torch.float64, workers=2, **more
-        ),
+        "stacked": lambda: StackedEngine(recipe, dtype=torch.float64, device="cpu", cohort_size=3),
+        "compiled": lambda: CompiledEngine(recipe, dtype=torch.float64, workers=2, **more),
     }[kind]()
     return loop, other
 
 
-CASES = [("mlp", method) for method in METHODS]
+CASES = [("mlp", method) for method in METHODS + WITH_SLOTS]
 CASES += [(name, method) for name in ("cnn1d", "cnn2d", "hart") for method in ("fedali", "l2only", "fedavg")]
 
 
@@ -99,10 +98,8 @@ CASES += [(name, method) for name in ("cnn1d", "cnn2d", "hart") for method in ("
 def test_stacked_clients_equal_the_loop_after_twenty_steps(name, method):
     method = build_method(method, {})
     shape, model = _model(name, ALP if method.uses_prototypes else None)
-    jobs = _jobs(model, shape, (25, 40, 9, 32))  # the longest takes 20 steps
-    loop, stacked = _engines(
-        "stacked", model, shape, method, Adam(1e-3), TrainingSettings(epochs=4, batch_size=8)
-    )
+    jobs = _jobs(model, shape, (25, 40, 9, 32), method=method)  # the longest takes 20 steps
+    loop, stacked = _engines("stacked", model, shape, method, Adam(1e-3), (4, 8))
     _assert_same(loop.train(jobs), stacked.train(jobs), 1e-10)
 
 
@@ -116,18 +113,17 @@ def test_stacked_clients_equal_the_loop_after_twenty_steps(name, method):
 def test_stacking_works_for_any_sizes(counts, batch, epochs, momentum):
     shape, model = _model("mlp")
     optimizer = Adam(1e-3) if momentum is None else SGD(1e-2, momentum)
-    jobs = _jobs(model, shape, counts, occupancy=True)
-    training = TrainingSettings(epochs, batch)
-    loop, stacked = _engines("stacked", model, shape, build_method("fedali", {}), optimizer, training)
+    jobs = _jobs(model, shape, counts)
+    training = (epochs, batch)
+    method = build_method("fedali", {"masses": "occupancy"})
+    loop, stacked = _engines("stacked", model, shape, method, optimizer, training)
     _assert_same(loop.train(jobs), stacked.train(jobs), 1e-10)
 
 
 def test_stacked_predictions_equal_the_loop():
     shape, model = _model("cnn1d")
     jobs = _jobs(model, shape, (20, 11))
-    loop, stacked = _engines(
-        "stacked", model, shape, build_method("fedali", {}), Adam(), TrainingSettings(1, 8)
-    )
+    loop, stacked = _engines("stacked", model, shape, build_method("fedali", {}), Adam(), (1, 8))
     for matcher in ("cosine", "ot"):
         queries = [
             Query(job.theta, job.local_prototypes, tuple(j.samples for j in jobs), 0.3, matcher)
@@ -146,10 +142,10 @@ def test_processes_of_a_ray_cluster_equal_the_loop():
     from fedali.engines.ray import RayEngine
 
     shape, model = _model("mlp")
-    method, training = build_method("fedali", {}), TrainingSettings(2, 8)
-    jobs = _jobs(model, shape, (25, 4, 9, 32), occupancy=True, dtype=np.float32)
-    loop = LoopEngine(model, method, Adam(), training, decay=0.7)
-    spread = RayEngine(model, method, Adam(), training, input_shape=shape, decay=0.7, workers=2, inner="loop")
+    method = build_method("fedali", {"masses": "occupancy"})
+    jobs = _jobs(model, shape, (25, 4, 9, 32), dtype=np.float32)
+    recipe = Recipe(model, method, Adam(), shape, 2, 8, 0.7)
+    loop, spread = LoopEngine(recipe), RayEngine(recipe, workers=2, inner="loop")
     try:
         trained = list(loop.train(jobs))
         for expected, found in zip(trained, spread.train(jobs), strict=True):
@@ -174,7 +170,7 @@ def cache(tmp_path_factory):
 
 COMPILED = [("cnn1d", "fedali")]  # compiling takes a while: `make parity` compiles them all
 if os.environ.get("FEDALI_PARITY") == "all":
-    COMPILED = [(name, method) for name in MODELS for method in METHODS]
+    COMPILED = [(name, method) for name in MODELS for method in METHODS + WITH_SLOTS]
 
 
 @pytest.mark.slow
@@ -182,28 +178,21 @@ if os.environ.get("FEDALI_PARITY") == "all":
 @pytest.mark.parametrize(("name", "method"), COMPILED)
 def test_the_compiled_step_equals_the_loop_after_twenty_steps(name, method, cache):
     """Without prototypes there is a graph for each quarter of a batch: of a small batch they are fewer."""
-    method = build_method(method, {})
-    training = TrainingSettings(4, 8) if method.uses_prototypes else TrainingSettings(1, 2)
+    method = build_method(method, {"masses": "occupancy"} if method == "fedali" else {})
+    training = (4, 8) if method.uses_prototypes else (1, 2)
     shape, model = _model(name, ALP if method.uses_prototypes else None)
-    jobs = _jobs(model, shape, (25, 40, 9, 32), occupancy=method.uses_prototypes)
+    jobs = _jobs(model, shape, (25, 40, 9, 32), method=method)
     loop, compiled = _engines("compiled", model, shape, method, Adam(1e-3), training, cache=cache)
     trained = list(loop.train(jobs))
     _assert_same(trained, compiled.train(jobs), 1e-10)
     made = sorted(cache.iterdir())
     again = CompiledEngine(
-        model,
-        method,
-        Adam(1e-3),
-        training,
-        input_shape=shape,
-        decay=0.7,
-        dtype=torch.float64,
-        cache=cache,
+        Recipe(model, method, Adam(1e-3), shape, *training, 0.7), dtype=torch.float64, cache=cache
     )
     assert sorted(cache.iterdir()) == made  # nothing was compiled twice
     _assert_same(trained, again.train(jobs), 1e-10)
     queries = [
-        Query(t.theta, t.local_prototypes, tuple(j.samples for j in jobs), 0.3, m)
+        Query(t.theta[: model.theta().numel()], t.local_prototypes, tuple(j.samples for j in jobs), 0.3, m)
         for t in trained
         for m in ("cosine", "ot")
     ]
@@ -218,9 +207,8 @@ def test_the_compiled_step_equals_the_loop_after_twenty_steps(name, method, cach
 def test_large_products_are_onednns_and_one_float32_step_equals_the_loops(tmp_path):
     model = build_model("mlp", (128,), 3, alp=ALP, seed=1, hidden=(256, 256))
     jobs = _jobs(model, (128,), (64, 60), dtype=np.float32)
-    method, sgd, training = build_method("fedali", {}), SGD(1.0), TrainingSettings(1, 64)
-    loop = LoopEngine(model, method, sgd, training, decay=0.7)
-    compiled = CompiledEngine(model, method, sgd, training, input_shape=(128,), decay=0.7, cache=tmp_path)
+    recipe = Recipe(model, build_method("fedali"), SGD(1.0), (128,), 1, 64, 0.7)
+    loop, compiled = LoopEngine(recipe), CompiledEngine(recipe, cache=tmp_path)
     assert any(b"aoti_torch_cpu__linear_pointwise" in path.read_bytes() for path in tmp_path.glob("*.so"))
     for job, expected, found in zip(jobs, loop.train(jobs), compiled.train(jobs), strict=True):
         gradient = expected.theta - job.theta
@@ -258,8 +246,16 @@ def test_a_compiler_that_fails_is_named_in_one_line(tmp_path, monkeypatch):
 
 def test_the_key_of_a_graph_knows_every_source_that_makes_one():
     """What captures a graph is in the list, or a model, a method or an optimizer, or has no part in a graph."""
-    no_part = {"errors", "version", "support.files", "bundle.manifest"}
-    classes = {"models", "methods"}
+    no_part = {
+        "errors",
+        "version",
+        "support.files",
+        "bundle.manifest",
+        "metrics",
+        "transport.solvers",
+        "recipe",
+    }
+    classes = {"models", "methods", "methods.base"}
     waiting, reached = (
         [f"capture.{name}" for name in ("captures", "decompositions_onnx", "onnx_export", "onnx_translate")],
         set(),

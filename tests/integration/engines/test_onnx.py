@@ -11,21 +11,29 @@ import pytest
 from fedali.capture.captures import capture_predict
 from fedali.capture.onnx_cache import exported
 from fedali.data import Normalisation
-from fedali.engines.base import Query, Samples, TrainingSettings, TrainJob
+from fedali.engines.base import Query, Samples, TrainJob
 from fedali.engines.loop import LoopEngine
 from fedali.engines.onnx import OnnxEngine
 from fedali.methods import build_method
 from fedali.models import ALPSettings, build_model
 from fedali.optimizers.rules import SGD, Adam
+from fedali.recipe import Recipe
+from fedali.slots import initial_vector
 
 ALP = ALPSettings(num_prototypes=(4,), decay=0.7, scale=3.0)
-CASES = {"fedali": ("fedali", Adam(1e-4), ALP), "fedavg": ("fedavg", SGD(1e-2), None)}
-TRAINING = TrainingSettings(epochs=2, batch_size=7)  # the last batches are of 7 and of 4
+CASES = {
+    "fedali": ("fedali", {"masses": "occupancy"}, Adam(1e-4), ALP),
+    **{
+        name: (name, {}, SGD(1e-2), None)
+        for name in ("fedavg", "fedrep", "ditto", "scaffold", "moon", "fedproto")
+    },
+}
+EPOCHS, BATCH = 2, 7  # the last batches are of 7 and of 4
 
 
-def _jobs(model, shape):
+def _jobs(model, shape, method):
     rng = np.random.default_rng(0)
-    theta = model.theta().numpy()
+    theta = initial_vector(model.facts, method.slots, model.theta().numpy())
     local, shared = rng.standard_normal((2, model.prototype_layout.size)).astype(np.float32)
     jobs = []
     for client, count in enumerate((25, 3, 9, 17, 7)):
@@ -33,24 +41,26 @@ def _jobs(model, shape):
         samples = Samples(x, rng.integers(0, 3, count), Normalisation(np.float32(0.1), np.float32(1.5)))
         start = theta + 1e-2 * rng.standard_normal(theta.shape).astype(np.float32)
         seed = np.random.SeedSequence([7, client])
-        jobs.append(TrainJob(samples, start, local, theta, shared, 0.3, seed, len(local) > 0))
+        jobs.append(TrainJob(samples, start, local, theta, shared, 0.3, seed))
     return jobs
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_clients_equal_those_of_the_loop(case, tmp_path):
-    method, optimizer, alp = CASES[case]
+    name, options, optimizer, alp = CASES[case]
+    method = build_method(name, options)
     shape = (3, 4)
     model = build_model("mlp", shape, 3, alp=alp, seed=1, hidden=(8, 6))
-    arguments = (model, build_method(method), optimizer, TRAINING)
-    jobs, loop = _jobs(model, shape), LoopEngine(*arguments, decay=0.7)
+    recipe = Recipe(model, method, optimizer, shape, EPOCHS, BATCH, 0.7)
+    jobs, loop = _jobs(model, shape, method), LoopEngine(recipe)
 
     def onnx(workers):
-        return OnnxEngine(*arguments, input_shape=shape, decay=0.7, workers=workers, cache=tmp_path)
+        return OnnxEngine(recipe, workers=workers, cache=tmp_path)
 
     engine = onnx(2)
     made = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    assert sorted(path.suffix for path in made) == ["", ".onnx", ".onnx", ".onnx"]
+    graphs = {"scaffold": 4, "moon": 4, "fedproto": 5}.get(case, 3)
+    assert sorted(path.suffix for path in made) == ["", *[".onnx"] * graphs]
     again = onnx(1)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == made  # nor captured again
     trained = list(engine.train(jobs))  # all kept: no client may write into another's result
@@ -60,7 +70,7 @@ def test_clients_equal_those_of_the_loop(case, tmp_path):
         assert not np.array_equal(found.theta, job.theta)
         assert found.loss == pytest.approx(expected.loss, rel=1e-4)
         assert found.accuracy == expected.accuracy
-        if job.count_occupancy:
+        if expected.occupancy is not None:
             np.testing.assert_array_equal(found.occupancy, expected.occupancy)
     for a, b in zip(trained, again.train(jobs), strict=True):  # the number of workers changes no bit
         np.testing.assert_array_equal(a.theta, b.theta)
@@ -68,7 +78,13 @@ def test_clients_equal_those_of_the_loop(case, tmp_path):
         assert (a.loss, a.accuracy) == (b.loss, b.accuracy)
     for matcher in ("cosine", "ot", "euclidean", None):
         queries = [
-            Query(job.theta, job.local_prototypes, tuple(j.samples for j in jobs[i:]), 0.3, matcher)
+            Query(
+                job.theta[: model.theta().numel()],
+                job.local_prototypes,
+                tuple(j.samples for j in jobs[i:]),
+                0.3,
+                matcher,
+            )
             for i, job in enumerate(jobs)
         ]
         for expected, found in zip(loop.predict(queries), engine.predict(queries), strict=True):

@@ -10,7 +10,7 @@ from fedali.aggregation import WeightedSum
 from fedali.cohort.contract import RoundSettings, SiteReply
 from fedali.errors import FedaliError
 from fedali.layout import Layout
-from fedali.methods import Contribution, Layouts, SharedState, build_method
+from fedali.methods import Layouts, SharedState, Upload, build_method
 from fedali_server.flower import records
 from fedali_server.flower.client_app import make_client_app
 from fedali_server.flower.strategy import PersonalisedStrategy
@@ -28,11 +28,12 @@ class Counter:
 
     def train(self, settings: RoundSettings, shared: SharedState) -> SiteReply:
         self.seen.append(settings.round)
-        total = Contribution()
-        total.theta.add(shared.theta + np.nan_to_num(np.float32(self.step)), self.samples)
-        total.prototypes.add(shared.prototypes[::1], self.samples)
+        theta, prototypes = WeightedSum(), WeightedSum()
+        theta.add(shared.theta + np.nan_to_num(np.float32(self.step)), self.samples)
+        prototypes.add(shared.prototypes[::1], self.samples)
         if np.isnan(self.step):
-            total.theta.total = total.theta.total * np.nan  # what a faulty site might send
+            theta.total = theta.total * np.nan  # what a faulty site might send
+        total = Upload({"theta": theta, "prototypes": prototypes}, clients=1, population=2)
         return SiteReply({"client": [float(self.samples)], "personalisation": [self.step]}, total)
 
     def evaluate(self, settings: RoundSettings, shared: SharedState) -> SiteReply:
@@ -97,18 +98,19 @@ def test_a_personal_part_has_no_global_evaluation():
 
 
 @pytest.mark.parametrize("sets", [0, 3])
-def test_contributions_survive_the_wire(sets):
+def test_uploads_survive_the_wire(sets):
     rng = np.random.default_rng(0)
-    sent = Contribution(WeightedSum(rng.standard_normal(5), 3.0))
+    sent = Upload({"theta": WeightedSum(rng.standard_normal(5), 3.0)}, clients=2, population=7)
     for _ in range(sets):
-        sent.prototype_sets.append(rng.standard_normal(8).astype(np.float32))
-        sent.set_weights.append(float(rng.integers(1, 9)))
-    found = records.to_contribution(records.from_contribution(sent))
-    np.testing.assert_array_equal(found.theta.total, sent.theta.total)
-    assert found.theta.weight == 3.0
-    assert found.prototypes.total is None
-    assert found.set_weights == sent.set_weights
-    np.testing.assert_array_equal(np.array(found.prototype_sets), np.array(sent.prototype_sets))
+        sent.sets.append((float(rng.integers(1, 9)), rng.standard_normal(8).astype(np.float32)))
+    for found in (records.read_upload(records.from_upload(sent)), Upload.from_bytes(sent.to_bytes())):
+        np.testing.assert_array_equal(found.sums["theta"].total, sent.sums["theta"].total)
+        assert found.sums["theta"].weight == 3.0
+        assert set(found.sums) == {"theta"}
+        assert (found.clients, found.population, found.participation) == (2, 7, 2 / 7)
+        assert [weight for weight, _ in found.sets] == [weight for weight, _ in sent.sets]
+        for (_, one), (_, other) in zip(found.sets, sent.sets, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_settings_and_state_survive_the_wire():

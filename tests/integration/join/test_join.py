@@ -10,18 +10,18 @@ import pytest
 from fedali import methods
 from fedali.wire.messages import Encoding
 from tests.bundles import toy_data
-from tests.gateways import EVALUATE, assert_sums, states
+from tests.gateways import EVALUATE, assert_sums, states, uploaded
 from tests.integration.join.joined import SAMPLES, Joined, Undisturbed, complaint, metrics_of
 
 
 def sums(site, updates):
     """What ``fedali.methods`` makes of updates (theta [S], prototypes [L], ...)."""
-    total = methods.Contribution()
+    total = methods.Upload()
     for shared, prototypes, *_ in updates:
         theta = site.start_state.theta.copy()
         theta[site.shared] = shared
         trained = methods.Trained(theta, prototypes, SAMPLES)
-        site.method.contribute(total, trained, site.start_state, site.layouts)
+        total += site.method.upload(trained, site.start_state, site.layouts)
     return total
 
 
@@ -91,11 +91,11 @@ def test_a_round_that_closes_before_a_device_is_done_is_missed_and_the_next_is_n
         order = site.order(1, epochs=1000, quorum=0.5, grace_seconds=2.0, devices=[0, 1])
         outcome = site.begin(order).result()
         assert states(outcome) == {0: "late", 1: "done"}
-        assert outcome.theta.weight == SAMPLES
+        assert uploaded(outcome).sums["theta"].weight == SAMPLES
         assert "closed" in slow.event("missed", round=1)["reason"]
         outcome = site.begin(site.order(2, devices=[0, 1])).result()
         assert states(outcome) == {0: "done", 1: "done"}
-        assert outcome.theta.weight == SAMPLES + 20_000
+        assert uploaded(outcome).sums["theta"].weight == SAMPLES + 20_000
 
 
 def test_a_device_without_test_data_trains_and_declines_to_evaluate(site):

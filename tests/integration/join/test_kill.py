@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fedali.wire.messages import Encoding
-from tests.gateways import states
+from tests.gateways import states, uploaded
 from tests.integration.join.joined import SAMPLES, Joined, Undisturbed, metrics_of
 from tests.marks import slow
 
@@ -39,9 +39,9 @@ def test_a_device_killed_at_random_moments_counts_once_with_the_bits_of_one_that
             device.event("bundle")  # by then it has asked what became of an update that it has no answer to
         theta, prototypes, metrics = expected.round(number, epochs)
         assert states(found) == {0: "done"}
-        assert found.theta.weight == SAMPLES
-        assert (np.frombuffer(found.theta.total) == SAMPLES * theta.astype(np.float64)).all()
-        assert (np.frombuffer(found.prototypes.total) == SAMPLES * prototypes.astype(np.float64)).all()
+        assert uploaded(found).sums["theta"].weight == SAMPLES
+        assert (uploaded(found).sums["theta"].total == SAMPLES * theta.astype(np.float64)).all()
+        assert (uploaded(found).sums["prototypes"].total == SAMPLES * prototypes.astype(np.float64)).all()
         assert metrics_of(found, 0) == metrics
     assert kills > 9
     expected.close()
@@ -99,9 +99,9 @@ def test_a_kill_at_each_moment_of_a_round_changes_nothing(site, moment):
             found = outcome.result()
             device.event("bundle")
         theta, prototypes, metrics = expected.round(number, 2)
-        assert found.theta.weight == SAMPLES
-        assert (np.frombuffer(found.theta.total) == SAMPLES * theta.astype(np.float64)).all()
-        assert (np.frombuffer(found.prototypes.total) == SAMPLES * prototypes.astype(np.float64)).all()
+        assert uploaded(found).sums["theta"].weight == SAMPLES
+        assert (uploaded(found).sums["theta"].total == SAMPLES * theta.astype(np.float64)).all()
+        assert (uploaded(found).sums["prototypes"].total == SAMPLES * prototypes.astype(np.float64)).all()
         assert metrics_of(found, 0) == metrics
     expected.close()
 
@@ -132,8 +132,8 @@ def test_a_device_killed_before_it_heard_that_it_counted_learns_so_rounds_later(
         found = outcome.result()
         assert device.event("train", round=1)["verdict"] == "counted"
     theta, prototypes, _ = expected.round(4, 2)
-    assert (np.frombuffer(found.theta.total) == SAMPLES * theta.astype(np.float64)).all()
-    assert (np.frombuffer(found.prototypes.total) == SAMPLES * prototypes.astype(np.float64)).all()
+    assert (uploaded(found).sums["theta"].total == SAMPLES * theta.astype(np.float64)).all()
+    assert (uploaded(found).sums["prototypes"].total == SAMPLES * prototypes.astype(np.float64)).all()
     expected.close()
 
 
@@ -150,8 +150,8 @@ def test_a_gateway_killed_while_a_device_trains_finds_it_there_again(site):
         outcome = site.begin(order).result()
         assert device.event("train")["verdict"] == "counted"
         theta, prototypes, _ = expected.round(1, 800)
-        assert (np.frombuffer(outcome.theta.total) == SAMPLES * theta.astype(np.float64)).all()
-        assert (np.frombuffer(outcome.prototypes.total) == SAMPLES * prototypes.astype(np.float64)).all()
+        assert (uploaded(outcome).sums["theta"].total == SAMPLES * theta.astype(np.float64)).all()
+        assert (uploaded(outcome).sums["prototypes"].total == SAMPLES * prototypes.astype(np.float64)).all()
         code, said = device.end()
         assert code == 143
         assert said.count("round 1: ") == 1

@@ -23,7 +23,7 @@ from fedali_server.site.site import DataSite
 from fedali_simulations.commands.site import start
 from tests import small_bundles
 from tests.bundles import toy_data, write_full
-from tests.gateways import EVALUATE, Site, states
+from tests.gateways import EVALUATE, Site, states, uploaded
 
 DEVICES = 3
 HEAD = {"personal": True, "options": {"personal": "head"}}
@@ -73,11 +73,7 @@ class Place(Site):
 
     def after(self, outcome):
         """Go on from what a round gave, as a server would."""
-        total = methods.Contribution()
-        for name in ("theta", "prototypes"):
-            part = getattr(outcome, name)
-            if part.total:
-                getattr(total, name).add(np.frombuffer(part.total) / part.weight, part.weight)
+        total = uploaded(outcome)
         self.start_state = self.method.aggregate(total, self.start_state, self.layouts)
 
 
@@ -144,20 +140,20 @@ def compare(place, devices, engine):
     for round_ in (1, 2):
         site = place.hold(engine=engine, workers=2)
         order = place.order(round_, epochs=2, encoding=3)
-        outcome, expected = site.round(order), methods.Contribution()
+        outcome, expected = site.round(order), methods.Upload()
         assert list(states(outcome).values()) == ["done"] * DEVICES
         for report, device in zip(outcome.devices, devices, strict=True):
             trained, metrics = device.train(order)
-            place.method.contribute(expected, trained, place.start_state, place.layouts)
+            expected += place.method.upload(trained, place.start_state, place.layouts)
             assert report.samples == trained.samples
             assert report.metrics.keys() == metrics.keys()
             for name, value in metrics.items():
                 assert report.metrics[name] == pytest.approx(value, abs=1e-4 if "loss" in name else 0.04)
             assert (report.sent, report.received) == (0, 0)
         for name in ("theta", "prototypes"):
-            found, wanted = getattr(outcome, name), getattr(expected, name)
+            found, wanted = uploaded(outcome).sums[name], expected.sums[name]
             assert found.weight == wanted.weight
-            difference = np.abs(np.frombuffer(found.total) / found.weight - wanted.mean())
+            difference = np.abs(found.mean() - wanted.mean())
             worst = max(worst, difference[place.certain if name == "theta" else slice(None)].max())
         assert worst < 1e-4
         judge = place.order(round_, EVALUATE, epochs=0)
@@ -171,7 +167,7 @@ def compare(place, devices, engine):
 def train(site, place, round_=1, **changes):
     """A training of two epochs: its sums as bytes, and its outcome."""
     outcome = site.round(place.order(round_, **{"epochs": 2, **changes}))
-    return outcome.theta.total + outcome.prototypes.total, outcome
+    return outcome.upload, outcome
 
 
 def reasons(outcome):
@@ -227,7 +223,7 @@ def test_clients_that_cannot_take_part_are_reported_as_devices_are(place):
         "a-1": ("declined", "this device's data do not fit the model, or cannot be read"),
         "a-2": ("offline", "there are no data of it at its site"),
     }
-    assert outcome.theta.weight == 60
+    assert uploaded(outcome).sums["theta"].weight == 60
     assert [line["why"] for line in logs if line["event"] == "not counted"] == [
         f"{place.data}/a-1/train.npz: x[3, 0, 0] is nan; repair or leave out sample 3"
     ]

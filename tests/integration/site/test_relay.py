@@ -83,7 +83,7 @@ def test_a_round_is_handed_to_the_devices_and_their_sum_handed_back(site, gatewa
     reply = running.result()
     expected = site.expected(range(2))
     for name in ("theta", "prototypes"):
-        found, wanted = getattr(reply.contribution, name), getattr(expected, name)
+        found, wanted = reply.upload.sums[name], expected.sums[name]
         assert found.weight == wanted.weight
         np.testing.assert_allclose(found.total, wanted.total, rtol=1e-13, atol=1e-13)
     samples = [float(site.trained(number).samples) for number in range(2)]
@@ -120,7 +120,7 @@ def test_metrics_that_a_device_lacks_are_nan(site, gateway):
         data, _ = encode_update(update, None, Encoding.FLOAT32, None)
         assert device.upload(task.id, data).verdict == pb.VERDICT_COUNTED
     reply = running.result()
-    assert reply.contribution is None
+    assert reply.upload is None
     assert reply.metrics["test_samples"] == [10.0, 11.0]
     assert reply.metrics["global"][0] == 0.5
     assert np.isnan(reply.metrics["global"][1])
@@ -142,8 +142,8 @@ def test_a_gateway_that_is_killed_in_a_round_is_waited_for(site, gateway):
     again = train(site, gateway)
     for one, two in zip(first.reports, again.reports, strict=True):
         assert one == two
-    assert first.contribution.theta.total.tobytes() == again.contribution.theta.total.tobytes()
-    assert first.contribution.theta.weight == site.expected(range(2)).theta.weight
+    assert first.upload.sums["theta"].total.tobytes() == again.upload.sums["theta"].total.tobytes()
+    assert first.upload.sums["theta"].weight == site.expected(range(2)).sums["theta"].weight
 
 
 def test_errors_name_the_gateways_reason(site, gateway):
@@ -223,7 +223,7 @@ def test_reports_travel_with_a_rounds_reply(site, gateway):
     reply = asked(app, message, config(site, quorum=0.5))
     thread.join()
     assert [report["state"] for report in records.read_reports(reply.content)] == ["done", "offline"]
-    assert records.to_contribution(reply.content).theta.weight == site.trained(0).samples
+    assert records.read_upload(reply.content).sums["theta"].weight == site.trained(0).samples
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"devices": 3}', '{"devices": [{"device": 1}]}'])

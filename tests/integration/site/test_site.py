@@ -49,7 +49,7 @@ def joined(folder, run, **options):
 
 
 def numbers(reply):
-    return reply.contribution.theta.total.tobytes() + reply.contribution.prototypes.total.tobytes()
+    return reply.upload.sums["theta"].total.tobytes() + reply.upload.sums["prototypes"].total.tobytes()
 
 
 def test_any_round_can_be_asked_for_twice_even_of_a_site_that_was_restarted(tmp_path, start):

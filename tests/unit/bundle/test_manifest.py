@@ -21,7 +21,7 @@ def test_a_manifest_that_is_too_large_or_no_json(good):
         (b'{"format": 1, "format": 1}', "a key is given twice"),
         (b'{"format": NaN}', "NaN is no number"),
         (b'{"format": ' + b"9" * 5000 + b"}", "not JSON"),
-        (b'{"format": 2}', "another format than 1"),
+        (b'{"format": 3}', "a newer fedali may read it"),
         (b'{"format": true}', "format cannot be True"),
     ):
         refused(altered(good["full"], lambda _, text=text: text), words)

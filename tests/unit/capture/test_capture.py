@@ -139,7 +139,7 @@ def test_the_graph_is_the_step(name, shape, options, alp, table):
     for optimizer in (Adam(), SGD(momentum=0.0)) if name == "mlp" else (Adam(),):
         graph = capture_step(
             model,
-            FedAvg().objective,
+            FedAvg(),
             optimizer,
             input_shape=shape,
             batch=5,
@@ -148,7 +148,7 @@ def test_the_graph_is_the_step(name, shape, options, alp, table):
         )
         assert (graph.inputs, graph.outputs) == (STEP_INPUTS, STEP_OUTPUTS)
         inputs = _inputs(graph)
-        step = make_step(model, FedAvg().objective, optimizer)
+        step = make_step(model, FedAvg(), optimizer)
         state, metrics = step(
             State(*inputs[:4]), Batch(*inputs[4:7]), Shared(*inputs[7:9]), Hyper(*inputs[9:])
         )
@@ -159,7 +159,7 @@ def test_the_graph_is_the_step(name, shape, options, alp, table):
 def test_a_stacked_graph_is_the_graph_of_each_client():
     model = build_model("cnn1d", (32, 6), 3, alp=ALPSettings(num_prototypes=(4,)), channels=(8, 16)).double()
     graph = capture_step(
-        model, FedAvg().objective, Adam(), input_shape=(32, 6), batch=5, dtype=torch.float64, table=MATMUL
+        model, FedAvg(), Adam(), input_shape=(32, 6), batch=5, dtype=torch.float64, table=MATMUL
     )
     stacked = stack(graph, 3)
     clients = [_inputs(graph, seed) for seed in range(3)]
@@ -186,7 +186,7 @@ def test_inference_is_captured_too():
 def test_the_fingerprint_is_of_what_is_computed():
     def captured(seed=0, batch=4, **options):
         model = build_model("mlp", (12,), 3, alp=ALPSettings(num_prototypes=(4,)), seed=seed, **options)
-        return capture_step(model, FedAvg().objective, Adam(), input_shape=(12,), batch=batch).fingerprint()
+        return capture_step(model, FedAvg(), Adam(), input_shape=(12,), batch=batch).fingerprint()
 
     known = captured()
     assert captured(seed=1) == known  # another start, the same computation

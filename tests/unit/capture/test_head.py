@@ -70,7 +70,7 @@ def test_the_head_trains_as_an_ordinary_module_on_fixed_embeddings(name, kind):
     model, shape = _model(name)
     ours = Adam(1e-2) if kind == "adam" else SGD(1e-2, 0.9)
     local, global_, _ = _given(model, shape)
-    embed, step = make_embed(model, matcher="cosine"), make_head_step(model, FedAvg().objective, ours)
+    embed, step = make_embed(model, matcher="cosine"), make_head_step(model, FedAvg(), ours)
     start = model.theta()[-model.head_layout.size :]
     state, shared = State(start, *ours.initial(start), local), Shared(start.clone(), global_)
     head = copy.deepcopy(model.head)
@@ -121,7 +121,7 @@ def test_adapting_moves_prototypes_as_a_training_step_does(name):
     hyper = Hyper(*_numbers(0.0, 0.0, 0.3, 0.7))
     theta = model.theta()
     state, shared = State(theta, *SGD().initial(theta), local), Shared(theta, global_)
-    stepped, _ = make_step(model, FedAvg().objective, SGD())(state, batch, shared, hyper)
+    stepped, _ = make_step(model, FedAvg(), SGD())(state, batch, shared, hyper)
     adapt = make_adapt(model)
     moved = adapt(theta, local, batch.x, batch.weights, global_, hyper.influence, hyper.decay)
     assert not torch.equal(moved, local)
@@ -153,9 +153,9 @@ def test_captured_graphs_are_the_functions(name):
     head = theta[-model.head_layout.size :]
     state = State(head, torch.rand_like(head), torch.rand_like(head), local)
     parts = (state, batch._replace(x=embed(*given)), Shared(head * 0.9, global_), Hyper(*numbers))
-    graph = capture_head_step(model, FedAvg().objective, Adam(), batch=8, **options)
+    graph = capture_head_step(model, FedAvg(), Adam(), batch=8, **options)
     assert (graph.inputs, graph.outputs) == (STEP_INPUTS, STEP_OUTPUTS)
-    expected = make_head_step(model, FedAvg().objective, Adam())(*parts)
+    expected = make_head_step(model, FedAvg(), Adam())(*parts)
     _check(graph, [tensor for part in parts for tensor in part], [*expected[0], *expected[1]])
 
     if model.alp_layers:

@@ -65,7 +65,7 @@ class Exported(NamedTuple):
     session: onnxruntime.InferenceSession
 
     def step(self, *inputs):
-        state, metrics = make_step(self.model, build_method("fedali").objective, self.optimizer)(
+        state, metrics = make_step(self.model, build_method("fedali"), self.optimizer)(
             State(*inputs[:4]), Batch(*inputs[4:7]), Shared(*inputs[7:9]), Hyper(*inputs[9:])
         )
         return (*state, *metrics)
@@ -93,9 +93,7 @@ def _export(case):
     name, alp, optimizer = CASES[case]
     shape, options = SMALL[name]
     model = build_model(name, shape, CLASSES, alp=alp, seed=0, **options)
-    graph = capture_step(
-        model, build_method("fedali").objective, optimizer, input_shape=shape, batch=BATCH, table=ONNX
-    )
+    graph = capture_step(model, build_method("fedali"), optimizer, input_shape=shape, batch=BATCH, table=ONNX)
     made = export_graph(graph)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -198,7 +196,7 @@ def test_a_translated_graph_is_the_bytes_of_torchs_exporter(case):
     model = build_model(name, shape, CLASSES, alp=alp, seed=0, **options)
     given = {"input_shape": shape, "table": ONNX}
     graphs = [
-        capture_step(model, build_method("fedali").objective, optimizer, batch=BATCH, **given),
+        capture_step(model, build_method("fedali"), optimizer, batch=BATCH, **given),
         capture_adapt(model, batch=BATCH, **given),
         capture_predict(model, matcher="cosine", batch=None, **given),
     ]
@@ -219,7 +217,7 @@ def test_a_translated_graph_is_the_bytes_of_torchs_exporter(case):
 
 def test_a_missing_package_is_named(monkeypatch):
     model = build_model("mlp", (4,), 2, hidden=(3,))
-    graph = capture_step(model, build_method("fedavg").objective, SGD(), input_shape=(4,), batch=2)
+    graph = capture_step(model, build_method("fedavg"), SGD(), input_shape=(4,), batch=2)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(MissingExtraError, match=r"onnxscript is not installed.*fedali\[export\]"):
         export_graph(graph)

@@ -12,14 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedali.aggregation import WeightedSum
 from fedali.errors import CheckpointError, DataError, WireError
-from fedali.methods import Layouts, SharedState, Trained, build_method
+from fedali.methods import Layouts, SharedState, Trained, Upload, build_method
 from fedali.v1 import relay_pb2
 from fedali_server.gateway.limits import Bucket
 from fedali_server.gateway.rounds.elapsed import Stopwatch, boot_id
 from fedali_server.gateway.rounds.journal import Journal
 from fedali_server.gateway.rounds.orders import check_order, content
-from fedali_server.gateway.rounds.sums import ExactSum, RoundSums, Term, fits
+from fedali_server.gateway.rounds.sums import ExactSum, RoundSums, check_fits, fits
 from tests.small_bundles import PARAMETERS, PROTOTYPES
 
 NUMBERS = st.floats(-1e9, 1e9, width=32)
@@ -31,7 +32,7 @@ TERMS = st.lists(
 def summed(terms):
     found = ExactSum(3)
     for vector, weight in terms:
-        found.add(np.array(vector, np.float32), float(weight))
+        found.add(np.array(vector, np.float32).astype(np.float64) * weight, float(weight))
     return found.total()
 
 
@@ -57,41 +58,52 @@ def test_a_sum_is_right_to_the_last_bit_or_so(terms):
 def test_terms_that_fit_do_not_overflow(numbers, weight, terms):
     vector = np.array(numbers, np.float32)
     largest = abs(Fraction(float(np.abs(vector).max()))) * weight * terms
-    assert fits(vector, weight, terms) == (largest < 2**62) or abs(largest / 2**62 - 1) < 1e-6
+    assert (
+        fits(vector.astype(np.float64) * weight, terms) == (largest < 2**62)
+        or abs(largest / 2**62 - 1) < 1e-6
+    )
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
 def test_what_is_too_large_to_be_summed_is_refused(value):
-    recorder = Term.recorder()
     layouts = Layouts(PARAMETERS, PROTOTYPES)
     theta = np.zeros(PARAMETERS.size, np.float32)
     shared = SharedState(theta.copy(), np.zeros(PROTOTYPES.size, np.float32))
     theta[3] = value
-    build_method("fedavg").contribute(recorder, Trained(theta, shared.prototypes, 10**9), shared, layouts)
-    with pytest.raises(DataError, match="did training diverge"):
-        Term.of(recorder, 1e9, 500)
+    with pytest.raises(DataError, match=r"NaN or infinite|did training diverge"):
+        check_fits(
+            build_method("fedavg").upload(Trained(theta, shared.prototypes, 10**9), shared, layouts), 500
+        )
+
+
+def term(weight, theta, prototypes=None):
+    """What a client of ``weight`` samples sends."""
+    theta_sum = WeightedSum()
+    theta_sum.add(theta, weight)
+    return Upload({"theta": theta_sum}, [] if prototypes is None else [(weight, prototypes)], clients=1)
 
 
 def test_sums_come_back_from_the_disk_as_they_were(tmp_path):
     random, sums = np.random.default_rng(0), RoundSums()
     for number in (5, 2):
         vector = random.standard_normal(70_000).astype(np.float32)
-        sums.add(number, Term(3.0, vector, None, random.standard_normal(6)))
+        sums.add(number, term(3.0, vector, random.standard_normal(6)))
     sums.save(tmp_path / "sums.npz")
     back = RoundSums.load(tmp_path / "sums.npz")
     assert back.members == {2, 5}
-    before, after = sums.contribution(), back.contribution()
-    assert after.theta.weight == 6.0
-    assert after.theta.total.tobytes() == before.theta.total.tobytes()
-    assert after.prototypes.total is None
-    assert [one.tobytes() for one in after.prototype_sets] == [one.tobytes() for one in before.prototype_sets]
+    before, after = sums.upload(3), back.upload(3)
+    assert (after.clients, after.population) == (2, 3)
+    assert after.sums["theta"].weight == 6.0
+    assert after.sums["theta"].total.tobytes() == before.sums["theta"].total.tobytes()
+    assert set(after.sums) == {"theta"}
+    assert [one.tobytes() for _, one in after.sets] == [one.tobytes() for _, one in before.sets]
     with pytest.raises(ValueError, match="in the sum already"):
-        back.add(2, Term(1.0, np.zeros(70_000, np.float32)))
+        back.add(2, term(1.0, np.zeros(70_000, np.float32)))
 
 
 def test_a_damaged_sum_is_one_line(tmp_path):
     sums = RoundSums()
-    sums.add(1, Term(1.0, np.ones(1000, np.float32)))
+    sums.add(1, term(1.0, np.ones(1000, np.float32)))
     sums.save(tmp_path / "sums.npz")
     data = bytearray((tmp_path / "sums.npz").read_bytes())
     data[len(data) // 2] ^= 1
