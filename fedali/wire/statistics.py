@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,6 +23,7 @@ class StatisticsUpdate:
     bundle: bytes
     samples: int
     sums: ChannelSums
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 def to_message(sums: ChannelSums) -> federation_pb2.Statistics:
@@ -75,7 +76,7 @@ def decode_statistics(data: bytes, sample_shape: Sequence[int]) -> StatisticsUpd
         raise WireError(
             f"the statistics are of {sums.count} values a channel; {message.samples} samples have {values}"
         )
-    return StatisticsUpdate(message.task, message.bundle, message.samples, sums)
+    return StatisticsUpdate(message.task, message.bundle, message.samples, sums, dict(message.metrics))
 
 
 def largest_statistics(sample_shape: Sequence[int]) -> int:

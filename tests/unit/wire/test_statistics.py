@@ -25,7 +25,7 @@ from fedali.wire.statistics import (
 )
 
 TASK = task_id("first", 0, pb.TASK_KIND_STATISTICS)
-DOCUMENT = Path(__file__).parents[2] / "docs/wire.md"
+DOCUMENT = Path(__file__).parents[3] / "docs/wire.md"
 
 
 def some(seed, n, shape, dtype=np.float32):
