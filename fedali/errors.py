@@ -29,6 +29,19 @@ class DataError(FedaliError):
     exit_code = 2
 
 
+class MisfitError(DataError):
+    """Data that are sound, and not what a model takes.
+
+    Args:
+        message: for their owner.
+        public: the same for others, without a value or a file of anybody's.
+    """
+
+    def __init__(self, message: str, public: str) -> None:
+        super().__init__(message)
+        self.public = public
+
+
 class CheckpointError(FedaliError):
     """A run folder or checkpoint cannot be read or does not belong to this run."""
 

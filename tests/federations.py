@@ -53,7 +53,7 @@ class Place:
             run.stdout.close()
         self.local.__exit__(*error)
 
-    def start_run(self, name, *words, bundle=None):
+    def start_run(self, name, *words, bundle=None, cwd=None):
         """``fedali run`` in a process of its own, into the folder ``name``."""
         out = self.folder / name
         what = ["--resume", out] if out.exists() else [bundle or self.file, "--out", out]
@@ -64,6 +64,7 @@ class Place:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env={**os.environ, **QUIET},
+                cwd=cwd,
             )
         self.runs.append(run)
         return run

@@ -14,6 +14,7 @@ import pytest
 TOGETHER = (
     "tests/e2e/test_federation.py",
     "tests/e2e/test_federation_faults.py",
+    "tests/e2e/test_schema.py",
     "tests/e2e/test_sites.py",
     "tests/integration/edge/test_device_round.py",
     "tests/integration/edge/test_client.py",

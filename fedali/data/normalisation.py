@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,11 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 SMALLEST_STD = 1e-6
+
+_ROUNDING = (
+    1e-13  # of a mean square: a smaller variance may be nothing but what sums of a million numbers rounded
+)
+_AT_ONCE = 256  # samples in float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,3 +65,57 @@ def channel_statistics(arrays: Sequence[Array]) -> Normalisation:
     shape = channel_shape(arrays[0].shape[1:])
     std = np.maximum(np.sqrt(variance), SMALLEST_STD)
     return Normalisation(mean.reshape(shape).astype(np.float32), std.reshape(shape).astype(np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelSums:
+    """What samples add up to, channel by channel: enough for mean and standard deviation, and it adds up.
+
+    ``count`` values of each channel, the ``sums`` [C] of them and of their ``squares`` [C], in float64.
+
+    >>> here, there = channel_sums(np.array([[1.0], [2.0]])), channel_sums(np.array([[6.0]]))
+    >>> both = add_up([here, there])
+    >>> both.count, both.normalisation((1,)).mean, both.normalisation((1,)).std
+    (3, array([3.], dtype=float32), array([2.1602468], dtype=float32))
+    """
+
+    count: int
+    sums: npt.NDArray[np.float64]
+    squares: npt.NDArray[np.float64]
+
+    def normalisation(self, sample_shape: Sequence[int]) -> Normalisation:
+        """Mean and standard deviation for samples of this shape, those of ``channel_statistics`` up to rounding.
+
+        A channel that varies by less than sums in float64 can tell is a constant one, whose deviation is ``SMALLEST_STD``.
+        """
+        mean, power = self.sums / self.count, self.squares / self.count
+        variance = power - np.square(mean)
+        variance[variance < _ROUNDING * power] = 0.0
+        shape = channel_shape(sample_shape)
+        std = np.maximum(np.sqrt(variance), SMALLEST_STD)
+        return Normalisation(mean.reshape(shape).astype(np.float32), std.reshape(shape).astype(np.float32))
+
+
+def channel_sums(x: Array) -> ChannelSums:
+    """Of samples ``x`` [n, *shape], n > 0, a few at a time; sums of those few are added up exactly."""
+    channels = channel_axis(x.ndim - 1) + 1
+    parts = []
+    for first in range(0, len(x), _AT_ONCE):
+        some = np.asarray(x[first : first + _AT_ONCE], np.float64)
+        rows = np.ascontiguousarray(np.moveaxis(some, channels, 0)).reshape(some.shape[channels], -1)
+        parts.append(ChannelSums(rows.shape[1], rows.sum(axis=1), np.square(rows).sum(axis=1)))  # pairwise
+    return add_up(parts)
+
+
+def add_up(parts: Sequence[ChannelSums]) -> ChannelSums:
+    """All together: the same bits in whichever order, since each sum is rounded once."""
+    sums, squares = (
+        np.array(
+            [
+                math.fsum(column)
+                for column in zip(*(getattr(part, name).tolist() for part in parts), strict=True)
+            ]
+        )
+        for name in ("sums", "squares")
+    )
+    return ChannelSums(sum(part.count for part in parts), sums, squares)

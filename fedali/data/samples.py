@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.bundle.manifest import Manifest
+from fedali.data.normalisation import channel_axis
 from fedali.data.npz import read_arrays
-from fedali.errors import DataError, did_you_mean
+from fedali.errors import DataError, MisfitError, did_you_mean
 
 Array = npt.NDArray[Any]
 Labels = npt.NDArray[np.int64]
@@ -33,7 +34,10 @@ def check_samples(x: npt.ArrayLike, shape: Sequence[int], where: str = "x") -> A
         samples = samples[None]
     if samples.shape[1:] != shape:
         wanted = ", ".join(["n", *map(str, shape)])
-        raise DataError(f"{where} has shape {list(samples.shape)}; this model takes [{wanted}]")
+        raise MisfitError(
+            f"{where} has shape {list(samples.shape)}; this model takes [{wanted}]",
+            f"this device's samples are {_in_words(samples.shape[1:])}; the federation's are {_in_words(shape)}",
+        )
     if not len(samples):
         raise DataError(f"{where} holds no samples")
     if samples.dtype.kind == "f":
@@ -59,12 +63,14 @@ def check_labels(y: npt.ArrayLike, classes: Sequence[str], count: int, where: st
         raise DataError(
             f"{where} has shape {list(labels.shape)}; {count} samples need one label each: [{count}]"
         )
+    unknown = f"this device has a label that is none of the federation's {len(classes)} classes"
     if labels.dtype.kind in "iu":
         wrong = (labels < 0) | (labels >= len(classes))
         if wrong.any():
             row = int(np.argmax(wrong))
-            raise DataError(
-                f"{where}[{row}] is {labels[row]}; this model has the classes 0..{len(classes) - 1}: {', '.join(classes)}"
+            raise MisfitError(
+                f"{where}[{row}] is {labels[row]}; this model has the classes 0..{len(classes) - 1}: {', '.join(classes)}",
+                unknown,
             )
         return labels.astype(np.int64)
     if labels.dtype.kind not in "UO":
@@ -73,8 +79,9 @@ def check_labels(y: npt.ArrayLike, classes: Sequence[str], count: int, where: st
     found = np.empty(count, np.int64)
     for row, label in enumerate(labels.tolist()):
         if label not in index:
-            raise DataError(
-                f"{where}[{row}] is {label!r}, no class of this model; {did_you_mean(str(label), classes)}"
+            raise MisfitError(
+                f"{where}[{row}] is {label!r}, no class of this model; {did_you_mean(str(label), classes)}",
+                unknown,
             )
         found[row] = index[label]
     return found
@@ -105,6 +112,21 @@ def read_samples(path: Path | str, manifest: Manifest) -> tuple[Array, Labels | 
         names = arrays["class_names"]
         y = names[check_labels(y, names.tolist(), len(x), f"{path}: y")]
     return x, check_labels(y, manifest.classes, len(x), f"{path}: y")
+
+
+def _in_words(shape: Sequence[int]) -> str:
+    """The shape of a sample for people.
+
+    >>> _in_words((128, 6)), _in_words((1, 8, 8)), _in_words((9,)), _in_words(())
+    ('windows of 128 with 6 channels', 'images of 8 x 8 with 1 channel', 'vectors of 9', 'of shape []')
+    """
+    channels = shape[channel_axis(len(shape))] if shape else 0
+    with_ = f"with {channels} channel{'' if channels == 1 else 's'}"
+    if len(shape) == 3:
+        return f"images of {shape[1]} x {shape[2]} {with_}"
+    if len(shape) == 2:
+        return f"windows of {shape[0]} {with_}"
+    return f"vectors of {shape[0]}" if len(shape) == 1 else f"of shape {list(shape)}"
 
 
 def _read_npy(path: Path) -> Array:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x66\x65\x64\x61li/v1/federation.proto\x12\tfedali.v1\"o\n\x0c\x45nrolRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x10\n\x08software\x18\x02 \x01(\t\x12\x15\n\rtrain_samples\x18\x03 \x01(\x04\x12\x14\n\x0ctest_samples\x18\x04 \x01(\x04\x12\x0e\n\x06\x62undle\x18\x05 \x01(\x0c\"\x9d\x01\n\nEnrolReply\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12#\n\x06\x62undle\x18\x03 \x01(\x0b\x32\x13.fedali.v1.Artifact\x12\x13\n\x0b\x63hunk_bytes\x18\x04 \x01(\r\x12\x19\n\x11heartbeat_seconds\x18\x05 \x01(\x01\x12\x16\n\x0elargest_update\x18\x06 \x01(\x04\"\'\n\x0fNextTaskRequest\x12\x14\n\x0cwait_seconds\x18\x01 \x01(\x01\".\n\rNextTaskReply\x12\x1d\n\x04task\x18\x01 \x01(\x0b\x32\x0f.fedali.v1.Task\"(\n\x08\x41rtifact\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x04\"\x8b\x02\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x04kind\x18\x02 \x01(\x0e\x32\x13.fedali.v1.TaskKind\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\r\n\x05round\x18\x04 \x01(\r\x12#\n\x06\x62undle\x18\x05 \x01(\x0b\x32\x13.fedali.v1.Artifact\x12\"\n\x05state\x18\x06 \x01(\x0b\x32\x13.fedali.v1.Artifact\x12\x0e\n\x06\x65pochs\x18\x07 \x01(\r\x12\x11\n\tinfluence\x18\x08 \x01(\x02\x12\x0f\n\x07\x65ntropy\x18\t \x03(\x04\x12%\n\x08\x65ncoding\x18\n \x01(\x0e\x32\x13.fedali.v1.Encoding\x12\x14\n\x0cseconds_left\x18\x0b \x01(\x01\"1\n\x0f\x44ownloadRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"\x15\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"[\n\x06Tensor\x12%\n\x08\x65ncoding\x18\x01 \x01(\x0e\x32\x13.fedali.v1.Encoding\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0e\n\x06scales\x18\x04 \x03(\x02\"V\n\x0bSharedState\x12 \n\x05theta\x18\x01 \x01(\x0b\x32\x11.fedali.v1.Tensor\x12%\n\nprototypes\x18\x02 \x01(\x0b\x32\x11.fedali.v1.Tensor\"\xf0\x01\n\x06Update\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0e\n\x06\x62undle\x18\x02 \x01(\x0c\x12\x0f\n\x07samples\x18\x03 \x01(\x04\x12\r\n\x05\x64\x65lta\x18\x04 \x01(\x08\x12 \n\x05theta\x18\x05 \x01(\x0b\x32\x11.fedali.v1.Tensor\x12%\n\nprototypes\x18\x06 \x01(\x0b\x32\x11.fedali.v1.Tensor\x12/\n\x07metrics\x18\x07 \x03(\x0b\x32\x1e.fedali.v1.Update.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"Q\n\x0cUploadHeader\x12\x0c\n\x04task\x18\x01 \x01(\t\x12#\n\x06update\x18\x02 \x01(\x0b\x32\x13.fedali.v1.Artifact\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"R\n\rUploadRequest\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.fedali.v1.UploadHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"T\n\x0bUploadReply\x12#\n\x07verdict\x18\x01 \x01(\x0e\x32\x12.fedali.v1.Verdict\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x10\n\x08received\x18\x03 \x01(\x04\"3\n\x13UploadOffsetRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"%\n\x11UploadOffsetReply\x12\x10\n\x08received\x18\x01 \x01(\x04\".\n\x0e\x44\x65\x63lineRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x0e\n\x0c\x44\x65\x63lineReply\"2\n\x10HeartbeatRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x10\n\x08progress\x18\x02 \x01(\x02\" \n\x0eHeartbeatReply\x12\x0e\n\x06wanted\x18\x01 \x01(\x08*R\n\x08TaskKind\x12\x19\n\x15TASK_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fTASK_KIND_TRAIN\x10\x01\x12\x16\n\x12TASK_KIND_EVALUATE\x10\x02*c\n\x08\x45ncoding\x12\x18\n\x14\x45NCODING_UNSPECIFIED\x10\x00\x12\x14\n\x10\x45NCODING_FLOAT32\x10\x01\x12\x14\n\x10\x45NCODING_FLOAT16\x10\x02\x12\x11\n\rENCODING_INT8\x10\x03*v\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x13\n\x0fVERDICT_COUNTED\x10\x01\x12\x16\n\x12VERDICT_INCOMPLETE\x10\x02\x12\x10\n\x0cVERDICT_LATE\x10\x03\x12\x13\n\x0fVERDICT_REFUSED\x10\x04\x32\xd3\x03\n\nFederation\x12\x37\n\x05\x45nrol\x12\x17.fedali.v1.EnrolRequest\x1a\x15.fedali.v1.EnrolReply\x12@\n\x08NextTask\x12\x1a.fedali.v1.NextTaskRequest\x1a\x18.fedali.v1.NextTaskReply\x12:\n\x08\x44ownload\x12\x1a.fedali.v1.DownloadRequest\x1a\x10.fedali.v1.Chunk0\x01\x12L\n\x0cUploadOffset\x12\x1e.fedali.v1.UploadOffsetRequest\x1a\x1c.fedali.v1.UploadOffsetReply\x12<\n\x06Upload\x12\x18.fedali.v1.UploadRequest\x1a\x16.fedali.v1.UploadReply(\x01\x12=\n\x07\x44\x65\x63line\x12\x19.fedali.v1.DeclineRequest\x1a\x17.fedali.v1.DeclineReply\x12\x43\n\tHeartbeat\x12\x1b.fedali.v1.HeartbeatRequest\x1a\x19.fedali.v1.HeartbeatReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x66\x65\x64\x61li/v1/federation.proto\x12\tfedali.v1\"o\n\x0c\x45nrolRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x10\n\x08software\x18\x02 \x01(\t\x12\x15\n\rtrain_samples\x18\x03 \x01(\x04\x12\x14\n\x0ctest_samples\x18\x04 \x01(\x04\x12\x0e\n\x06\x62undle\x18\x05 \x01(\x0c\"\x9d\x01\n\nEnrolReply\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12#\n\x06\x62undle\x18\x03 \x01(\x0b\x32\x13.fedali.v1.Artifact\x12\x13\n\x0b\x63hunk_bytes\x18\x04 \x01(\r\x12\x19\n\x11heartbeat_seconds\x18\x05 \x01(\x01\x12\x16\n\x0elargest_update\x18\x06 \x01(\x04\"\'\n\x0fNextTaskRequest\x12\x14\n\x0cwait_seconds\x18\x01 \x01(\x01\".\n\rNextTaskReply\x12\x1d\n\x04task\x18\x01 \x01(\x0b\x32\x0f.fedali.v1.Task\"(\n\x08\x41rtifact\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x04\"\x8b\x02\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x04kind\x18\x02 \x01(\x0e\x32\x13.fedali.v1.TaskKind\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\r\n\x05round\x18\x04 \x01(\r\x12#\n\x06\x62undle\x18\x05 \x01(\x0b\x32\x13.fedali.v1.Artifact\x12\"\n\x05state\x18\x06 \x01(\x0b\x32\x13.fedali.v1.Artifact\x12\x0e\n\x06\x65pochs\x18\x07 \x01(\r\x12\x11\n\tinfluence\x18\x08 \x01(\x02\x12\x0f\n\x07\x65ntropy\x18\t \x03(\x04\x12%\n\x08\x65ncoding\x18\n \x01(\x0e\x32\x13.fedali.v1.Encoding\x12\x14\n\x0cseconds_left\x18\x0b \x01(\x01\"1\n\x0f\x44ownloadRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"\x15\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"[\n\x06Tensor\x12%\n\x08\x65ncoding\x18\x01 \x01(\x0e\x32\x13.fedali.v1.Encoding\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0e\n\x06scales\x18\x04 \x03(\x02\"V\n\x0bSharedState\x12 \n\x05theta\x18\x01 \x01(\x0b\x32\x11.fedali.v1.Tensor\x12%\n\nprototypes\x18\x02 \x01(\x0b\x32\x11.fedali.v1.Tensor\":\n\nStatistics\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x0c\n\x04sums\x18\x02 \x03(\x01\x12\x0f\n\x07squares\x18\x03 \x03(\x01\"\x9b\x02\n\x06Update\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0e\n\x06\x62undle\x18\x02 \x01(\x0c\x12\x0f\n\x07samples\x18\x03 \x01(\x04\x12\r\n\x05\x64\x65lta\x18\x04 \x01(\x08\x12 \n\x05theta\x18\x05 \x01(\x0b\x32\x11.fedali.v1.Tensor\x12%\n\nprototypes\x18\x06 \x01(\x0b\x32\x11.fedali.v1.Tensor\x12/\n\x07metrics\x18\x07 \x03(\x0b\x32\x1e.fedali.v1.Update.MetricsEntry\x12)\n\nstatistics\x18\x08 \x01(\x0b\x32\x15.fedali.v1.Statistics\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"Q\n\x0cUploadHeader\x12\x0c\n\x04task\x18\x01 \x01(\t\x12#\n\x06update\x18\x02 \x01(\x0b\x32\x13.fedali.v1.Artifact\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"R\n\rUploadRequest\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.fedali.v1.UploadHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"T\n\x0bUploadReply\x12#\n\x07verdict\x18\x01 \x01(\x0e\x32\x12.fedali.v1.Verdict\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x10\n\x08received\x18\x03 \x01(\x04\"3\n\x13UploadOffsetRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"%\n\x11UploadOffsetReply\x12\x10\n\x08received\x18\x01 \x01(\x04\".\n\x0e\x44\x65\x63lineRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x0e\n\x0c\x44\x65\x63lineReply\"2\n\x10HeartbeatRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x10\n\x08progress\x18\x02 \x01(\x02\" \n\x0eHeartbeatReply\x12\x0e\n\x06wanted\x18\x01 \x01(\x08*l\n\x08TaskKind\x12\x19\n\x15TASK_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fTASK_KIND_TRAIN\x10\x01\x12\x16\n\x12TASK_KIND_EVALUATE\x10\x02\x12\x18\n\x14TASK_KIND_STATISTICS\x10\x03*c\n\x08\x45ncoding\x12\x18\n\x14\x45NCODING_UNSPECIFIED\x10\x00\x12\x14\n\x10\x45NCODING_FLOAT32\x10\x01\x12\x14\n\x10\x45NCODING_FLOAT16\x10\x02\x12\x11\n\rENCODING_INT8\x10\x03*v\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x13\n\x0fVERDICT_COUNTED\x10\x01\x12\x16\n\x12VERDICT_INCOMPLETE\x10\x02\x12\x10\n\x0cVERDICT_LATE\x10\x03\x12\x13\n\x0fVERDICT_REFUSED\x10\x04\x32\xd3\x03\n\nFederation\x12\x37\n\x05\x45nrol\x12\x17.fedali.v1.EnrolRequest\x1a\x15.fedali.v1.EnrolReply\x12@\n\x08NextTask\x12\x1a.fedali.v1.NextTaskRequest\x1a\x18.fedali.v1.NextTaskReply\x12:\n\x08\x44ownload\x12\x1a.fedali.v1.DownloadRequest\x1a\x10.fedali.v1.Chunk0\x01\x12L\n\x0cUploadOffset\x12\x1e.fedali.v1.UploadOffsetRequest\x1a\x1c.fedali.v1.UploadOffsetReply\x12<\n\x06Upload\x12\x18.fedali.v1.UploadRequest\x1a\x16.fedali.v1.UploadReply(\x01\x12=\n\x07\x44\x65\x63line\x12\x19.fedali.v1.DeclineRequest\x1a\x17.fedali.v1.DeclineReply\x12\x43\n\tHeartbeat\x12\x1b.fedali.v1.HeartbeatRequest\x1a\x19.fedali.v1.HeartbeatReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,12 +33,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_UPDATE_METRICSENTRY']._loaded_options = None
   _globals['_UPDATE_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_TASKKIND']._serialized_start=1708
-  _globals['_TASKKIND']._serialized_end=1790
-  _globals['_ENCODING']._serialized_start=1792
-  _globals['_ENCODING']._serialized_end=1891
-  _globals['_VERDICT']._serialized_start=1893
-  _globals['_VERDICT']._serialized_end=2011
+  _globals['_TASKKIND']._serialized_start=1811
+  _globals['_TASKKIND']._serialized_end=1919
+  _globals['_ENCODING']._serialized_start=1921
+  _globals['_ENCODING']._serialized_end=2020
+  _globals['_VERDICT']._serialized_start=2022
+  _globals['_VERDICT']._serialized_end=2140
   _globals['_ENROLREQUEST']._serialized_start=41
   _globals['_ENROLREQUEST']._serialized_end=152
   _globals['_ENROLREPLY']._serialized_start=155
@@ -59,28 +59,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TENSOR']._serialized_end=880
   _globals['_SHAREDSTATE']._serialized_start=882
   _globals['_SHAREDSTATE']._serialized_end=968
-  _globals['_UPDATE']._serialized_start=971
-  _globals['_UPDATE']._serialized_end=1211
-  _globals['_UPDATE_METRICSENTRY']._serialized_start=1165
-  _globals['_UPDATE_METRICSENTRY']._serialized_end=1211
-  _globals['_UPLOADHEADER']._serialized_start=1213
-  _globals['_UPLOADHEADER']._serialized_end=1294
-  _globals['_UPLOADREQUEST']._serialized_start=1296
-  _globals['_UPLOADREQUEST']._serialized_end=1378
-  _globals['_UPLOADREPLY']._serialized_start=1380
-  _globals['_UPLOADREPLY']._serialized_end=1464
-  _globals['_UPLOADOFFSETREQUEST']._serialized_start=1466
-  _globals['_UPLOADOFFSETREQUEST']._serialized_end=1517
-  _globals['_UPLOADOFFSETREPLY']._serialized_start=1519
-  _globals['_UPLOADOFFSETREPLY']._serialized_end=1556
-  _globals['_DECLINEREQUEST']._serialized_start=1558
-  _globals['_DECLINEREQUEST']._serialized_end=1604
-  _globals['_DECLINEREPLY']._serialized_start=1606
-  _globals['_DECLINEREPLY']._serialized_end=1620
-  _globals['_HEARTBEATREQUEST']._serialized_start=1622
-  _globals['_HEARTBEATREQUEST']._serialized_end=1672
-  _globals['_HEARTBEATREPLY']._serialized_start=1674
-  _globals['_HEARTBEATREPLY']._serialized_end=1706
-  _globals['_FEDERATION']._serialized_start=2014
-  _globals['_FEDERATION']._serialized_end=2481
+  _globals['_STATISTICS']._serialized_start=970
+  _globals['_STATISTICS']._serialized_end=1028
+  _globals['_UPDATE']._serialized_start=1031
+  _globals['_UPDATE']._serialized_end=1314
+  _globals['_UPDATE_METRICSENTRY']._serialized_start=1268
+  _globals['_UPDATE_METRICSENTRY']._serialized_end=1314
+  _globals['_UPLOADHEADER']._serialized_start=1316
+  _globals['_UPLOADHEADER']._serialized_end=1397
+  _globals['_UPLOADREQUEST']._serialized_start=1399
+  _globals['_UPLOADREQUEST']._serialized_end=1481
+  _globals['_UPLOADREPLY']._serialized_start=1483
+  _globals['_UPLOADREPLY']._serialized_end=1567
+  _globals['_UPLOADOFFSETREQUEST']._serialized_start=1569
+  _globals['_UPLOADOFFSETREQUEST']._serialized_end=1620
+  _globals['_UPLOADOFFSETREPLY']._serialized_start=1622
+  _globals['_UPLOADOFFSETREPLY']._serialized_end=1659
+  _globals['_DECLINEREQUEST']._serialized_start=1661
+  _globals['_DECLINEREQUEST']._serialized_end=1707
+  _globals['_DECLINEREPLY']._serialized_start=1709
+  _globals['_DECLINEREPLY']._serialized_end=1723
+  _globals['_HEARTBEATREQUEST']._serialized_start=1725
+  _globals['_HEARTBEATREQUEST']._serialized_end=1775
+  _globals['_HEARTBEATREPLY']._serialized_start=1777
+  _globals['_HEARTBEATREPLY']._serialized_end=1809
+  _globals['_FEDERATION']._serialized_start=2143
+  _globals['_FEDERATION']._serialized_end=2610
 # @@protoc_insertion_point(module_scope)

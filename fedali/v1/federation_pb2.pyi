@@ -12,6 +12,7 @@ class TaskKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TASK_KIND_UNSPECIFIED: _ClassVar[TaskKind]
     TASK_KIND_TRAIN: _ClassVar[TaskKind]
     TASK_KIND_EVALUATE: _ClassVar[TaskKind]
+    TASK_KIND_STATISTICS: _ClassVar[TaskKind]
 
 class Encoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -30,6 +31,7 @@ class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 TASK_KIND_UNSPECIFIED: TaskKind
 TASK_KIND_TRAIN: TaskKind
 TASK_KIND_EVALUATE: TaskKind
+TASK_KIND_STATISTICS: TaskKind
 ENCODING_UNSPECIFIED: Encoding
 ENCODING_FLOAT32: Encoding
 ENCODING_FLOAT16: Encoding
@@ -150,8 +152,18 @@ class SharedState(_message.Message):
     prototypes: Tensor
     def __init__(self, theta: _Optional[_Union[Tensor, _Mapping]] = ..., prototypes: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
+class Statistics(_message.Message):
+    __slots__ = ("count", "sums", "squares")
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    SUMS_FIELD_NUMBER: _ClassVar[int]
+    SQUARES_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    sums: _containers.RepeatedScalarFieldContainer[float]
+    squares: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, count: _Optional[int] = ..., sums: _Optional[_Iterable[float]] = ..., squares: _Optional[_Iterable[float]] = ...) -> None: ...
+
 class Update(_message.Message):
-    __slots__ = ("task", "bundle", "samples", "delta", "theta", "prototypes", "metrics")
+    __slots__ = ("task", "bundle", "samples", "delta", "theta", "prototypes", "metrics", "statistics")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -166,6 +178,7 @@ class Update(_message.Message):
     THETA_FIELD_NUMBER: _ClassVar[int]
     PROTOTYPES_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
+    STATISTICS_FIELD_NUMBER: _ClassVar[int]
     task: str
     bundle: bytes
     samples: int
@@ -173,7 +186,8 @@ class Update(_message.Message):
     theta: Tensor
     prototypes: Tensor
     metrics: _containers.ScalarMap[str, float]
-    def __init__(self, task: _Optional[str] = ..., bundle: _Optional[bytes] = ..., samples: _Optional[int] = ..., delta: _Optional[bool] = ..., theta: _Optional[_Union[Tensor, _Mapping]] = ..., prototypes: _Optional[_Union[Tensor, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    statistics: Statistics
+    def __init__(self, task: _Optional[str] = ..., bundle: _Optional[bytes] = ..., samples: _Optional[int] = ..., delta: _Optional[bool] = ..., theta: _Optional[_Union[Tensor, _Mapping]] = ..., prototypes: _Optional[_Union[Tensor, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., statistics: _Optional[_Union[Statistics, _Mapping]] = ...) -> None: ...
 
 class UploadHeader(_message.Message):
     __slots__ = ("task", "update", "offset")

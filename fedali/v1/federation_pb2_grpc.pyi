@@ -12,7 +12,7 @@ A device's life:
   2. Download       the bundle, when it holds another; verify its signature with the key it was provisioned with.
   3. NextTask       long poll; answers with a task, or with nothing when the wait is over.
   4. Download       the task's shared state.
-  5. (train or evaluate), Heartbeat while at it
+  5. (train, evaluate or add up), Heartbeat while at it
   6. Upload         the update, in chunks; ends with an acknowledgement or the reason for a refusal. Back to 3.
 
 Whatever breaks, a device may begin again at 1: artifacts are named by their SHA-256, downloads and uploads go on where they

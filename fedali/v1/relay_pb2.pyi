@@ -1,3 +1,4 @@
+from fedali.v1 import federation_pb2 as _federation_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -94,12 +95,14 @@ class DeviceReport(_message.Message):
     def __init__(self, device: _Optional[str] = ..., number: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., seconds: _Optional[float] = ..., sent: _Optional[int] = ..., received: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., samples: _Optional[int] = ...) -> None: ...
 
 class RoundOutcome(_message.Message):
-    __slots__ = ("devices", "upload")
+    __slots__ = ("devices", "upload", "statistics")
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     UPLOAD_FIELD_NUMBER: _ClassVar[int]
+    STATISTICS_FIELD_NUMBER: _ClassVar[int]
     devices: _containers.RepeatedCompositeFieldContainer[DeviceReport]
     upload: bytes
-    def __init__(self, devices: _Optional[_Iterable[_Union[DeviceReport, _Mapping]]] = ..., upload: _Optional[bytes] = ...) -> None: ...
+    statistics: _federation_pb2.Statistics
+    def __init__(self, devices: _Optional[_Iterable[_Union[DeviceReport, _Mapping]]] = ..., upload: _Optional[bytes] = ..., statistics: _Optional[_Union[_federation_pb2.Statistics, _Mapping]] = ...) -> None: ...
 
 class StatusRequest(_message.Message):
     __slots__ = ()

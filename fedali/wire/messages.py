@@ -164,7 +164,7 @@ def encode_state(theta: Vector, prototypes: Vector) -> bytes:
 
 def decode_state(data: bytes, sizes: tuple[int, int]) -> tuple[Vector, Vector]:
     """What ``encode_state`` wrote: theta [S] and prototypes [L] for ``sizes`` (S, L). Raises ``WireError``."""
-    state = _parse(federation_pb2.SharedState, data, largest_state(sizes), "the shared state")
+    state = parse(federation_pb2.SharedState, data, largest_state(sizes), "the shared state")
     return (
         _named(lambda: decode(state.theta, sizes[0]), "the shared state's theta"),
         _named(lambda: decode(state.prototypes, sizes[1]), "the shared state's prototypes"),
@@ -193,7 +193,7 @@ def encode_update(
     if not 1 <= update.samples <= LARGEST_SAMPLES:
         raise WireError(f"the update is of {update.samples} samples; it has to be 1 to {LARGEST_SAMPLES}")
     message.samples = update.samples
-    _check_header(message)
+    check_header(message)
     if update.theta is None:
         if update.prototypes is not None:
             raise WireError("the update has prototypes and no theta")
@@ -235,10 +235,10 @@ def decode_update(
     Raises ``WireError`` for anything that cannot be used: sizes, names, numbers that are not finite. Whether the task, the
     bundle and the norm are the right ones is for the caller to see; ``theta`` is None for an evaluation.
     """
-    message = _parse(
+    message = parse(
         federation_pb2.Update, data, largest_update(sizes) if largest is None else largest, "the update"
     )
-    _check_header(message)
+    check_header(message)
     theta = prototypes = None
     if message.HasField("theta") != message.HasField("prototypes"):
         raise WireError("the update has one of theta and prototypes; a training has both, an evaluation none")
@@ -360,7 +360,7 @@ def _decode_int8(data: bytes, scales: Vector) -> Vector:
         return _from_int8(steps, scales)
 
 
-def _check_header(message: federation_pb2.Update) -> None:
+def check_header(message: federation_pb2.Update) -> None:
     """All of an update but its tensors."""
     if not TASK_ID.fullmatch(message.task):
         raise WireError("the update's task is not 32 lower-case hex digits")
@@ -383,7 +383,7 @@ def _check_header(message: federation_pb2.Update) -> None:
             raise WireError(f"the update's metric {name} is {value}, not a finite number")
 
 
-def _parse(kind: type[_Kind], data: bytes, largest: int, what: str) -> _Kind:
+def parse(kind: type[_Kind], data: bytes, largest: int, what: str) -> _Kind:
     if len(data) > largest:
         raise WireError(f"{what} has {len(data)} bytes; at most {largest} are taken")
     message = kind()

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from fedali import data
-from fedali.errors import CheckpointError, DataError, SettingsError, did_you_mean
+from fedali.data.sources.named import SOURCES as SOURCES
+from fedali.data.sources.named import load_named
+from fedali.errors import CheckpointError, DataError, SettingsError
 from fedali.support.files import write_text
 from fedali_simulations.scenario import Scenario
-
-SOURCES = ("digits", "motionsense")  # what data.source may name, besides a path
 
 _PARTITION, _UNSEEN = 10, 11  # what a random stream is for
 
@@ -107,18 +107,19 @@ def random_stream(seed: int, purpose: int) -> np.random.Generator:
 
 def _dataset(scenario: Scenario, seed: int) -> data.Dataset:
     settings = scenario.data
-    if settings.source == "digits":
-        return data.load_digits_dataset()
-    if settings.source == "motionsense":
-        return data.load_motionsense(
-            subjects=settings.subjects, windows_per_client=settings.windows_per_client, seed=seed
-        )
-    path = Path(settings.source)
-    if not path.suffix and not path.exists():
+    if settings.source is None:
         raise SettingsError(
-            f"data.source {path.name!r} is no file or folder; {did_you_mean(path.name, SOURCES)}"
+            f"data.schema {settings.schema} tells of data that are elsewhere, and a simulation needs them here: set data.source "
+            "instead; fedali run trains where they are"
         )
-    return data.load_own(path, window=settings.window, stride=settings.stride)
+    return load_named(
+        settings.source,
+        window=settings.window,
+        stride=settings.stride,
+        subjects=settings.subjects,
+        windows_per_client=settings.windows_per_client,
+        seed=seed,
+    )
 
 
 def _partition(scenario: Scenario, dataset: data.Dataset, rng: np.random.Generator) -> data.Partition:

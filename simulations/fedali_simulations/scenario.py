@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Literal
 import tomllib
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from fedali.data.sources.named import STRIDE, WINDOW
 from fedali.engines.choose import EngineName
 from fedali.errors import SettingsError, did_you_mean
 from fedali.methods import build_method
@@ -22,19 +24,35 @@ class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class DataSettings(_Settings):
-    """Where samples come from."""
+with warnings.catch_warnings():
+    warnings.simplefilter(
+        "ignore", UserWarning
+    )  # pydantic has a method of that name still, deprecated long since
 
-    source: str
-    """``digits``, ``motionsense``, or the path of your own data: .npz, .csv or a folder with a file per client."""
-    window: int = Field(default=128, ge=1)
-    """Samples in a window; own CSV data only."""
-    stride: int = Field(default=64, ge=1)
-    """Samples between the starts of windows; own CSV data only."""
-    subjects: tuple[int, ...] | None = None
-    """MotionSense: numbers of the people to keep; all without."""
-    windows_per_client: int | None = Field(default=None, ge=1)
-    """MotionSense: a seeded random choice of this many windows of each person."""
+    class DataSettings(_Settings):
+        """Where samples come from, or what they are: one of ``source`` and ``schema``."""
+
+        source: str | None = None
+        """``digits``, ``motionsense``, or the path of your own data: .npz, .csv or a folder with a file per client."""
+        schema: str | None = None  # type: ignore[assignment]
+        """Instead of a source: a file of `fedali schema`, for `fedali run` without any data where it is started."""
+        window: int = Field(default=WINDOW, ge=1)
+        """Samples in a window; own CSV data only."""
+        stride: int = Field(default=STRIDE, ge=1)
+        """Samples between the starts of windows; own CSV data only."""
+        subjects: tuple[int, ...] | None = None
+        """MotionSense: numbers of the people to keep; all without."""
+        windows_per_client: int | None = Field(default=None, ge=1)
+        """MotionSense: a seeded random choice of this many windows of each person."""
+
+        @model_validator(mode="after")
+        def _one(self) -> DataSettings:
+            if (self.source is None) == (self.schema is None):
+                have = "neither" if self.source is None else "both"
+                raise ValueError(
+                    f"source names data that are here, schema a file that tells of data elsewhere; there is {have}: give one"
+                )
+            return self
 
 
 class PartitionSettings(_Settings):

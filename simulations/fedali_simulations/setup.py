@@ -24,17 +24,23 @@ _MODEL = 12  # what a random stream is for
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What the server and the sites of one method and one seed agree on; it follows from the scenario alone.
+class Untrained:
+    """A model and a method before the first round: what the server starts from."""
+
+    model: Model
+    method: Method
+    layouts: Layouts
+    initial: SharedState
+
+
+@dataclass(frozen=True)
+class Plan(Untrained):
+    """What the server and the sites of one method and one seed agree on; it follows from the scenario and its data alone.
 
     ``seen`` are the clients that train, ``unseen`` those held out.
     """
 
     federation: data.Federation
-    model: Model
-    method: Method
-    layouts: Layouts
-    initial: SharedState
     seen: tuple[int, ...]
     unseen: tuple[int, ...]
 
@@ -50,26 +56,33 @@ class Setup(Plan):
 def build_plan(scenario: Scenario, line: MethodSettings, seed: int) -> Plan:
     """Data, model and method for one line of the table."""
     federation = load_federation(scenario, seed)
-    method = build_method(line.name, line.options)
-    model = build_model(
-        scenario.model.name,
-        federation.input_shape,
-        len(federation.class_names),
-        alp=ALPSettings(**scenario.alp_for(line).model_dump()) if method.uses_prototypes else None,
-        seed=int(random_stream(seed, _MODEL).integers(2**31)),
-        **scenario.model.options,
-    )
-    layouts = Layouts(layout_of(model.facts, method.slots), model.prototype_layout)
+    untrained = build_untrained(scenario, line, seed, federation.input_shape, len(federation.class_names))
     unseen = unseen_clients(scenario, len(federation.clients), seed)
     seen = tuple(client for client in range(len(federation.clients)) if client not in unseen)
     if scenario.sites > len(seen):
         raise SettingsError(
             f"{scenario.sites} sites for {len(seen)} clients: give each site at least one client"
         )
+    return Plan(**vars(untrained), federation=federation, seen=seen, unseen=unseen)
+
+
+def build_untrained(
+    scenario: Scenario, line: MethodSettings, seed: int, input_shape: tuple[int, ...], classes: int
+) -> Untrained:
+    """Model and method for one line of the table, for samples of this shape; the same bits whoever has the data."""
+    method = build_method(line.name, line.options)
+    model = build_model(
+        scenario.model.name,
+        input_shape,
+        classes,
+        alp=ALPSettings(**scenario.alp_for(line).model_dump()) if method.uses_prototypes else None,
+        seed=int(random_stream(seed, _MODEL).integers(2**31)),
+        **scenario.model.options,
+    )
+    layouts = Layouts(layout_of(model.facts, method.slots), model.prototype_layout)
     prototypes = {f"alp.{i}": layer.global_prototypes.numpy() for i, layer in enumerate(model.alp_layers)}
     start = initial_vector(model.facts, method.slots, model.theta().numpy())
-    initial = SharedState(start, layouts.prototypes.flatten(prototypes))
-    return Plan(federation, model, method, layouts, initial, seen, unseen)
+    return Untrained(model, method, layouts, SharedState(start, layouts.prototypes.flatten(prototypes)))
 
 
 def build_setup(

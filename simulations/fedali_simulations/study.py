@@ -85,7 +85,7 @@ def prepare(scenario: Scenario, out: Path | str | None = None, link: Link | None
     for module in _NEEDED:
         if find_spec(module) is None:
             raise MissingExtraError(module, "sim")
-    scenario = _at_home(scenario)
+    scenario = at_home(scenario)
     dataset, _ = load(scenario, scenario.seed)
     for folder in [Path(out)] if out else _untaken(scenario):
         with running_alone(folder):
@@ -113,12 +113,15 @@ def _untaken(scenario: Scenario) -> Iterator[Path]:
             yield folder
 
 
-def _at_home(scenario: Scenario) -> Scenario:
-    """The scenario with the full path of its own data, so that it can be resumed and redone from anywhere."""
-    if scenario.data.source in SOURCES:
-        return scenario
-    source = str(Path(scenario.data.source).expanduser().absolute())
-    return scenario.model_copy(update={"data": scenario.data.model_copy(update={"source": source})})
+def at_home(scenario: Scenario) -> Scenario:
+    """The scenario with the full path of its own data or schema, so that it can be resumed and redone from anywhere."""
+    found = {"source": scenario.data.source, "schema": scenario.data.schema}
+    paths = {
+        name: str(Path(path).expanduser().absolute())
+        for name, path in found.items()
+        if path is not None and path not in SOURCES
+    }
+    return scenario.model_copy(update={"data": scenario.data.model_copy(update=paths)})
 
 
 def existing(folder: Path | str) -> Path:
@@ -131,7 +134,7 @@ def existing(folder: Path | str) -> Path:
 def check_settings(folder: Path, source: str | None, overrides: Sequence[str]) -> None:
     """``SettingsError`` when the settings asked for are not those of the run in ``folder``."""
     stored = scenario_of(folder)
-    asked = _at_home(load_scenario(source or str(folder / "scenario.toml"), overrides))
+    asked = at_home(load_scenario(source or str(folder / "scenario.toml"), overrides))
     before, after = _flat(stored.model_dump(mode="json")), _flat(asked.model_dump(mode="json"))
     for key in before | after:
         if before.get(key) != after.get(key):

@@ -1,6 +1,6 @@
 """Updates until they are acknowledged, and what their encodings lost: on the disk before they are sent.
 
-There is one record for training and one for evaluating, the latest each. A record names its files; it is replaced as a
+There is one record for each kind of task, the latest each. A record names its files; it is replaced as a
 whole, so that a kill leaves the old one with its files or the new one with its own. What an encoding lost counts from the
 moment that the gateway has the update: an update that never counted owes nothing.
 """
@@ -19,7 +19,7 @@ from fedali.support.files import flush_folder, reporting, write_bytes, write_tex
 from fedali_client.state.checkpoint import read_arrays, write_arrays
 from fedali_client.state.slots import Vector
 
-KINDS = ("train", "evaluate")
+KINDS = ("train", "evaluate", "statistics")
 COUNTED = "counted"
 
 
@@ -28,7 +28,7 @@ class Record:
     """An update.
 
     Args:
-        kind: ``train`` or ``evaluate``.
+        kind: one of ``KINDS``.
         identity: of the task and all that it was to be done with.
         task: its id.
         run: name of the training.

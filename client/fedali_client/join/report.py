@@ -49,6 +49,8 @@ class Report:
             line = f"trained on {facts.get('samples')} samples, loss {metrics.get('train_loss', 0.0):.2f}"
             if "personalisation" in metrics:
                 line += f", {100 * metrics['personalisation']:.1f} % on own test data"
+        elif record.kind == "statistics":
+            line = f"added up {facts.get('samples')} samples"
         else:
             line = f"the server's model is right on {100 * metrics.get('global', 0.0):.1f} % of own test data"
         line += f", sent {_size(record.size)}"

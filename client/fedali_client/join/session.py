@@ -10,7 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedali.bundle.file import LARGEST
-from fedali.errors import BundleError, CheckpointError, DataError, FedaliError, KitError, WireError
+from fedali.errors import (
+    BundleError,
+    CheckpointError,
+    DataError,
+    FedaliError,
+    KitError,
+    MisfitError,
+    WireError,
+)
 from fedali.support.files import flush_folder, reporting, write_text
 from fedali.support.memory import give_back
 from fedali.v1 import federation_pb2
@@ -27,7 +35,7 @@ from fedali_client.join.report import Report
 from fedali_client.join.samples import DataFiles
 from fedali_client.join.signals import AwayError, GoneError, UnableError, UnwantedError
 from fedali_client.join.transfers import send
-from fedali_client.join.work import Worker, check, identity
+from fedali_client.join.work import Worker, check, identity, kind_of
 
 _WAIT = 30.0  # seconds of a long poll
 _PAUSES = 0.25, 20.0  # seconds between attempts to connect: the first, twice as many each time, the most
@@ -141,7 +149,7 @@ class Session:
 
     def _do(self, gateway: Gateway, task: federation_pb2.Task) -> bool | None:
         """Do a task and send what came out: whether it counted, None when nothing was sent."""
-        kind = "train" if task.kind == federation_pb2.TASK_KIND_TRAIN else "evaluate"
+        kind = kind_of(task)
         record = self._journal.latest(kind)
         update = None
         if record is not None and record.identity == identity(task):
@@ -165,11 +173,14 @@ class Session:
 
     def _make(self, gateway: Gateway, task: federation_pb2.Task, kind: str) -> tuple[Record, bytes]:
         worker = self._hold(gateway, task.bundle)
-        path = self._artifacts.fetch(gateway, task.state, "the round's state", worker.largest_state)
-        self._artifacts.keep(task.state.sha256)
         name, bundle = "", worker.bundle.hex()
+        if kind != "statistics":
+            path = self._artifacts.fetch(gateway, task.state, "the round's state", worker.largest_state)
+            self._artifacts.keep(task.state.sha256)
         with Heart(gateway, task.id, self._heartbeat) as heart:
-            if kind == "train":
+            if kind == "statistics":
+                done = worker.add_up(task)
+            elif kind == "train":
                 name, owed = self._journal.owed(task.run, bundle)
                 done = worker.train(task, path, owed, heart.beat)
             else:
@@ -240,7 +251,9 @@ def _software() -> str:
 def _reason(error: FedaliError, folder: Path) -> str:
     """Why a task is declined, without anything of this device's data or folders."""
     text = " ".join(str(error).split())
-    if isinstance(error, DataError):
+    if isinstance(error, MisfitError):
+        text = error.public
+    elif isinstance(error, DataError):
         text = "this device's data do not fit the model, or cannot be read"
     elif isinstance(error, CheckpointError):
         text = "this device's state is damaged"

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from fedali.data.normalisation import channel_sums
 from fedali.support.files import reporting
 from fedali.v1 import federation_pb2
 from fedali.wire.messages import ClientUpdate, Encoding, decode_state, encode_update, largest_state
+from fedali.wire.statistics import StatisticsUpdate, encode_statistics
 from fedali_client.client import EdgeClient
 from fedali_client.compute.trainer import FitProgress
 from fedali_client.exchange import shared_mask
@@ -97,6 +99,12 @@ class Worker:
         }
         return Done(data, lost, {"samples": update.samples, **seconds, "metrics": metrics})
 
+    def add_up(self, task: federation_pb2.Task) -> Done:
+        """What this device's training data add up to, channel by channel."""
+        x, _ = self._files.read(self._files.train, self.client.manifest)
+        data = encode_statistics(StatisticsUpdate(task.id, self.bundle, len(x), channel_sums(x)))
+        return Done(data, None, {"samples": len(x)})
+
     def evaluate(self, task: federation_pb2.Task, state: Path) -> Done:
         """How good the shared state is on this device's test data."""
         client, files = self.client, self._files
@@ -119,6 +127,12 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
 
 
+def kind_of(task: federation_pb2.Task) -> str:
+    """What a task is called here, one of ``journal.KINDS``; of a kind that is not known, as if to evaluate."""
+    kinds = {federation_pb2.TASK_KIND_TRAIN: "train", federation_pb2.TASK_KIND_STATISTICS: "statistics"}
+    return kinds.get(task.kind, "evaluate")
+
+
 def identity(task: federation_pb2.Task) -> str:
     """What a task is and all that it is to be done with, as 64 hex digits; how much time is left is no part of it."""
     same = federation_pb2.Task()
@@ -129,7 +143,7 @@ def identity(task: federation_pb2.Task) -> str:
 
 def check(task: federation_pb2.Task) -> None:
     """Raise ``UnableError`` for a task that this version cannot do."""
-    if task.kind == federation_pb2.TASK_KIND_EVALUATE:
+    if task.kind in (federation_pb2.TASK_KIND_EVALUATE, federation_pb2.TASK_KIND_STATISTICS):
         return
     if task.kind != federation_pb2.TASK_KIND_TRAIN:
         raise UnableError(f"a task of kind {int(task.kind)} is not known here; update fedali on this device")

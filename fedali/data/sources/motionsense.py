@@ -27,6 +27,7 @@ from fedali.data.sources.download import Progress, download
 from fedali.data.sources.extras import require
 from fedali.data.sources.motionsense_zip import ARITHMETICS, WINDOW, decode_zip
 from fedali.errors import DataError, SettingsError
+from fedali.schema import Schema
 from fedali.support.files import atomic
 
 URL = "https://github.com/mmalekzadeh/motion-sense/raw/master/data/A_DeviceMotion_data.zip"
@@ -36,6 +37,9 @@ CHECKSUM = "1a742fb9ef092cfebcc63f2f3bd12140e70297f4fbf2bf1b9e5baeac367513d4"
 STRIDE = 64
 ACTIVITIES = ("dws", "ups", "sit", "std", "wlk", "jog")
 CHANNELS = ("acc_x", "acc_y", "acc_z", "gyr_x", "gyr_y", "gyr_z")
+SCHEMA = Schema(
+    "motionsense", (WINDOW, len(CHANNELS)), ACTIVITIES, CHANNELS, ("g",) * 3 + ("rad/s",) * 3, rate=50.0
+)
 
 _FILE, _ZIP = "motionsense.npz", "A_DeviceMotion_data.zip"
 _MAX_ZIP_BYTES = 200_000_000  # the CSVs are about 150 MB unpacked

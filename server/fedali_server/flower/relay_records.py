@@ -1,23 +1,29 @@
 """What a server asks the sites of a federation besides rounds, and what they answer, as Flower messages.
 
-Messages are of types ``query.hello``, ``query.has_bundle``, ``query.put_bundle`` and ``query.revoke``. ``ask_...`` makes a question
+Messages are of types ``query.hello``, ``query.has_bundle``, ``query.put_bundle``, ``query.revoke`` and ``query.statistics``. ``ask_...`` makes a question
 and ``read_...`` takes what it needs of the other side's message; both raise ``FedaliError`` for a message that lacks it.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from google.protobuf.message import DecodeError
 
+from fedali.data.normalisation import ChannelSums
 from fedali.errors import FedaliError
-from fedali.v1 import relay_pb2
+from fedali.v1 import federation_pb2, relay_pb2
 from fedali.version import __version__
+from fedali.wire.statistics import of_message, to_message
+from fedali_server.flower import records
 
 HELLO, HAS_BUNDLE, PUT_BUNDLE, REVOKE = "hello", "has_bundle", "put_bundle", "revoke"
+STATISTICS = "statistics"
 
 _T = TypeVar("_T", str, bytes, bool, int, float)
 
@@ -150,6 +156,27 @@ def answer_revoke(number: int) -> RecordDict:
 def read_revoked(message: Message) -> int:
     """What ``answer_revoke`` wrote."""
     return _take(message, REVOKE, "number", int)
+
+
+def ask_statistics(node: int) -> Message:
+    """What do the training data of your devices add up to?"""
+    return _question(STATISTICS, node, RecordDict({STATISTICS: ConfigRecord({"round": 0})}))
+
+
+def answer_statistics(sums: ChannelSums | None, reports: Sequence[Mapping[str, Any]]) -> RecordDict:
+    """The answer to ``ask_statistics``: all devices' together, None where none answered, and a report of each."""
+    data = b"" if sums is None else to_message(sums).SerializeToString()
+    return RecordDict({STATISTICS: ConfigRecord({"sums": data}), **records.from_reports(reports)})
+
+
+def read_statistics(message: Message) -> tuple[ChannelSums | None, list[dict[str, Any]]]:
+    """What ``answer_statistics`` wrote; ``FedaliError`` for sums that no numbers have."""
+    data = _take(message, STATISTICS, "sums", bytes)
+    try:
+        sums = of_message(federation_pb2.Statistics.FromString(data)) if data else None
+    except DecodeError as error:
+        raise FedaliError(f"a site's statistics cannot be read: {error}") from None
+    return sums, records.read_reports(message.content)
 
 
 def _question(action: str, node: int, content: RecordDict) -> Message:

@@ -13,7 +13,7 @@ from fedali_server.gateway.gateway import Gateway
 from fedali_server.gateway.lane import Lane
 from fedali_server.gateway.receipt import Arriving, Receipt, Requests
 from fedali_server.gateway.refusal import malformed, not_found, not_now, too_much
-from fedali_server.gateway.rounds.orders import TRAIN
+from fedali_server.gateway.rounds.orders import DOING, STATISTICS
 from fedali_server.gateway.rounds.round import Round
 from fedali_server.gateway.rpc import Context, Method
 from fedali_server.gateway.visitors import Visitor
@@ -91,15 +91,16 @@ class FederationService:
         if round_ is None or visitor.number not in round_.waiting or round_.closed:
             return None
         round_.give(visitor.number)
-        visitor.doing = "training" if round_.key.kind == TRAIN else "evaluating"
+        visitor.doing = DOING[round_.key.kind]
         order, model = round_.order, round_.model
+        state = federation_pb2.Artifact(sha256=round_.state_sha256, size=round_.state_size)
         return federation_pb2.Task(
             id=round_.key.task,
             kind=order.kind,  # type: ignore[arg-type]
             run=order.run,
             round=order.round,
             bundle=federation_pb2.Artifact(sha256=model.sha256, size=model.size),
-            state=federation_pb2.Artifact(sha256=round_.state_sha256, size=round_.state_size),
+            state=None if order.kind == STATISTICS else state,
             epochs=order.epochs,
             influence=order.influence,
             entropy=[order.seed, 0, order.round, visitor.number],
@@ -211,8 +212,7 @@ class FederationService:
             round_ = self._round(request.task)
             wanted = round_ is not None and not round_.closed and visitor.number in round_.waiting
             if round_ is not None and wanted:
-                doing = "training" if round_.key.kind == TRAIN else "evaluating"
-                visitor.doing = f"{doing}, {request.progress:.0%}"
+                visitor.doing = f"{DOING[round_.key.kind]}, {request.progress:.0%}"
             return federation_pb2.HeartbeatReply(wanted=wanted)
 
     def _round(self, task: str) -> Round | None:

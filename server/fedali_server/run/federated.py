@@ -30,8 +30,8 @@ from fedali_server.flower.strategy import PersonalisedStrategy, RoundResult
 from fedali_server.flower.superlink import running
 from fedali_server.run.run_folder import Checkpoint, RunFolder
 
-_SLACK = 30.0  # seconds that a site's reply may come after its round has closed
-_PAUSE = 2.0  # seconds between attempts to reach a SuperLink that went away
+SLACK = 30.0  # seconds that a site's reply may come after its round has closed
+PAUSE = 2.0  # seconds between attempts to reach a SuperLink that went away
 
 log = structlog.get_logger("fedali.server")
 
@@ -187,7 +187,29 @@ def run_federation(
                 raise
             meanwhile()
             log.warning("the SuperLink is gone, trying again", why=str(error))
-            time.sleep(_PAUSE)
+            time.sleep(PAUSE)
+
+
+def wanted_of(bundle: Path, settings: RunSettings, operator: Operator) -> Wanted:
+    """What sites have to be and to hold for a run of the bundle in a file."""
+    data = bundle.read_bytes()
+    sha256 = hashlib.sha256(data).digest()
+    known = operator.revocations, operator.sites
+    return Wanted(operator.federation, data, sha256, *known, settings.sites, settings.patience)
+
+
+def config_of(settings: RunSettings, sha256: bytes) -> dict[str, Any]:
+    """What all rounds of a run have in common, as ``fedali_server.site.relay.DeviceRun`` reads it."""
+    return {
+        "run": settings.name,
+        "bundle": sha256.hex(),
+        "encoding": int(Encoding[settings.encoding.upper()]),
+        **{name: getattr(settings, name) for name in ("epochs", "seed", "largest_samples")},
+        **{
+            name: float(getattr(settings, name))
+            for name in ("seconds", "quorum", "grace_seconds", "largest_step")
+        },
+    }
 
 
 class _Run:
@@ -204,17 +226,7 @@ class _Run:
     ) -> None:
         self._meanwhile = meanwhile
         self._folder, self._settings, self._operator, self._report = folder, settings, operator, report
-        data = folder.bundle.read_bytes()
-        self._sha256 = hashlib.sha256(data).digest()
-        self._wanted = Wanted(
-            operator.federation,
-            data,
-            self._sha256,
-            operator.revocations,
-            operator.sites,
-            settings.sites,
-            settings.patience,
-        )
+        self._wanted = wanted_of(folder.bundle, settings, operator)
         manifest = bundle.manifest
         self._method: Method = build_method(manifest.method.name, manifest.method.options)
         self._layouts = Layouts(manifest.layouts.parameters, manifest.layouts.prototypes)
@@ -227,19 +239,9 @@ class _Run:
     def go_on(self) -> None:
         """Rounds until the last, over one connection."""
         settings = self._settings
-        config: dict[str, Any] = {
-            "run": settings.name,
-            "bundle": self._sha256.hex(),
-            "encoding": int(Encoding[settings.encoding.upper()]),
-            **{name: getattr(settings, name) for name in ("epochs", "seed", "largest_samples")},
-            **{
-                name: float(getattr(settings, name))
-                for name in ("seconds", "quorum", "grace_seconds", "largest_step")
-            },
-        }
         self._tell(RunProgress(self.checkpoint.round, settings.rounds))
         if self.checkpoint.round < settings.rounds:
-            with running(self._operator.link, config) as grid:
+            with running(self._operator.link, config_of(settings, self._wanted.sha256)) as grid:
                 strategy = PersonalisedStrategy(
                     self._method,
                     self._layouts,
@@ -252,7 +254,7 @@ class _Run:
                     SiteGrid(grid, self._wanted, self._changed, self._meanwhile),
                     records.from_shared(self.checkpoint.shared),
                     settings.rounds,
-                    timeout=settings.seconds + _SLACK,
+                    timeout=settings.seconds + SLACK,
                     first_round=self.checkpoint.round + 1,
                 )
         self._folder.finish({"rounds": settings.rounds, "best_round": self.checkpoint.best_round})

@@ -19,10 +19,12 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
 from fedali.cohort.contract import ClientMetrics, RoundSettings, SiteReply
+from fedali.data.normalisation import ChannelSums
 from fedali.errors import FedaliError
 from fedali.methods import SharedState, Upload
 from fedali.v1 import federation_pb2, relay_pb2, relay_pb2_grpc
 from fedali.wire import messages as wire
+from fedali.wire.statistics import of_message
 from fedali_server.flower import relay_records
 from fedali_server.flower.client_app import make_client_app
 
@@ -167,6 +169,13 @@ class RelaySite:
         outcome = self._round(settings, shared, federation_pb2.TASK_KIND_EVALUATE)
         return self._reply(outcome.devices, "test_samples", None)
 
+    def statistics(self) -> tuple[ChannelSums | None, tuple[dict[str, Any], ...]]:
+        """Have the devices add up their training data; all together, None where none answered, and a report of each."""
+        empty = SharedState(np.empty(0, np.float32), np.empty(0, np.float32))
+        outcome = self._round(RoundSettings(0), empty, federation_pb2.TASK_KIND_STATISTICS)
+        sums = of_message(outcome.statistics) if outcome.HasField("statistics") else None
+        return sums, self._reply(outcome.devices, "samples", None).reports
+
     def _round(
         self, settings: RoundSettings, shared: SharedState, kind: federation_pb2.TaskKind
     ) -> relay_pb2.RoundOutcome:
@@ -214,9 +223,11 @@ class RelaySite:
 
 def make_relay_app(find_keeper: Callable[[Context], RoundKeeper], mods: Sequence[Mod] = ()) -> ClientApp:
     """A ``ClientApp`` that answers with what a gateway, or what stands for it, says; ``mods`` are Flower's, around all that it does."""
-    app = make_client_app(
-        lambda context: RelaySite(find_keeper(context), DeviceRun.of(context.run_config)), mods
-    )
+
+    def site(context: Context) -> RelaySite:
+        return RelaySite(find_keeper(context), DeviceRun.of(context.run_config))
+
+    app = make_client_app(site, mods)
 
     @app.query(relay_records.HELLO)
     def hello(message: Message, context: Context) -> Message:
@@ -232,6 +243,11 @@ def make_relay_app(find_keeper: Callable[[Context], RoundKeeper], mods: Sequence
     def put_bundle(message: Message, context: Context) -> Message:
         find_keeper(context).put_bundle(relay_records.read_bundle(message))
         return Message(RecordDict(), reply_to=message)
+
+    @app.query(relay_records.STATISTICS)
+    def statistics(message: Message, context: Context) -> Message:
+        answer = relay_records.answer_statistics(*site(context).statistics())
+        return Message(answer, reply_to=message)
 
     @app.query(relay_records.REVOKE)
     def revoke(message: Message, context: Context) -> Message:

@@ -26,7 +26,7 @@ from fedali.version import __version__
 from fedali.wire.kit import SiteKit
 from fedali_server.gateway.identity import Roster
 from fedali_server.gateway.rounds.bundles import Bundles
-from fedali_server.gateway.rounds.orders import TRAIN, check_order, content, due_devices
+from fedali_server.gateway.rounds.orders import NAMES, check_order, content, due_devices
 from fedali_server.site.bundle import TrainedBundle, check_mode
 from fedali_server.site.folder import open_folder
 from fedali_server.site.personal import PersonalParts
@@ -105,7 +105,7 @@ class DataSite:
     def round(self, order: relay_pb2.RoundOrder) -> relay_pb2.RoundOutcome:
         """Do a round, or recall it: what was ordered before has the outcome that it had."""
         check_order(order)
-        kind = "train" if order.kind == TRAIN else "evaluate"
+        kind = NAMES[order.kind]
         path = self._state / "outcomes" / f"{kind}-{content(order).hex()}.pb"
         if path.exists():
             with reporting(path, "read"):
@@ -114,7 +114,7 @@ class DataSite:
             raise FedaliError("this site does not hold the round's bundle: send it first")
         self._now = now = self._begin(order)
         try:
-            outcome = now.train() if kind == "train" else now.evaluate()
+            outcome = {"train": now.train, "evaluate": now.evaluate, "statistics": now.statistics}[kind]()
         finally:
             self._now = None
         for old in path.parent.glob(f"{kind}-*.pb"):

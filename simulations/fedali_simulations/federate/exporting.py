@@ -24,7 +24,7 @@ from fedali_server.run.run_folder import RunFolder
 from fedali_simulations.data import check_facts, load
 from fedali_simulations.folder import read_best
 from fedali_simulations.scenario import MethodSettings, Scenario
-from fedali_simulations.setup import Plan, build_optimizer, build_plan
+from fedali_simulations.setup import Plan, Untrained, build_optimizer, build_plan, build_untrained
 from fedali_simulations.study import line_folder, scenario_of
 
 if TYPE_CHECKING:
@@ -43,6 +43,15 @@ class Chosen:
     line: MethodSettings
     seed: int
     file: Path
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a bundle says of data: shape of a sample, names of classes, and normalisation of raw samples."""
+
+    input_shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    normalisation: Normalisation
 
 
 def export(
@@ -88,7 +97,8 @@ def export(
     check_facts(chosen.study, load(chosen.scenario, chosen.scenario.seed)[0], note=False)
     plan = build_plan(chosen.scenario, chosen.line, chosen.seed)
     start, round_ = _start(chosen, plan, client)
-    source = _source(chosen.scenario, chosen.line, plan, start, round_, name, client)
+    data = _described(chosen.scenario, plan, client)
+    source = _source(chosen.scenario, chosen.line, plan, start, round_, name or _name(chosen, client), data)
     return export_bundle(
         out,
         source,
@@ -111,13 +121,18 @@ def export_untrained(
     name: str | None = None,
     mode: Mode = "full",
     report: Callable[[str], None] = lambda _: None,
+    described: Described | None = None,
 ) -> Bundle:
     """Make the bundle that a federation starts from: a scenario's model as its simulation begins with it.
 
-    Arguments are those of ``export``.
+    Arguments are those of ``export``. What is ``described`` takes the place of the scenario's data, which need not be here then.
     """
-    private, plan = load_private(key), build_plan(scenario, line, seed)
-    source = untrained_source(scenario, line, plan, name)
+    private = load_private(key)
+    if described is None:
+        source = untrained_source(scenario, line, build_plan(scenario, line, seed), name)
+    else:
+        sizes = described.input_shape, len(described.classes)
+        source = _untrained(scenario, line, build_untrained(scenario, line, seed, *sizes), described, name)
     batch = scenario.training.batch_size
     return export_bundle(out, source, mode=mode, batch=batch, key=private, report=report)
 
@@ -160,9 +175,15 @@ def _federated_source(
 
 def untrained_source(scenario: Scenario, line: MethodSettings, plan: Plan, name: str | None = None) -> Source:
     """What a bundle is of before the first round."""
-    shared = plan.initial
+    return _untrained(scenario, line, plan, _described(scenario, plan, None), name)
+
+
+def _untrained(
+    scenario: Scenario, line: MethodSettings, untrained: Untrained, described: Described, name: str | None
+) -> Source:
+    shared = untrained.initial
     start = Start(shared.theta, shared.prototypes, shared.theta, shared.prototypes)
-    return _source(scenario, line, plan, start, 0, name, None)
+    return _source(scenario, line, untrained, start, 0, name or f"{scenario.name} {line.title}", described)
 
 
 def choose(run: Path, method: str | None = None, seed: int | None = None) -> Chosen:
@@ -256,28 +277,34 @@ def _start(chosen: Chosen, plan: Plan, client: str | None) -> tuple[Start, int]:
 def _source(
     scenario: Scenario,
     line: MethodSettings,
-    plan: Plan,
+    untrained: Untrained,
     start: Start,
     round_: int,
-    name: str | None,
-    client: str | None,
+    name: str,
+    described: Described,
 ) -> Source:
     """What a bundle is of."""
     alp = scenario.alp_for(line)
-    settings = dataclasses.asdict(ALPSettings(**alp.model_dump())) if plan.method.uses_prototypes else None
+    settings = (
+        dataclasses.asdict(ALPSettings(**alp.model_dump())) if untrained.method.uses_prototypes else None
+    )
     return Source(
-        name=name or f"{scenario.name} {line.title}" + (f", {client}" if client else ""),
-        model=plan.model,
+        name=name,
+        model=untrained.model,
         component=Component(scenario.model.name, scenario.model.options, settings),
-        method=plan.method,
+        method=untrained.method,
         optimizer=build_optimizer(scenario),
         start=start,
         round=round_,
         decay=alp.decay,
-        normalisation=_normalisation(scenario, plan, client),
-        input_shape=plan.federation.input_shape,
-        classes=plan.federation.class_names,
+        normalisation=described.normalisation,
+        input_shape=described.input_shape,
+        classes=described.classes,
     )
+
+
+def _name(chosen: Chosen, client: str | None) -> str:
+    return f"{chosen.scenario.name} {chosen.line.title}" + (f", {client}" if client else "")
 
 
 def _client(plan: Plan, name: str) -> int:
@@ -285,6 +312,11 @@ def _client(plan: Plan, name: str) -> int:
     if name not in names:
         raise SettingsError(f"there is no client {name!r}; {did_you_mean(name, names)}")
     return names.index(name)
+
+
+def _described(scenario: Scenario, plan: Plan, client: str | None) -> Described:
+    federation = plan.federation
+    return Described(federation.input_shape, federation.class_names, _normalisation(scenario, plan, client))
 
 
 def _normalisation(scenario: Scenario, plan: Plan, client: str | None) -> Normalisation:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fedali.bundle.file import read_bundle
 from fedali.bundle.keys import load_public
 from fedali.errors import CheckpointError, FedaliError, SettingsError
+from fedali.schema import read_schema
 from fedali.support.files import running_alone, write_text
 from fedali.support.names import file_name
 from fedali.wire.kit import OperatorKit
@@ -37,11 +38,13 @@ from fedali_simulations.federate.deployed import (
 )
 from fedali_simulations.jobs import Job
 from fedali_simulations.scenario import DataSettings, MethodSettings, Scenario, TrainingSettings
-from fedali_simulations.study import jobs_of, scenario_of
+from fedali_simulations.study import at_home, jobs_of, scenario_of
 from fedali_simulations.template import to_toml
 
 if TYPE_CHECKING:
     from fedali_simulations.report.results import Results
+
+SCHEMA = "schema.toml"  # the copy in a run's folder
 
 Options = dict[str, Any]  # of ``RunSettings``
 
@@ -62,12 +65,17 @@ class Outcome:
 
 
 def prepare_scenario(scenario: Scenario, folder: Path, options: Options, kit: OperatorKit) -> None:
-    """Make the folder of a scenario's runs. Raises ``SettingsError`` where it holds something, or options make no sense."""
+    """Make the folder of a scenario's runs, with a copy of its schema.
+
+    Raises ``SettingsError`` where it holds something, or the schema or options make no sense.
+    """
     if folder.exists() and any(folder.iterdir()):
         raise SettingsError(f"{folder} is not empty: resume it with --resume, or choose another --out")
     for job in jobs_of(scenario, folder):
         _settings(job, "0", options)
-    write_text(folder / "scenario.toml", to_toml(scenario))
+    if scenario.data.schema is not None:
+        write_text(folder / SCHEMA, read_schema(scenario.data.schema).to_toml())
+    write_text(folder / "scenario.toml", to_toml(at_home(scenario)))
     facts = {"federation": kit.federation, "stamp": time.strftime("%y%m%d%H%M%S"), "options": options}
     write_text(folder / "federation.json", json.dumps(facts, indent=1))
 
@@ -148,15 +156,23 @@ def _run_scenario(
 
     scenario = scenario_of(folder)
     stamp, options = _facts(folder)
-    runs = []
-    for job in jobs_of(scenario, folder):
+    jobs, runs = jobs_of(scenario, folder), []
+    described = None
+    if scenario.data.schema is not None and not all((job.folder / "run.json").exists() for job in jobs):
+        from fedali_simulations.federate.described import describe
+
+        settings = replace(_settings(jobs[0], stamp, options), name=f"statistics-{stamp}")
+        schema = read_schema(folder / SCHEMA)
+        described = describe(schema, jobs[0], folder / "round-0", settings, kit, operator, say, meanwhile)
+    for job in jobs:
         stored, title = RunFolder(job.folder), job.line.title
         name = f"{title} seed {job.seed}" if scenario.seeds > 1 else title
         if not (job.folder / "run.json").exists():
             bundle = folder / "untrained" / f"{file_name(title)}-{job.seed}.fedali"
             if not bundle.exists():
                 say(f"exporting the untrained model of {name} ...")
-                export_untrained(scenario, job.line, job.seed, bundle, key=kit.signing_key)
+                key = kit.signing_key
+                export_untrained(scenario, job.line, job.seed, bundle, key=key, described=described)
             start_run(stored, bundle, _settings(job, stamp, options), operator)
         run_federation(stored, operator, partial(report, name), meanwhile)
         runs.append(DeployedRun(title, job.seed, job.folder))

@@ -98,7 +98,7 @@ def test_data_that_do_not_fit_are_declined_and_told(site):
         (report,) = outcome.devices
         assert (report.state, report.reason) == (
             "declined",
-            "this device's data do not fit the model, or cannot be read",
+            "this device's samples are windows of 7 with 2 channels; the federation's are windows of 24 with 3 channels",
         )
         code, said = device.end(None)
     assert code == 2

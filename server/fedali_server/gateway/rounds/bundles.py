@@ -31,6 +31,7 @@ class RoundModel:
         prototypes: how they travel up; None where they stay.
         layouts: of theta [P] and prototypes [L].
         shared: [S] what of a client's vector is not personal.
+        input_shape: of a sample.
     """
 
     sha256: bytes
@@ -38,6 +39,7 @@ class RoundModel:
     prototypes: PrototypeUpload | None
     layouts: Layouts
     shared: npt.NDArray[np.int64]
+    input_shape: tuple[int, ...]
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -96,4 +98,4 @@ def _model(manifest: Manifest, sha256: bytes, size: int) -> RoundModel:
     shared = np.ones(layouts.parameters.size, bool)
     for first, end in manifest.personal:
         shared[first:end] = False
-    return RoundModel(sha256, size, prototypes, layouts, np.flatnonzero(shared))
+    return RoundModel(sha256, size, prototypes, layouts, np.flatnonzero(shared), manifest.input_shape)

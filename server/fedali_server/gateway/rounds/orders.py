@@ -17,7 +17,9 @@ from fedali.wire.messages import LARGEST_STEP, Encoding, check_run_name, task_id
 from fedali_server.gateway.rounds.bundles import RoundModel
 
 TRAIN, EVALUATE = int(federation_pb2.TASK_KIND_TRAIN), int(federation_pb2.TASK_KIND_EVALUATE)
-_NAMES = {TRAIN: "train", EVALUATE: "evaluate"}
+STATISTICS = int(federation_pb2.TASK_KIND_STATISTICS)
+NAMES = {TRAIN: "train", EVALUATE: "evaluate", STATISTICS: "statistics"}
+DOING = {TRAIN: "training", EVALUATE: "evaluating", STATISTICS: "adding up"}
 _LONGEST = 7 * 86400.0  # seconds of a round
 _NOT_CONTENT = ("seconds", "quorum", "grace_seconds")
 
@@ -43,17 +45,22 @@ class RoundKey:
     @property
     def folder(self) -> str:
         """Where its files are, below the folder of rounds."""
-        return f"{self.run}/{self.round}-{_NAMES[self.kind]}"
+        return f"{self.run}/{self.round}-{NAMES[self.kind]}"
 
     def __str__(self) -> str:
-        return f"round {self.round} of {self.run} ({_NAMES[self.kind]})"
+        return f"round {self.round} of {self.run} ({NAMES[self.kind]})"
 
 
 def check_order(order: relay_pb2.RoundOrder) -> None:
     """Raise ``WireError`` for an order that no bundle could make sense of."""
     check_run_name(order.run)
     numbers: list[tuple[str, Any, float, float]] = [
-        ("round", order.round, 1, 2**31),
+        (
+            "round",
+            order.round,
+            0 if order.kind == STATISTICS else 1,
+            0 if order.kind == STATISTICS else 2**31,
+        ),
         ("influence", order.influence, 0, 1),
         ("seconds", order.seconds, 0, _LONGEST),
         ("quorum", order.quorum, 0, 1),
@@ -65,10 +72,9 @@ def check_order(order: relay_pb2.RoundOrder) -> None:
     for name, value, least, most in numbers:
         if not (math.isfinite(value) and least <= value <= most):
             raise WireError(f"the order's {name} is {value}; it has to be {least} to {most:g}")
-    if order.kind not in _NAMES:
-        raise WireError(
-            f"the order's kind is {order.kind}; it has to be {TRAIN} (train) or {EVALUATE} (evaluate)"
-        )
+    if order.kind not in NAMES:
+        known = ", ".join(f"{kind} ({name})" for kind, name in NAMES.items())
+        raise WireError(f"the order's kind is {order.kind}; known: {known}")
     if order.kind == TRAIN and order.encoding not in list(Encoding):
         raise WireError(
             f"the order's encoding is {order.encoding}; it has to be one of {[int(e) for e in Encoding]}"
@@ -85,13 +91,18 @@ def content(order: relay_pb2.RoundOrder) -> bytes:
 
 
 def shared_state(order: relay_pb2.RoundOrder, model: RoundModel) -> SharedState:
-    """The state that the round starts from. Raises ``WireError`` unless it is ``model``'s, and finite."""
+    """The state that the round starts from; zeros for statistics, which have none.
+
+    Raises ``WireError`` unless it is ``model``'s, and finite.
+    """
     vectors = []
     for name, size in (
         ("theta", model.layouts.parameters.size),
         ("prototypes", model.layouts.prototypes.size),
     ):
         data: bytes = getattr(order, name)
+        if order.kind == STATISTICS and not data:
+            data = bytes(4 * size)
         if len(data) != 4 * size:
             raise WireError(
                 f"the order's {name} has {len(data)} bytes; the bundle's model has {size} float32"

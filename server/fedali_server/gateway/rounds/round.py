@@ -72,6 +72,8 @@ class Answer:
 class Round:
     """One round, open until it is ``closed``, its outcome being on the disk, or ``given_up`` for another."""
 
+    new_sums: type[Any] = RoundSums
+
     def __init__(self, folder: Path, bundles: Bundles, fold_every: int) -> None:
         """Take up the round in ``folder``, as ``create`` made it and as far as it went."""
         self.folder, self._fold_every = folder, fold_every
@@ -96,7 +98,7 @@ class Round:
         self.closed = self.outcome_path.exists()
         self.given_up = False
         self.given: dict[int, float] = {}
-        self.sums = RoundSums()
+        self.sums = self.new_sums()
         self._files: list[tuple[int, str]] = []  # of updates in the sum that no snapshot holds
         last = self._replay()
         self.watch = Stopwatch.resume(float(plain["start"]), str(plain["boot"]), last)
@@ -239,7 +241,7 @@ class Round:
 
     def release(self) -> None:
         """Forget what a closed round, or one that was given up, was made of."""
-        self.sums = RoundSums()
+        self.sums = self.new_sums()
         self.incoming.clear()
         (self.folder / "sums.npz").unlink(missing_ok=True)
 
@@ -290,7 +292,7 @@ class Round:
             self.release()
             return last
         if (self.folder / "sums.npz").exists():
-            self.sums = RoundSums.load(self.folder / "sums.npz")
+            self.sums = self.new_sums.load(self.folder / "sums.npz")
         for number, answer in self.answers.items():
             if answer.state == DONE and number in self.sums.members:
                 self.incoming.drop(number, answer.sha256)

@@ -13,8 +13,9 @@ from fedali.support.files import flush_folder, reporting
 from fedali.v1 import relay_pb2
 from fedali_server.gateway.rounds.bundles import Bundles
 from fedali_server.gateway.rounds.ledger import Ledger
-from fedali_server.gateway.rounds.orders import RoundKey, due_devices
+from fedali_server.gateway.rounds.orders import NAMES, STATISTICS, RoundKey, due_devices
 from fedali_server.gateway.rounds.round import Round
+from fedali_server.gateway.rounds.statistics import StatisticsRound
 
 log = structlog.get_logger("fedali.gateway")
 
@@ -72,7 +73,8 @@ class Shelf:
         return found
 
     def _open(self, folder: Path) -> Round:
-        round_ = Round(folder, self._bundles, self._fold_every)
+        kind = StatisticsRound if folder.name.endswith(f"-{NAMES[STATISTICS]}") else Round
+        round_ = kind(folder, self._bundles, self._fold_every)
         if self.folder / round_.key.folder != folder:
             raise CheckpointError(f"{folder} is not where {round_.key} belongs")
         return round_

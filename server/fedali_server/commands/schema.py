@@ -1,0 +1,47 @@
+"""The command ``fedali schema``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def schema(
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="Your own data (.npz, .csv or a folder with a file per client), or a built-in name: digits, motionsense.",
+            show_default=False,
+        ),
+    ],
+    window: Annotated[
+        int, typer.Option(min=1, help="Rows in a window; of CSV data alone, as data.window.")
+    ] = 128,
+    stride: Annotated[
+        int,
+        typer.Option(min=1, help="Rows between the starts of windows; of CSV data alone, as data.stride."),
+    ] = 64,
+    rate: Annotated[
+        float | None, typer.Option(help="Raw samples a second.", show_default="not known")
+    ] = None,
+) -> None:
+    r"""Print what samples are, without any: a federation starts from that where its data must not be.
+
+    It has the shape of a sample and the names of classes and channels. Look through it before you give it away, and fill in units.
+
+    \b
+    Examples:
+      fedali schema my_data.csv > schema.toml
+      fedali schema motionsense
+      fedali run study.toml --kit kits/operator          with [data] schema = "schema.toml" in study.toml
+    """
+    from fedali.data.sources import motionsense
+    from fedali.data.sources.named import load_named
+    from fedali.schema import Schema
+
+    if data == "motionsense":  # which is known without its data
+        found = motionsense.SCHEMA
+    else:
+        found = Schema.of(load_named(data, window=window, stride=stride, what="DATA"), rate=rate)
+    typer.echo(found.to_toml(), nl=False)

@@ -1,0 +1,64 @@
+"""What a federation knows of its data where none are: a schema, and statistics of round 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from fedali.bundle.manifest import Normalisation
+from fedali.data.normalisation import channel_shape
+from fedali.schema import Schema
+from fedali.wire.kit import OperatorKit
+from fedali_server.run.federated import Operator, RunSettings
+from fedali_server.run.statistics import RoundZero
+from fedali_simulations.federate.exporting import Described, export_untrained
+from fedali_simulations.jobs import Job
+
+
+def describe(
+    schema: Schema,
+    job: Job,
+    folder: Path,
+    settings: RunSettings,
+    kit: OperatorKit,
+    operator: Operator,
+    say: Callable[[str], None],
+    meanwhile: Callable[[], None],
+) -> Described:
+    """The data of a study whose round 0 is in ``folder``, by its schema, with statistics of round 0 where clients share a normalisation.
+
+    ``settings`` are those of round 0, ``job`` any of the study's. Raises what ``RoundZero.gather`` does.
+    """
+    kind = job.scenario.split.normalise
+    if kind != "global":  # each client has its own, or none
+        return _described(schema, _without(schema, kind == "client"))
+    zero = RoundZero(folder)
+    if not zero.done and not zero.bundle.exists():
+        say("exporting what data have to fit ...")
+        export_untrained(
+            job.scenario,
+            job.line,
+            job.seed,
+            zero.bundle,
+            key=kit.signing_key,
+            name=f"{job.scenario.name} round 0",
+            described=_described(schema, _without(schema)),
+        )
+    if not zero.done:
+        say("round 0: the devices add up their training data, for the normalisation ...")
+    found = zero.gather(settings, operator, meanwhile)
+    say(str(found))
+    shared = found.sums.normalisation(schema.shape)
+    return _described(schema, Normalisation("global", shared.mean, shared.std))
+
+
+def _described(schema: Schema, normalisation: Normalisation) -> Described:
+    return Described(schema.shape, schema.classes, normalisation)
+
+
+def _without(schema: Schema, own: bool = False) -> Normalisation:
+    """Samples as they are; with ``own``, until a client has its own normalisation."""
+    shape = channel_shape(schema.shape)
+    return Normalisation("client" if own else "none", np.zeros(shape, np.float32), np.ones(shape, np.float32))
