@@ -10,7 +10,9 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE  # hundreds of processes would compile our sources anew
 
-.PHONY: soak simulate study leads study-encodings bench bench-cold bench-scale bench-edge bench-gateway bench-joined test test-rest test-all test-edge-matrix edge-arm64 parity proto check-proto check format clean help
+FLOWER := 1.41 1.42  # the oldest and the newest that pyproject.toml allows; constraints.txt has the newest
+
+.PHONY: soak simulate study leads study-encodings bench bench-cold bench-scale bench-edge bench-gateway bench-joined test test-rest test-all test-edge-matrix test-flower-matrix test-flower-oldest $(FLOWER:%=test-flower-%) edge-arm64 parity proto check-proto check format clean help
 .DEFAULT_GOAL := help
 
 help: ## what can be made here
@@ -88,7 +90,7 @@ test: $(READY) ## the quick tests: minutes on two cores
 test-rest: $(READY) ## the others: long kills, all models and methods, machines
 	$(PYTEST) -m slow $(PYTEST_ARGS)
 
-test-all: test test-rest test-edge-matrix ## every test, and the edge client on two versions of onnxruntime
+test-all: test test-rest test-edge-matrix test-flower-oldest ## every test, and two versions of onnxruntime and of Flower
 
 CASES := .edge/cases
 ON_DEVICE := -p tests.device.recorded -p no:cacheprovider tests/device/test_device.py tests/unit/client tests/unit/bundle/test_keys.py \
@@ -108,6 +110,26 @@ $(EDGE:%=.venv-edge-%/.ready): .venv-edge-%/.ready: pyproject.toml
 test-edge-matrix: $(CASES)/.ready $(EDGE:%=.venv-edge-%/.ready) ## the edge client without torch, with the oldest and the newest onnxruntime
 	@for version in $(EDGE); do \
 		FEDALI_DEVICE_CASES=$(CASES) .venv-edge-$$version/bin/python -m pytest $(ON_DEVICE) $(PYTEST_ARGS) || exit 1; done
+
+FEDERATED := tests/e2e/test_federation.py tests/e2e/test_federation_faults.py tests/e2e/test_sites.py tests/e2e/test_machines.py \
+	tests/integration/flower tests/integration/site tests/integration/run/test_lookout.py tests/unit/flower
+# Flower and FedAli, and what this Flower wants otherwise than the main environment has it; all else is that one's.
+$(FLOWER:%=.venv-flower-%/.ready): .venv-flower-%/.ready: pyproject.toml $(READY)
+	rm -rf .venv-flower-$*
+	$(BIN)/python -m venv .venv-flower-$*
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+		"$$(.venv-flower-$*/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/main.pth"
+	.venv-flower-$*/bin/python -m pip install --quiet --disable-pip-version-check --ignore-installed --no-deps 'flwr==$*.*'
+	.venv-flower-$*/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' 'flwr==$*.*'
+	.venv-flower-$*/bin/python -m pip check --disable-pip-version-check
+	@touch $@
+
+$(FLOWER:%=test-flower-%): test-flower-%: .venv-flower-%/.ready
+	.venv-flower-$*/bin/python -m pytest -n 2 $(FEDERATED) $(PYTEST_ARGS)
+
+test-flower-matrix: $(FLOWER:%=test-flower-%) ## federations with the oldest and the newest Flower (a quarter of an hour)
+
+test-flower-oldest: test-flower-$(firstword $(FLOWER))
 
 edge-arm64: $(CASES)/.ready ## the edge client on an emulated 64-bit ARM Debian (root on Debian or Ubuntu: installs qemu-user-static)
 	sh tests/device/arm64.sh $(BIN)/python .edge/arm64 $(CASES) $(ON_DEVICE) $(PYTEST_ARGS)

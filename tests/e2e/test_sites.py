@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 
@@ -26,6 +27,7 @@ import pytest
 from flwr.app import Message
 from flwr.common.serde import user_config_to_proto
 from flwr.proto.control_pb2 import StartRunRequest
+from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 
 from fedali.cohort.contract import RoundSettings
 from fedali.errors import FedaliError
@@ -109,6 +111,18 @@ def test_without_an_operators_identity_nobody_submits_a_run(place):
     ):
         with pytest.raises(FedaliError, match="refused: HTTP status 404"), running(link, config):
             pass
+
+
+def test_an_operator_with_another_flower_is_told_so(place, monkeypatch):
+    def older(component):
+        return RuntimeVersionMetadata("flwr", "1.30.0", component)
+
+    monkeypatch.setattr(RuntimeVersionMetadata, "from_local_component", older)
+    with (
+        pytest.raises(FedaliError, match=rf"runs Flower {version('flwr')}, .*: install one version"),
+        running(place.link, place.config_of_run("older")),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("name", ["a-0", "site-a", "server"])

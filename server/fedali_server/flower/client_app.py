@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.clientapp.typing import Mod
 
 from fedali.cohort.contract import Site
 from fedali_server.flower import records
+from fedali_server.flower.packing import Mod
 
 
 def make_client_app(find_site: Callable[[Context], Site], mods: Sequence[Mod] = ()) -> ClientApp:

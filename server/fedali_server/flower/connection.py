@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any, TypeVar
 
 import httpx
-from flwr.supercore.protobuf.client import ProtobufClient
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufClient, ProtobufRequestContext
+from flwr.supercore.runtime_version_compatibility import get_runtime_version_incompatibility_exit_message
 
 from fedali.errors import FedaliError
 from fedali_server.flower.link import Link
@@ -20,10 +24,32 @@ class LinkLostError(FedaliError):
     """The SuperLink went away, or forgot the run; a run can be taken up again when it is back."""
 
 
-def client_of(kind: type[_C], link: Link, interceptors: Sequence[Any], retry: Any = None) -> _C:
-    """A client of one of Flower's interfaces."""
+def client_of(
+    kind: type[_C], link: Link, name: str, interceptors: Sequence[Any] = (), retry: Any = None
+) -> _C:
+    """A client of one of Flower's interfaces, which says that it is Flower's component ``name``."""
     scheme, verify = ("http", False) if link.insecure else ("https", link.context())
-    return kind(f"{scheme}://{link.address}", interceptors=interceptors, verify=verify, retry_invoker=retry)
+    chain = [RuntimeVersionHttpInterceptor(component_name=name), *interceptors, _SameFlower(link)]
+    return kind(f"{scheme}://{link.address}", interceptors=chain, verify=verify, retry_invoker=retry)
+
+
+class _SameFlower:
+    """Raises where Flower itself would end this process: a SuperLink drives runs of its own minor version alone."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        """See ``ProtobufClientInterceptor``."""
+        response = call_next(context)
+        why = get_runtime_version_incompatibility_exit_message(response.text) if response.is_error else None
+        if why is not None:
+            theirs = re.search(r"SuperLink version (\d[\w.]*)", why)
+            raise FedaliError(
+                f"the SuperLink at {self._link.address} runs Flower {theirs[1] if theirs else 'of another version'}, "
+                f"this is {version('flwr')}: install one version of flwr on both"
+            )
+        return response
 
 
 def refusal(error: httpx.HTTPError, link: Link) -> FedaliError:
@@ -65,7 +91,11 @@ def beating(beat: Callable[[], object], seconds: float) -> Iterator[None]:
         while not ended.wait(seconds):
             try:
                 beat()
-            except (httpx.HTTPError, RuntimeError):  # httpx says RuntimeError once its client is closed
+            except (
+                httpx.HTTPError,
+                FedaliError,
+                RuntimeError,
+            ):  # httpx says RuntimeError once its client is closed
                 continue
 
     thread = threading.Thread(target=run, daemon=True, name="heartbeat")

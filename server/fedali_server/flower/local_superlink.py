@@ -1,6 +1,6 @@
 """The SuperLink of a server: a child of this process, reached over a Unix socket that its user alone can open.
 
-What it takes from inside Flower 1.41 is imported in this file alone; ``tests/e2e/test_sites.py`` runs it.
+What it takes from inside Flower is listed in ``docs/flower.md``; ``tests/e2e/test_sites.py`` runs it.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ outlives a lost connection, a restart of the SuperLink and of its database: the 
 Flower gives a message once; one that was in hand of a node that was killed is never answered, and Flower says so only if the
 node stays away long enough. So whoever asks has to ask again when a node has joined anew since.
 
-What it takes from inside Flower 1.41 is imported in this file alone; ``tests/e2e/test_machines.py`` and
+What it takes from inside Flower is listed in ``docs/flower.md``; ``tests/e2e/test_machines.py`` and
 ``tests/e2e/test_sites.py`` run it against a real SuperLink.
 """
 
@@ -20,7 +20,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import cast
@@ -47,7 +47,6 @@ from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
-from flwr.supercore.date import now
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_tree,
@@ -66,7 +65,6 @@ from flwr.supercore.inflatable.inflatable_utils import (
     pull_objects,
     push_objects,
 )
-from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes, sign_message
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supercore.task_identity import TaskIdentity
@@ -167,8 +165,7 @@ class _Node:
         self._registers = keys is None
         private, public = generate_key_pairs() if keys is None else keys
         self._identity = public_key_to_bytes(public)
-        interceptors = [RuntimeVersionHttpInterceptor(component_name="SuperNode"), _Signing(private, public)]
-        self._client = client_of(FleetHttpClient, link, interceptors)
+        self._client = client_of(FleetHttpClient, link, "SuperNode", [_Signing(private, public)])
         self._node = Node(node_id=_read_state(state))
         self._contexts: dict[int, Context] = {}
         self._hand: _Hand | None = None
@@ -312,14 +309,14 @@ class _Signing(NodeAuthHttpInterceptor):
         response = self._signed(context, call_next)
         if response.status_code == httpx.codes.UNAUTHORIZED:
             with suppress(KeyError, ValueError, TypeError):
-                behind = parsedate_to_datetime(response.headers["date"]) - now()
+                behind = parsedate_to_datetime(response.headers["date"]) - datetime.now(timezone.utc)
                 if abs((behind - self._behind).total_seconds()) > _WRONG_CLOCK:
                     self._behind = behind
                     response = self._signed(context, call_next)
         return response
 
     def _signed(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
-        time_ = (now() + self._behind).isoformat()
+        time_ = (datetime.now(timezone.utc) + self._behind).isoformat()
         signature = sign_message(self._private_key, time_.encode("ascii"))
         context.request.headers.update(
             {

@@ -6,8 +6,9 @@ machine, with database and TLS, took 0.72 s with them and takes 0.29 s packed (t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from flwr.app import ConfigRecord, Context, Message, RecordDict
-from flwr.clientapp.typing import ClientAppCallable
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictBytes
 from google.protobuf.message import DecodeError
@@ -17,6 +18,9 @@ from fedali.errors import FedaliError
 LARGEST = 16 << 20  # bytes; what is larger goes as Flower's arrays do, in pieces
 
 _NAME = "packed"
+
+Answer = Callable[[Message, Context], Message]
+Mod = Callable[[Message, Context, Answer], Message]  # of a Flower ClientApp
 
 
 def pack(message: Message) -> None:
@@ -42,7 +46,7 @@ def unpack(message: Message) -> None:
             raise FedaliError(f"a message cannot be unpacked: {error}") from None
 
 
-def unpacking(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+def unpacking(message: Message, context: Context, call_next: Answer) -> Message:
     """``unpack`` as a mod of a Flower ``ClientApp``, for nodes that know nothing of it."""
     unpack(message)
     return call_next(message, context)

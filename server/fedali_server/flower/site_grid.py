@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from fedali.errors import FedaliError
 from fedali.version import __version__
@@ -78,12 +78,12 @@ class SiteGrid(Grid):
         self._refused: dict[int, str] = {}  # when a node that was refused had joined
         self._told: list[str] = []
 
-    def set_run(self, run: Run) -> None:
-        """See ``Grid``."""
+    def set_run(self, run: Any) -> None:
+        """See ``Grid``; Flower's type of a run is not public."""
         self._grid.set_run(run)
 
     @property
-    def run(self) -> Run:
+    def run(self) -> Any:
         """See ``Grid``."""
         return self._grid.run
 

@@ -35,7 +35,7 @@ class RoundResult:
 
 
 class PersonalisedStrategy(Strategy):
-    """Drives a personalised method over Flower's Message API (flwr 1.41), on any ``Grid``.
+    """Drives a personalised method over Flower's Message API, on any ``Grid``.
 
     Args:
         method: what is shared, and how uploads become the next shared state.

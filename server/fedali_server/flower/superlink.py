@@ -8,8 +8,8 @@ started with ``--isolation process``, that is without a worker of its own.
 A SuperLink with a database may be killed and started again while a run goes on: calls are repeated until it is back, for up
 to a minute, after which Flower itself gives the run up. What was on its way then may be lost: see ``SuperlinkGrid.joined``.
 
-What it takes from inside Flower 1.41 is imported in this file alone; ``tests/e2e/test_machines.py`` runs it against a
-real SuperLink.
+What it takes from inside Flower is listed in ``docs/flower.md``; ``tests/e2e/test_machines.py`` runs it against a real
+SuperLink.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from flwr.supercore.inflatable.inflatable_utils import (
     inflate_object_from_contents,
     pull_objects,
 )
-from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
+from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor
 from flwr.supercore.run import RunNotRunningException
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
@@ -189,11 +189,10 @@ class SuperlinkGrid(HttpGrid):
         return reply
 
     def _connect(self) -> None:
-        interceptors = [
-            RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"),
-            RuntimeTokenHttpInterceptor(token=self._token),
-        ]
-        self._client = client_of(RuntimeHttpClient, self._link, interceptors, self._retry_invoker)
+        interceptors = [RuntimeTokenHttpInterceptor(token=self._token)]
+        self._client = client_of(
+            RuntimeHttpClient, self._link, "flwr-serverapp", interceptors, self._retry_invoker
+        )
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Replies to ``messages``, those that came within ``timeout`` seconds."""
@@ -306,9 +305,7 @@ class _Retry:
 
 
 def _control(link: Link, retry: _Retry) -> ControlHttpClient:
-    return client_of(
-        ControlHttpClient, link, [RuntimeVersionHttpInterceptor(component_name="flwr CLI")], retry
-    )
+    return client_of(ControlHttpClient, link, "flwr CLI", retry=retry)
 
 
 def _start(link: Link, config: UserConfig) -> tuple[int, str]:
@@ -320,8 +317,7 @@ def _start(link: Link, config: UserConfig) -> tuple[int, str]:
         bundle = empty_bundle(config)
         fab = Fab(hash_str=hashlib.sha256(bundle).hexdigest(), content=bundle)
         run = control.StartRun(StartRunRequest(fab=fab, override_config=user_config_to_proto(config))).run_id
-    versions = [RuntimeVersionHttpInterceptor(component_name="SuperExec")]
-    with client_of(RuntimeHttpClient, link, versions) as runtime:
+    with client_of(RuntimeHttpClient, link, "SuperExec") as runtime:
         request = AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP])
         taken = runtime.AcquireTask(request)
         while taken.token and taken.task.run_id != run:  # of a server killed before it took its run

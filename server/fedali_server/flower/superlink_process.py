@@ -4,7 +4,7 @@ Whoever reaches a SuperLink may submit runs, so it must not listen where other u
 command listens on TCP alone; this one takes a socket that it is given, and otherwise does what ``flower-superlink --database
 DATABASE --isolation process --enable-supernode-auth`` does.
 
-What it takes from inside Flower 1.41 is imported in this file alone; ``tests/e2e/test_sites.py`` runs it.
+What it takes from inside Flower is listed in ``docs/flower.md``; ``tests/e2e/test_sites.py`` runs it.
 """
 
 from __future__ import annotations

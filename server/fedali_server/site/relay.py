@@ -16,7 +16,6 @@ import grpc
 import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.clientapp.typing import Mod
 
 from fedali.cohort.contract import ClientMetrics, RoundSettings, SiteReply
 from fedali.data.normalisation import ChannelSums
@@ -27,6 +26,7 @@ from fedali.wire import messages as wire
 from fedali.wire.statistics import of_message
 from fedali_server.flower import relay_records
 from fedali_server.flower.client_app import make_client_app
+from fedali_server.flower.packing import Mod
 
 _PAUSE = 0.1  # seconds between attempts
 

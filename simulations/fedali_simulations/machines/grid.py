@@ -1,7 +1,7 @@
 """A Flower ``Grid`` in this process: a ``ClientApp`` called directly, without Ray and without a SuperLink.
 
-``Grid`` is public API; ``TaskIdentity`` and ``Run`` are not, and are what a ``Message`` needs to be created. They are
-used here alone (flwr is pinned to 1.41).
+``Grid`` is public API; ``TaskIdentity`` and ``Run`` are not: a ``Message`` cannot be made without the one, nor a ``Grid``
+without the other. ``docs/flower.md`` lists what else of Flower's inside is used.
 """
 
 from __future__ import annotations

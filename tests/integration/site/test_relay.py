@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Context, Message, RecordDict
-from flwr.app.metadata import Metadata
+from flwr.app import ConfigRecord, Context, Message, Metadata, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedali.cohort.contract import RoundSettings
