@@ -7,13 +7,13 @@ has shapes that depend on data, so the same function can be run eagerly, stacked
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from fedali.alp import Alignment, ALPLayer, Matcher, assign, match
+from fedali.client_step import ClientStep, Ended
 from fedali.errors import SettingsError
 from fedali.layout import Layout
 from fedali.methods.base import Method
@@ -21,7 +21,7 @@ from fedali.models.base import Model, Output
 from fedali.models.pooling import eager as running_eagerly
 from fedali.optimizers.rules import Optimizer
 from fedali.slots import Named, Phase, layout_of, measured_layout, rest_layout, trained_layout
-from fedali.task import CLASSIFICATION, Task
+from fedali.task import CLASSIFICATION
 from fedali.task import Batch as Batch
 
 Parameters = dict[str, Tensor]
@@ -58,56 +58,6 @@ class StepMetrics(NamedTuple):
     loss: Tensor
     correct: Tensor
     weight: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class ClientStep:
-    """What a method's ``objective`` and ``measure`` see of a step.
-
-    Args:
-        output: of the client's model on the batch.
-        batch: samples, labels and weights; 0 marks padding.
-        own: the client's vector: ``own.model`` are its model's parameters by name, ``own["slot"]`` a slot's.
-        server: what the server sent, likewise.
-        forward: the output on the same batch of the model with other parameters; its prototypes do not move.
-        task: what is learnt.
-    """
-
-    output: Output
-    batch: Batch
-    own: Named
-    server: Named
-    forward: Callable[[Parameters], Output]
-    task: Task
-
-    def loss(self, output: Output | None = None) -> Tensor:
-        """The task's, a weighted mean over the batch: of the client's model, or of another output."""
-        return self.task.loss(self.output if output is None else output, self.batch)
-
-    def mean(self, values: Tensor) -> Tensor:
-        """The weighted mean of numbers [B] over the batch."""
-        return (values * self.batch.weights).sum() / self.batch.weights.sum().clamp(min=1.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Ended:
-    """What a method's ``finish`` sees of a client's training that has ended.
-
-    Args:
-        own: the client's vector: what is trained as it is now, the rest as the round began.
-        server: what the server sent.
-        measured: the sums over its training samples.
-        steps: how many the training took, 0-d.
-        step_size: the optimizer's learning rate, 0-d.
-        samples: how many it trained on, 0-d.
-    """
-
-    own: Named
-    server: Named
-    measured: Named
-    steps: Tensor
-    step_size: Tensor
-    samples: Tensor
 
 
 class Step(Protocol):
@@ -157,11 +107,6 @@ class Vectors:
 def cross_entropy(output: Output, batch: Batch) -> Tensor:
     """Weighted mean cross-entropy; 0 for a batch of padding alone."""
     return CLASSIFICATION.loss(output, batch)
-
-
-def squared_distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> Tensor:
-    """Sum over all parameters of ``one`` of the squared difference to those of ``other``."""
-    return torch.stack([(one[name] - other[name]).square().sum() for name in one]).sum()
 
 
 def make_step(model: Model, method: Method, optimizer: Optimizer, *, eager: bool = False) -> Step:

@@ -19,6 +19,7 @@ from fedali.optimizers.rules import Optimizer
 # What captures and rewrites a graph. Models, methods and optimizers are found by their classes; nothing else is part of one.
 CAPTURING = (
     "alp",
+    "client_step",
     "layout",
     "slots",
     "step",

@@ -1,0 +1,70 @@
+"""What a method sees of a client's training: of each step, and of its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedali.models.base import Output
+from fedali.slots import Named
+from fedali.task import Batch, Task
+
+Parameters = dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class ClientStep:
+    """What a method's ``objective`` and ``measure`` see of a step.
+
+    Args:
+        output: of the client's model on the batch.
+        batch: samples, labels and weights; 0 marks padding.
+        own: the client's vector: ``own.model`` are its model's parameters by name, ``own["slot"]`` a slot's.
+        server: what the server sent, likewise.
+        forward: the output on the same batch of the model with other parameters; its prototypes do not move.
+        task: what is learnt.
+    """
+
+    output: Output
+    batch: Batch
+    own: Named
+    server: Named
+    forward: Callable[[Parameters], Output]
+    task: Task
+
+    def loss(self, output: Output | None = None) -> Tensor:
+        """The task's, a weighted mean over the batch: of the client's model, or of another output."""
+        return self.task.loss(self.output if output is None else output, self.batch)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The weighted mean of numbers [B] over the batch."""
+        return (values * self.batch.weights).sum() / self.batch.weights.sum().clamp(min=1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Ended:
+    """What a method's ``finish`` sees of a client's training that has ended.
+
+    Args:
+        own: the client's vector: what is trained as it is now, the rest as the round began.
+        server: what the server sent.
+        measured: the sums over its training samples.
+        steps: how many the training took, 0-d.
+        step_size: the optimizer's learning rate, 0-d.
+        samples: how many it trained on, 0-d.
+    """
+
+    own: Named
+    server: Named
+    measured: Named
+    steps: Tensor
+    step_size: Tensor
+    samples: Tensor
+
+
+def squared_distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> Tensor:
+    """Sum over all parameters of ``one`` of the squared difference to those of ``other``."""
+    return torch.stack([(one[name] - other[name]).square().sum() for name in one]).sum()
