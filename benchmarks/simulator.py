@@ -23,8 +23,9 @@ from fedali.models import Model
 from fedali_server.flower import records
 from fedali_server.flower.client_app import make_client_app
 from fedali_server.flower.strategy import PersonalisedStrategy, RoundResult
-from fedali_simulations.folder import Checkpoint, RunFolder
+from fedali_server.run.folder import Checkpoint, RunFolder
 from fedali_simulations.machines.grid import LocalGrid
+from fedali_simulations.metrics import MetricsFiles
 
 Array = npt.NDArray[Any]
 
@@ -46,7 +47,7 @@ class Simulation:
         def write(result: RoundResult) -> None:
             shared = records.to_shared(result.arrays)
             with self.watch("checkpoint"):
-                self.folder.write_metrics(result.round, result.train)
+                MetricsFiles(self.folder.path).write_metrics(result.round, result.train)
                 self.folder.write_checkpoint(Checkpoint(result.round, shared, self.site.store.checkpoint()))
             on_round(shared)
 

@@ -17,9 +17,9 @@ from fedali.errors import MissingExtraError
 from fedali.methods import Method, build_method
 from fedali.support.files import write_text
 from fedali_server.flower.strategy import PersonalisedStrategy
+from fedali_server.run.folder import RunFolder
 from fedali_simulations import data as federation
 from fedali_simulations import setup, study
-from fedali_simulations.folder import RunFolder
 from fedali_simulations.jobs import Report
 from fedali_simulations.report.results import Results
 from fedali_simulations.run import RoundWriter, run_job

@@ -19,9 +19,10 @@ from fedali.methods.base import Vector
 from fedali_server.flower import records
 from fedali_server.flower.client_app import make_client_app
 from fedali_server.flower.strategy import PersonalisedStrategy, RoundResult
-from fedali_simulations.folder import Checkpoint, RunFolder
+from fedali_server.run.folder import Checkpoint, RunFolder
 from fedali_simulations.jobs import Job, Progress, Report, identity
 from fedali_simulations.machines.grid import LocalGrid
+from fedali_simulations.metrics import MetricsFiles
 from fedali_simulations.scenario import TrainingSettings
 from fedali_simulations.setup import Plan, Setup, build_setup
 
@@ -159,7 +160,7 @@ class RoundWriter:
         """Write what ``result`` and the sites hold."""
         shared = records.to_shared(result.arrays)
         rows = self._rows(result)
-        self.folder.write_metrics(result.round, rows)
+        MetricsFiles(self.folder.path).write_metrics(result.round, rows)
         last = result.round == self.rounds
         score = _mean(rows["validation"]) if "generalisation" in rows else -1.0
         if score > self.best_score or (last and not self.best_round):
@@ -176,7 +177,7 @@ class RoundWriter:
             self.folder.write_personal(self.plan.layouts, models)
         if last and self.plan.unseen:
             adapted = self.clients.adapt(self.plan.unseen, result.round, shared)
-            self.folder.write_unseen(self._named(adapted))
+            MetricsFiles(self.folder.path).write_unseen(self._named(adapted))
         kept = self.clients.checkpoint()
         self.folder.write_checkpoint(Checkpoint(result.round, shared, kept, self.best_round, self.best_score))
         self.report(result.round, _mean(rows["personalisation"]))

@@ -16,12 +16,13 @@ from fedali.errors import CheckpointError, MissingExtraError, SettingsError
 from fedali.support.files import running_alone, write_text
 from fedali.support.names import file_name, file_name_before
 from fedali_server.flower.link import Link
+from fedali_server.run.folder import RunFolder
 from fedali_simulations.data import SOURCES, check_facts, load
 from fedali_simulations.environment import cores, environment, quiet_flower
-from fedali_simulations.folder import RunFolder
 from fedali_simulations.jobs import Job, Report, identity
 from fedali_simulations.machines.elsewhere import Elsewhere, find_elsewhere
 from fedali_simulations.machines.workers import run_side_by_side
+from fedali_simulations.metrics import MetricsFiles
 from fedali_simulations.scenario import MethodSettings, Scenario, load_scenario
 from fedali_simulations.template import to_toml
 
@@ -249,9 +250,11 @@ def _collect(scenario: Scenario, folder: Path, jobs: Sequence[Job]) -> Results:
             raise CheckpointError(
                 f"{job.folder} is not complete: {error}. Continue with --resume {folder}"
             ) from error
-        clients.append(run.read_metrics(scenario.training.rounds).assign(method=label, seed=job.seed))
+        clients.append(
+            MetricsFiles(run.path).read_metrics(scenario.training.rounds).assign(method=label, seed=job.seed)
+        )
         selected[label, job.seed] = int(facts["best_round"])
-        held_out = run.read_unseen()
+        held_out = MetricsFiles(run.path).read_unseen()
         if held_out is not None:
             unseen.append(held_out.assign(method=label, seed=job.seed))
         spent = facts["timing"]

@@ -99,7 +99,7 @@ def _server(kit: OperatorKit) -> tuple[dict[str, Any], _Tables]:
 
 def _runs(folder: Path) -> tuple[dict[str, Any], _Tables]:
     """The runs in a folder, as they were when a round was last complete."""
-    from fedali_server.run.run_folder import RunFolder
+    from fedali_server.run.folder import RunFolder
 
     parts = (
         [folder]

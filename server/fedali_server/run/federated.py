@@ -28,7 +28,7 @@ from fedali_server.flower.link import Link
 from fedali_server.flower.site_grid import SiteGrid, Wanted
 from fedali_server.flower.strategy import PersonalisedStrategy, RoundResult
 from fedali_server.flower.superlink import running
-from fedali_server.run.run_folder import Checkpoint, RunFolder
+from fedali_server.run.folder import Checkpoint, RunFolder
 
 SLACK = 30.0  # seconds that a site's reply may come after its round has closed
 PAUSE = 2.0  # seconds between attempts to reach a SuperLink that went away
@@ -276,7 +276,9 @@ class _Run:
         best = (result.round, score) if better else (before.best_round, before.best_score)
         if result.round == self._settings.rounds and not best[0]:  # nobody has validation data
             best = (result.round, -1.0)
-        self.checkpoint = Checkpoint(result.round, records.to_shared(result.arrays), *best)
+        self.checkpoint = Checkpoint(result.round, records.to_shared(result.arrays), {}, *best)
+        if self.checkpoint.best_round == result.round:
+            self._folder.write_best(self.checkpoint.shared, (), result.round)
         self._folder.write_checkpoint(self.checkpoint)
         accuracy = _mean(result.train.get("personalisation", []))
         progress = RunProgress(

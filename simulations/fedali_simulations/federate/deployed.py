@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedali_server.run.run_folder import RunFolder
+from fedali_server.run.folder import RunFolder
 from fedali_simulations.scenario import Scenario
 
 if TYPE_CHECKING:  # needed when a run has ended: importing it takes as long as a short round

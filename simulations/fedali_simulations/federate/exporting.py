@@ -20,9 +20,8 @@ from fedali.models import ALPSettings
 from fedali_server.export.bundle_export import export_bundle
 from fedali_server.export.bundle_source import source_of
 from fedali_server.export.source import Source, Start
-from fedali_server.run.run_folder import RunFolder
+from fedali_server.run.folder import RunFolder, read_best
 from fedali_simulations.data import check_facts, load
-from fedali_simulations.folder import read_best
 from fedali_simulations.scenario import MethodSettings, Scenario
 from fedali_simulations.setup import Plan, Untrained, build_optimizer, build_plan, build_untrained
 from fedali_simulations.study import line_folder, scenario_of

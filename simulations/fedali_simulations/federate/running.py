@@ -28,7 +28,7 @@ from fedali_server.run.federated import (
     settings_of,
     start_run,
 )
-from fedali_server.run.run_folder import RunFolder
+from fedali_server.run.folder import RunFolder
 from fedali_simulations.federate.deployed import (
     DeployedRun,
     Traffic,

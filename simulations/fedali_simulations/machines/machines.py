@@ -22,7 +22,7 @@ from fedali.errors import FedaliError
 from fedali.methods import SharedState
 from fedali.version import __version__
 from fedali_server.flower.superlink import LOST, SuperlinkGrid, running
-from fedali_simulations.folder import Checkpoint
+from fedali_server.run.folder import Checkpoint
 from fedali_simulations.jobs import Job, Report
 from fedali_simulations.machines import questions
 from fedali_simulations.machines.elsewhere import Elsewhere

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from fedali.errors import CheckpointError, DataError, SettingsError
 from fedali.support.files import running_alone
 from fedali.support.names import file_name, file_name_before
-from fedali_server.run.run_folder import RunFolder as FederatedFolder
+from fedali_server.run.folder import RunFolder
 from fedali_simulations import load_scenario, simulate, study
 from fedali_simulations.federate import exporting
 from fedali_simulations.federate.deployed import DeployedRun, why_nobody_trained
@@ -164,7 +164,7 @@ def test_a_federated_run_that_nobody_trained_in_says_why(tmp_path):
         return {"device": device, "state": state, "reason": reason, "kind": kind}
 
     def written(name, *rounds):
-        folder = FederatedFolder(tmp_path / name)
+        folder = RunFolder(tmp_path / name)
         folder.create(b"", {})
         for number, reports in enumerate(rounds, 1):
             folder.write_round(number, {"reports": reports})

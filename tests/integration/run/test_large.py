@@ -13,8 +13,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedali.errors import MissingExtraError
+from fedali_server.run.folder import read_best
 from fedali_simulations import load_scenario, profiling
-from fedali_simulations.folder import read_best
 from fedali_simulations.jobs import Job
 from fedali_simulations.run import run_job
 

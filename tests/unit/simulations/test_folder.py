@@ -7,7 +7,7 @@ from safetensors.numpy import load_file
 from fedali.cohort.tensorfile import Piece, write_tensors
 from fedali.errors import CheckpointError, FedaliError
 from fedali.methods import SharedState
-from fedali_simulations.folder import RunFolder, read_best
+from fedali_server.run.folder import RunFolder, read_best
 
 SHARED = SharedState(np.arange(6, dtype=np.float32), np.float32([10, 11]))
 

@@ -1,13 +1,23 @@
-"""A run's folder: what is written, what a resumed run reads, and in which order, so that a kill loses one round.
+"""A run's folder, whoever trained: what is written, what a resumed run reads, in which order, so that a kill loses one round.
 
 Each line of the table and seed has a folder of its own:
 
+    checkpoint.safetensors  the shared state after the last complete round, and which records of clients.f32 hold
+    best.safetensors        the shared state of the round with the best mean validation accuracy, and personal models where they are here
+    done.json               written last
+
+Where clients are simulated, or over machines:
+
     metrics/00001.parquet ...  per-client metrics of a round, a row a client
-    checkpoint.safetensors     shared state after the last complete round, and which records of clients.f32 hold
     clients.f32, clients.json  what clients keep, two records each; none where nothing is personal
-    best.safetensors           shared state and personal models of the round with the best validation accuracy
     personal/<client>.safetensors  each client's final personal model
-    done.json                  written last
+
+Over sites and devices, which keep what is personal to themselves:
+
+    run.json                settings, and which bundle
+    model.fedali            the bundle that devices train
+    rounds/00001.json ...   a round: per-device metrics, who answered, who did not and why, bytes, seconds
+    status.json             what `fedali status` shows
 
 Within a round the checkpoint is written last; files of a round after it are overwritten with the same bits.
 """
@@ -19,7 +29,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,14 +38,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fedali.cohort.tensorfile import METADATA, Piece, broken, read_tensors, write_tensors
-from fedali.errors import CheckpointError
+from fedali.errors import CheckpointError, SettingsError
 from fedali.methods import Layouts, SharedState
-from fedali.support.files import flush_folder, write_bytes, write_text
+from fedali.support.files import flush_folder, reporting, write_bytes, write_text
 from fedali.support.names import file_name
-from fedali_simulations.report.tablefile import Columns, write_table
 
-if TYPE_CHECKING:  # needed when a run has ended: importing it takes as long as a short round
-    import pandas as pd
 Vector = npt.NDArray[np.floating[Any]]
 _FORMAT = "2"
 
@@ -55,17 +63,23 @@ class RunFolder:
 
     Args:
         path: the folder; created by the first write.
-        identity: what must be the same for a checkpoint to be taken up, such as method, seed and a settings' hash.
+        identity: what must be the same for a checkpoint to be taken up, such as method, seed and a settings' hash; a run over devices
+            has its bundle beside it instead.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, identity: Mapping[str, str] = MappingProxyType({})) -> None:
         self.path = path
-        self.identity = {**identity, "format": _FORMAT}
+        self.identity = {**identity, "format": _FORMAT} if identity else {}
 
     @property
     def clients(self) -> Path:
         """Where the records of the clients are; see ``fedali.cohort.store``."""
         return self.path / "clients.f32"
+
+    @property
+    def bundle(self) -> Path:
+        """What devices train, where they do."""
+        return self.path / "model.fedali"
 
     @property
     def done(self) -> bool:
@@ -104,7 +118,7 @@ class RunFolder:
                     "Resume with the settings it was started with, or start anew in another folder"
                 )
         try:
-            shared = SharedState(tensors.pop("shared.theta"), tensors.pop("shared.prototypes"))
+            shared = _shared_of(tensors)
             return Checkpoint(
                 int(metadata["round"]),
                 shared,
@@ -115,12 +129,23 @@ class RunFolder:
         except (KeyError, ValueError) as error:
             raise broken(path, f"it lacks {error}") from error
 
+    def read_best(self) -> Checkpoint | None:
+        """The shared state of the round with the best mean validation accuracy, else of the latest; None before the first."""
+        path = self.path / "best.safetensors"
+        if not path.exists():
+            return self.read_checkpoint()
+        tensors, metadata = read_tensors(path)
+        try:
+            return Checkpoint(int(metadata["round"]), _shared_of(tensors))
+        except (KeyError, ValueError) as error:
+            raise broken(path, f"it lacks {error}") from error
+
     def write_best(
         self,
         shared: SharedState,
         clients: Iterable[tuple[str, Piece]],
         round_: int,
-        personal: npt.NDArray[np.int64],
+        personal: npt.NDArray[np.int64] | None = None,
     ) -> None:
         """Replace the best round's models, one client in memory at a time; ``read_best`` reads them.
 
@@ -136,7 +161,11 @@ class RunFolder:
         for name, piece in clients:
             sizes = {f"{name}/{tensor}": size for tensor, size in piece.sizes.items()}
             pieces.append(Piece(sizes, piece.read))
-        facts = {**self.identity, "round": str(round_), "personal": _ranges(personal)}
+        facts = {
+            **self.identity,
+            "round": str(round_),
+            "personal": _ranges(np.empty(0, np.int64) if personal is None else personal),
+        }
         write_tensors(self.path / "best.safetensors", pieces, {METADATA: json.dumps(facts, sort_keys=True)})
 
     def write_personal(self, layouts: Layouts, models: Iterable[tuple[str, Vector, Vector]]) -> None:
@@ -145,38 +174,57 @@ class RunFolder:
             tensors = {**layouts.parameters.unflatten(theta), **layouts.prototypes.unflatten(prototypes)}
             self._write(f"personal/{file_name(name)}", tensors, {"client": name})
 
-    def write_metrics(self, round_: int, columns: Columns) -> None:
-        """Write a round's per-client metrics: columns by name, of one length."""
-        path = self.path / "metrics" / f"{round_:05d}.parquet"
-        write_table(path, columns)
-        flush_folder(path.parent)
+    def create(self, bundle: bytes, settings: Mapping[str, Any]) -> None:
+        """Begin a run; ``SettingsError`` where the folder holds anything already."""
+        if self.path.exists() and any(self.path.iterdir()):
+            raise SettingsError(f"{self.path} is not empty: resume it with --resume, or choose another --out")
+        with reporting(self.path):
+            (self.path / "rounds").mkdir(parents=True, exist_ok=True)
+        write_bytes(self.bundle, bundle)
+        write_text(self.path / "run.json", json.dumps(settings, indent=1))
+        flush_folder(self.path)
 
-    def write_unseen(self, columns: Columns) -> None:
-        """Write how clients that never took part fare before and after adapting."""
-        write_table(self.path / "unseen.parquet", columns)
+    def settings(self) -> dict[str, Any]:
+        """What ``create`` was given; ``CheckpointError`` where there is no run."""
+        return dict(self._json(self.path / "run.json"))
 
-    def read_unseen(self) -> pd.DataFrame | None:
-        """What ``write_unseen`` wrote, None when no client was held out."""
-        import pandas as pd
+    def write_round(self, round_: int, facts: Mapping[str, Any]) -> None:
+        """A finished round."""
+        write_text(self._round(round_), json.dumps(facts))
+        flush_folder(self.path / "rounds")
 
-        path = self.path / "unseen.parquet"
-        return pd.read_parquet(path) if path.exists() else None
+    def rounds(self, last: int) -> list[dict[str, Any]]:
+        """What ``write_round`` wrote of rounds 1 to ``last``."""
+        return [dict(self._json(self._round(round_))) for round_ in range(1, last + 1)]
 
-    def read_metrics(self, rounds: int) -> pd.DataFrame:
-        """Per-client metrics of rounds 1 to ``rounds``."""
-        import pandas as pd
+    def write_status(self, status: Mapping[str, Any]) -> None:
+        """Replace what `fedali status` shows."""
+        write_text(self.path / "status.json", json.dumps(status, indent=1))
 
-        paths = [self.path / "metrics" / f"{round_:05d}.parquet" for round_ in range(1, rounds + 1)]
-        try:
-            return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"cannot read the metrics of {self.path}: {error}") from error
+    def status(self) -> dict[str, Any]:
+        """What ``write_status`` wrote, empty before."""
+        path = self.path / "status.json"
+        return dict(self._json(path)) if path.exists() else {}
 
     def _write(self, name: str, tensors: Mapping[str, Vector], metadata: Mapping[str, str]) -> None:
         arrays = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
         # One entry: safetensors writes several in an order that changes from process to process.
         facts = json.dumps({**self.identity, **metadata}, sort_keys=True)
         write_bytes(self.path / f"{name}.safetensors", save(arrays, {METADATA: facts}))
+
+    def _round(self, round_: int) -> Path:
+        return self.path / "rounds" / f"{round_:05d}.json"
+
+    def _json(self, path: Path) -> Mapping[str, Any]:
+        try:
+            found = json.loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            raise CheckpointError(f"{self.path} holds no run: {path.name} is missing") from None
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"cannot read {path}: {error}") from None
+        if not isinstance(found, dict):
+            raise CheckpointError(f"cannot read {path}: it is no JSON object")
+        return found
 
 
 def read_best(path: Path, client: str) -> tuple[Vector, Vector]:
@@ -207,6 +255,12 @@ def _shared_tensors(shared: SharedState) -> dict[str, Vector]:
         "shared.theta": np.asarray(shared.theta, np.float32),
         "shared.prototypes": np.asarray(shared.prototypes, np.float32),
     }
+
+
+def _shared_of(tensors: dict[str, Vector]) -> SharedState:
+    """Taken from a file's tensors; those of 0.1.0's runs over devices were called otherwise."""
+    before = "" if "theta" in tensors else "shared."
+    return SharedState(tensors.pop(f"{before}theta"), tensors.pop(f"{before}prototypes"))
 
 
 def _same(value: Vector) -> Vector:
