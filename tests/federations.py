@@ -126,7 +126,8 @@ class Place:
         with found[0].open("rb") as stream:
             head = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
         tensors = load_file(found[0])
-        return json.loads(head["__metadata__"]["fedali"])["round"], tensors["theta"], tensors["prototypes"]
+        round_ = int(json.loads(head["__metadata__"]["fedali"])["round"])
+        return round_, tensors["shared.theta"], tensors["shared.prototypes"]
 
     def wait_for_round(self, name, round_, run, seconds=120):
         """Wait until a round is complete; its state."""

@@ -52,8 +52,8 @@ def test_a_run_over_devices_is_exported_without_any_data(place, simulated, tmp_p
         bundle = exporting.export(named, tmp_path / "f.fedali", key=place.kit.signing_key)
         again = read_bundle(tmp_path / "f.fedali", [load_public(place.kit.trusted_key)])
         state = load_file(kept / file)
-        assert np.array_equal(again.state()["theta"], state["theta"])
-        assert np.array_equal(again.state()["local_prototypes"], state["prototypes"])
+        assert np.array_equal(again.state()["theta"], state["shared.theta"])
+        assert np.array_equal(again.state()["local_prototypes"], state["shared.prototypes"])
         assert bundle.manifest.classes == tuple("0123456789")
         assert bundle.manifest.round > 0
     with pytest.raises(SettingsError, match="keep their personal models to themselves"):

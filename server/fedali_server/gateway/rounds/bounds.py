@@ -7,6 +7,7 @@ tenth of its norm in a round of MotionSense or of digits, by a third in forty ep
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +16,14 @@ import numpy.typing as npt
 from fedali.errors import DataError
 from fedali.layout import Layout
 from fedali.methods import SharedState
+from fedali.slots import slot_slice
 from fedali.v1 import relay_pb2
 from fedali_server.gateway.rounds.bundles import RoundModel
 
 Vector = npt.NDArray[np.floating]
 
 _BLOCK = 1 << 15  # numbers
+_SLOT = 10.0  # times what the model may move: slots such as control variates are differences themselves
 _PROTOTYPE = 10.0  # times the round's longest, and no longer; training can make them longer, not at one blow
 
 
@@ -29,15 +32,16 @@ class Bounds:
     """Of a round.
 
     Args:
-        theta: [S] of the round.
-        reach: Euclidean distance that a client's theta may have from it; infinity for any.
+        theta: [S] of the round: the shared part of the model, then of each slot.
+        reach: by slot, the model is ``""``: where it lies in theta, and the Euclidean distance that a client's may have from the round's;
+            infinity for any.
         lengths: that a prototype may have, by layer; infinity for any.
         layout: of prototypes.
         samples: that a client may say it has; infinity for any.
     """
 
     theta: Vector
-    reach: float
+    reach: Mapping[str, tuple[slice, float]]
     lengths: tuple[float, ...]
     layout: Layout
     samples: float
@@ -46,18 +50,25 @@ class Bounds:
     def of(cls, order: relay_pb2.RoundOrder, shared: SharedState, model: RoundModel) -> Bounds:
         """What ``order`` asks for. Norms and lengths below 1 count as 1: a model may begin with zeros."""
         theta, layout, step = shared.theta[model.shared], model.layouts.prototypes, order.largest_step
-        reach = step * max(1.0, _distance(theta)) if step else math.inf
+        reach = {}
+        for slot, where in _slots(model).items():
+            length = _distance(theta[where])
+            most = step * max(1.0, length) if step else math.inf
+            if slot:  # what a method keeps besides the model may begin as zeros, and then grow to any length
+                most = _SLOT * most if length else math.inf
+            reach[slot] = where, most
         longest = _longest(shared.prototypes, layout)
         lengths = tuple(_PROTOTYPE * max(1.0, each) if step else math.inf for each in longest)
         return cls(theta, reach, lengths, layout, order.largest_samples or math.inf)
 
     def check(self, theta: Vector, prototypes: Vector) -> None:
         """Raise ``DataError`` saying which bound theta [S] or prototypes [L] go beyond."""
-        moved = _distance(theta, self.theta)
-        if not moved <= self.reach:
-            raise DataError(
-                f"the update's theta is {moved:.4g} from the round's, and at most {self.reach:.4g} is taken"
-            )
+        for slot, (where, most) in self.reach.items():
+            moved = _distance(theta[where], self.theta[where])
+            if not moved <= most:
+                raise DataError(
+                    f"the update's {slot or 'theta'} is {moved:.4g} from the round's, and at most {most:.4g} is taken"
+                )
         for layer, length, most in zip(
             self.layout.names, _longest(prototypes, self.layout), self.lengths, strict=True
         ):
@@ -70,6 +81,18 @@ class Bounds:
         """Raise ``DataError`` when these are too many."""
         if samples > self.samples:
             raise DataError(f"the update says {samples} samples, and at most {self.samples:.0f} are taken")
+
+
+def _slots(model: RoundModel) -> dict[str, slice]:
+    """Where each slot lies in theta [S]."""
+    layout, found = model.layouts.parameters, {}
+    names = dict.fromkeys(name.partition("/")[0] if "/" in name else "" for name in layout.names)
+    for slot in names:
+        where = slot_slice(layout, slot)
+        first, end = np.searchsorted(model.shared, (where.start, where.stop))
+        if end > first:
+            found[slot] = slice(int(first), int(end))
+    return found
 
 
 def _distance(one: Vector, other: Vector | None = None) -> float:
