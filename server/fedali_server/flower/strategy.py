@@ -42,6 +42,7 @@ class PersonalisedStrategy(Strategy):
         layouts: of the model.
         on_round: called after each round; writes checkpoints and metrics. The round counts as done when it returns.
         generalisation_every: rounds between evaluations of generalisation; the last round always has one.
+        on_sum: sees all that the sites sent together, and gives what the method makes the next state of: for noise, or another mean.
         empty_rounds: how many rounds in a row may pass without any upload, and so without a change; in a deployment all
             devices may be away for a while.
     """
@@ -54,9 +55,11 @@ class PersonalisedStrategy(Strategy):
         on_round: Callable[[RoundResult], None] | None = None,
         generalisation_every: int = 1,
         empty_rounds: int = 0,
+        on_sum: Callable[[Upload], Upload] | None = None,
     ) -> None:
         self.method, self.layouts = method, layouts
         self.on_round = on_round
+        self.on_sum = on_sum
         self.generalisation_every, self.empty_rounds = generalisation_every, empty_rounds
         self._last_round, self._empty = 0, 0
         self._arrays = ArrayRecord()
@@ -138,6 +141,8 @@ class PersonalisedStrategy(Strategy):
             log.warning("a round without an upload changes nothing", round=server_round, why=why)
             return self._arrays, None
         self._empty = 0
+        if self.on_sum is not None:
+            total = self.on_sum(total)
         shared = self.method.aggregate(total, records.to_shared(self._arrays), self.layouts)
         return records.from_shared(shared), None
 

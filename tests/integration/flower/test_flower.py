@@ -91,6 +91,21 @@ def test_a_resumed_strategy_starts_at_its_round():
     assert site.seen == [3, 4]
 
 
+def test_a_hook_sees_the_sum_before_the_server_uses_it():
+    seen, rounds = [], []
+
+    def halved(total):
+        seen.append((total.clients, total.population, total.sums["theta"].weight))
+        theta = total.sums["theta"]
+        theta.total /= 2
+        return total
+
+    strategy = PersonalisedStrategy(build_method("fedavg"), LAYOUTS, on_round=rounds.append, on_sum=halved)
+    strategy.start(_grid(Counter(1, 1), Counter(1, 3)), records.from_shared(START), 1)
+    assert seen == [(2, 4, 4.0)]
+    np.testing.assert_allclose(records.to_shared(rounds[0].arrays).theta, (START.theta + 1) / 2, rtol=1e-6)
+
+
 def test_a_personal_part_has_no_global_evaluation():
     rounds = []
     strategy = PersonalisedStrategy(build_method("fedper"), LAYOUTS, on_round=rounds.append)

@@ -201,7 +201,7 @@ def order(**changes):
         ({"run": ""}, "cannot name a run"),
         ({"run": "../up"}, "cannot name a run"),
         ({"round": 0}, "round is 0"),
-        ({"kind": 3}, "kind is 3"),
+        ({"kind": 9}, "kind is 9"),
         ({"epochs": 0}, "epochs is 0"),
         ({"seconds": float("nan")}, "seconds is nan"),
         ({"seconds": -1.0}, "seconds is -1"),
