@@ -39,7 +39,7 @@ from fedali.support.names import file_name
 from fedali_server.flower.client_app import make_client_app
 from fedali_simulations.data import SOURCES
 from fedali_simulations.machines import questions
-from fedali_simulations.machines.elsewhere import is_name
+from fedali_simulations.machines.remote_sites import is_name
 from fedali_simulations.scenario import Scenario, load_scenario
 from fedali_simulations.setup import build_setup
 

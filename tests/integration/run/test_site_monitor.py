@@ -11,7 +11,7 @@ import time
 from fedali.v1 import relay_pb2
 from fedali_server.console import Console
 from fedali_server.run.federated import RunProgress
-from fedali_simulations.machines.lookout import Lookout
+from fedali_simulations.machines.site_monitor import SiteMonitor
 from fedali_simulations.report.run_display import RunDisplay, site_line
 from tests.gateways import Site
 
@@ -30,7 +30,7 @@ def test_devices_are_seen_from_waiting_to_gone(tmp_path):
 
     with Site(tmp_path) as site:
         site.put_bundle()
-        with Lookout({"a": site.socket}, told.put):
+        with SiteMonitor({"a": site.socket}, told.put):
             assert until("a-0") == "a: a-0 not here yet, a-1 not here yet, a-2 not here yet"
             device = site.device(1)
             waiting = threading.Thread(target=device.wait_for_task, daemon=True)
