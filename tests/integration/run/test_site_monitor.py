@@ -13,7 +13,7 @@ from fedali_server.console import Console
 from fedali_server.run.federated import RunProgress
 from fedali_simulations.machines.site_monitor import SiteMonitor
 from fedali_simulations.report.run_display import RunDisplay, site_line
-from tests.gateways import Site
+from tests.gateways import ProvisionedSite
 
 
 def test_devices_are_seen_from_waiting_to_gone(tmp_path):
@@ -28,7 +28,7 @@ def test_devices_are_seen_from_waiting_to_gone(tmp_path):
                 return line
         raise AssertionError(f"never seen: {words}")
 
-    with Site(tmp_path) as site:
+    with ProvisionedSite(tmp_path) as site:
         site.put_bundle()
         with SiteMonitor({"a": site.socket}, told.put):
             assert until("a-0") == "a: a-0 not here yet, a-1 not here yet, a-2 not here yet"
