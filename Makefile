@@ -112,7 +112,7 @@ test-edge-matrix: $(CASES)/.ready $(EDGE:%=.venv-edge-%/.ready) ## the edge clie
 		FEDALI_DEVICE_CASES=$(CASES) .venv-edge-$$version/bin/python -m pytest $(ON_DEVICE) $(PYTEST_ARGS) || exit 1; done
 
 FEDERATED := tests/e2e/test_federation.py tests/e2e/test_federation_faults.py tests/e2e/test_sites.py tests/e2e/test_machines.py \
-	tests/integration/flower tests/integration/site tests/integration/run/test_lookout.py tests/unit/flower
+	tests/integration/flower tests/integration/site tests/integration/run/test_site_monitor.py tests/unit/flower
 # Flower and FedAli, and what this Flower wants otherwise than the main environment has it; all else is that one's.
 $(FLOWER:%=.venv-flower-%/.ready): .venv-flower-%/.ready: pyproject.toml $(READY)
 	rm -rf .venv-flower-$*

@@ -11,7 +11,7 @@ import onnx
 
 from benchmarks.edge_workloads import BATCH, BATCHES, CLASSES, DECAY, LEARNING_RATE, SHAPE, EdgeWorkload
 from fedali.bundle.file import Bundle
-from fedali.bundle.manifest import Component, Normalisation
+from fedali.bundle.manifest import BundleNormalisation, Component
 from fedali.data.normalisation import channel_shape
 from fedali.methods import build_method
 from fedali.models import ALPSettings, build_model
@@ -42,7 +42,7 @@ def fresh_source(
         start=Start(theta, local, theta, local),
         round=_ROUND,
         decay=DECAY,
-        normalisation=Normalisation("none", nothing, nothing + 1),
+        normalisation=BundleNormalisation("none", nothing, nothing + 1),
         input_shape=shape,
         classes=CLASSES,
     )

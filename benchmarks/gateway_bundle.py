@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.edge_workloads import CLASSES, DECAY, SHAPE
 from fedali.bundle.keys import load_private
-from fedali.bundle.manifest import Component, Normalisation
+from fedali.bundle.manifest import BundleNormalisation, Component
 from fedali.methods import build_method
 from fedali.models import ALPSettings, build_model
 from fedali.optimizers.rules import Adam
@@ -34,7 +34,7 @@ if __name__ == "__main__":
         start=Start(theta, prototypes, theta, prototypes),
         round=1,
         decay=DECAY,
-        normalisation=Normalisation("none", nothing, nothing + 1),
+        normalisation=BundleNormalisation("none", nothing, nothing + 1),
         input_shape=SHAPE,
         classes=CLASSES,
     )

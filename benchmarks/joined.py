@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.edge_bundles import fresh_source
 from fedali_server.export.bundle_export import export_bundle
-from tests.gateways import EVALUATE, TRAIN, Site
+from tests.gateways import EVALUATE, TRAIN, ProvisionedSite
 
 ROUNDS, EPOCHS, SAMPLES = 3, 5, 480
 WORKLOADS = {
@@ -53,7 +53,7 @@ def main() -> None:
 def _measure(
     python: str, model: str, prototypes: tuple[int, ...], shape: tuple[int, ...], encoding: str
 ) -> dict[str, object]:
-    with tempfile.TemporaryDirectory() as name, Site(Path(name), devices=1) as site:
+    with tempfile.TemporaryDirectory() as name, ProvisionedSite(Path(name), devices=1) as site:
         folder = Path(name)
         export_bundle(folder / "m.fedali", fresh_source(model, prototypes, shape=shape), key=site.signer)
         site.put(folder / "m.fedali")

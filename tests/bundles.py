@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from fedali.bundle.file import Bundle, write_bundle
-from fedali.bundle.manifest import Component, Hyper, Layouts, Normalisation, Parity
+from fedali.bundle.manifest import ALPNumbers, BundleLayouts, BundleNormalisation, Component, Parity
 from fedali.capture.captures import capture_predict, capture_step
 from fedali.capture.decompositions_onnx import ONNX
 from fedali.capture.onnx_export import export_graph
@@ -74,11 +74,11 @@ def write_full(
         "batch": BATCH,
         "input_shape": SHAPE,
         "classes": CLASSES,
-        "normalisation": Normalisation(normalisation, *(np.array(v, np.float32) for v in kind)),
-        "layouts": Layouts(parameters, prototypes, parameters),
+        "normalisation": BundleNormalisation(normalisation, *(np.array(v, np.float32) for v in kind)),
+        "layouts": BundleLayouts(parameters, prototypes, parameters),
         "personal": _ranges(personal_indices(chosen, parameters)),
         "optimizer": {"name": type(optimizer).__name__.lower(), **vars(optimizer)},
-        "hyper": Hyper(0.2, 0.9),
+        "hyper": ALPNumbers(0.2, 0.9),
         "keeps_local_prototypes": (options or {}).get("local_prototypes") == "keep",
         "prototypes": build_method(method, options).prototypes,
         "answer": (0, parameters.size),

@@ -47,7 +47,7 @@ def uploaded(outcome):
     return methods.Upload.from_bytes(outcome.upload)
 
 
-class Site:
+class ProvisionedSite:
     """A provisioned site with a gateway process; a second site's devices are strangers to it."""
 
     def __init__(self, folder, *limits, devices=3, **config):

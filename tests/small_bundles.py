@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto, helper
 from safetensors.numpy import save
 
-from fedali.bundle.manifest import Component, Hyper, Layouts, Normalisation, Parity
+from fedali.bundle.manifest import ALPNumbers, BundleLayouts, BundleNormalisation, Component, Parity
 from fedali.layout import Layout
 from fedali.methods import build_method
 
@@ -75,11 +75,11 @@ def fields(mode="full", **changes):
         "batch": BATCH,
         "input_shape": SHAPE,
         "classes": CLASSES,
-        "normalisation": Normalisation("global", np.zeros(2, np.float32), np.ones(2, np.float32)),
-        "layouts": Layouts(PARAMETERS, PROTOTYPES, PARAMETERS if mode == "full" else HEAD),
+        "normalisation": BundleNormalisation("global", np.zeros(2, np.float32), np.ones(2, np.float32)),
+        "layouts": BundleLayouts(PARAMETERS, PROTOTYPES, PARAMETERS if mode == "full" else HEAD),
         "personal": ((60, 78),),
         "optimizer": {"name": "adam", "learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8},
-        "hyper": Hyper(0.2, 0.999),
+        "hyper": ALPNumbers(0.2, 0.999),
         "keeps_local_prototypes": False,
         "answer": (0, PARAMETERS.size),
         "phases": (),

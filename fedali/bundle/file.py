@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from fedali.bundle import archive
 from fedali.bundle.keys import PublicKey, public_of
-from fedali.bundle.manifest import FORMAT, LARGEST_MANIFEST, PARTS, Manifest, Part
+from fedali.bundle.manifest import FORMAT, LARGEST_MANIFEST, PARTS, BundlePart, Manifest
 from fedali.bundle.manifest_reader import read_manifest
 from fedali.bundle.onnx_scan import scan
 from fedali.bundle.signatures import check_signatures
@@ -90,7 +90,7 @@ def write_bundle(
         **manifest_fields,
         "format": FORMAT,
         "fedali": __version__,
-        "parts": {name: Part(_sha256(data), len(data)) for name, data in ordered.items()},
+        "parts": {name: BundlePart(_sha256(data), len(data)) for name, data in ordered.items()},
     }
     manifest = Manifest(**filled).to_json()
     signature = {} if key is None else {_SIGNATURE: key.sign(SIGNED_PREFIX + manifest)}

@@ -37,7 +37,7 @@ class Component:
 
 
 @dataclass(frozen=True)
-class Normalisation:
+class BundleNormalisation:
     """How raw samples become what the graphs take: ``(x - mean) / std``, in float32.
 
     ``kind`` ``"client"``: a device takes its own mean and standard deviation per channel from its first training data;
@@ -50,7 +50,7 @@ class Normalisation:
 
 
 @dataclass(frozen=True)
-class Layouts:
+class BundleLayouts:
     """Of a client's vector theta [P] (``fedali.slots``), of a set of prototypes [L], and of what training changes of theta: its
     beginning [T], or the head [H].
     """
@@ -61,7 +61,7 @@ class Layouts:
 
 
 @dataclass(frozen=True)
-class Hyper:
+class ALPNumbers:
     """Numbers of the ALP layers that each step gets."""
 
     influence: float
@@ -69,7 +69,7 @@ class Hyper:
 
 
 @dataclass(frozen=True)
-class Part:
+class BundlePart:
     """One file of the bundle: SHA-256 in hex, and size."""
 
     sha256: str
@@ -98,11 +98,11 @@ class Manifest:
     batch: int
     input_shape: tuple[int, ...]
     classes: tuple[str, ...]
-    normalisation: Normalisation
-    layouts: Layouts
+    normalisation: BundleNormalisation
+    layouts: BundleLayouts
     personal: tuple[tuple[int, int], ...]
     optimizer: dict[str, Any]
-    hyper: Hyper
+    hyper: ALPNumbers
     keeps_local_prototypes: bool
     prototypes: PrototypeUpload | None
     answer: tuple[int, int]
@@ -110,7 +110,7 @@ class Manifest:
     round: int
     opset: int
     onnxruntime: str
-    parts: dict[str, Part]
+    parts: dict[str, BundlePart]
     parity: dict[str, Parity]
     int8: dict[str, Any] | None
 

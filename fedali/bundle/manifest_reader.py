@@ -14,15 +14,15 @@ from fedali.bundle.manifest import (
     LARGEST_MANIFEST,
     LAYOUTS,
     READABLE,
+    ALPNumbers,
+    BundleLayouts,
+    BundleNormalisation,
+    BundlePart,
     Component,
-    Hyper,
-    Layouts,
     Manifest,
     Mode,
-    Normalisation,
     NormalisationKind,
     Parity,
-    Part,
 )
 from fedali.errors import BundleError, SettingsError
 from fedali.layout import Layout
@@ -155,7 +155,7 @@ def _classes(read: JsonReader, key: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _normalisation(read: JsonReader, shape: tuple[int, ...]) -> Normalisation:
+def _normalisation(read: JsonReader, shape: tuple[int, ...]) -> BundleNormalisation:
     kind = read.choice("kind", get_args(NormalisationKind))
     parts = []
     for key in ("mean", "std"):
@@ -170,10 +170,10 @@ def _normalisation(read: JsonReader, shape: tuple[int, ...]) -> Normalisation:
             raise read.wrong(key, value)
         parts.append(numbers.astype(np.float32))
     read.done()
-    return Normalisation(kind, *parts)
+    return BundleNormalisation(kind, *parts)
 
 
-def _layouts(read: JsonReader, mode: Mode) -> Layouts:
+def _layouts(read: JsonReader, mode: Mode) -> BundleLayouts:
     found = []
     for key in LAYOUTS:
         value = read.take(key, list)
@@ -193,7 +193,7 @@ def _layouts(read: JsonReader, mode: Mode) -> Layouts:
         raise JsonError(f"{read.where}: trained is not what mode {mode!r} trains")
     if not trained.size or sum(e.size for e in expected) != expected[-1].where.stop - expected[0].offset:
         raise JsonError(f"{read.where}: trained is not one stretch of the parameters")
-    return Layouts(parameters, prototypes, trained)
+    return BundleLayouts(parameters, prototypes, trained)
 
 
 def _travel(read: JsonReader) -> dict[str, Any]:
@@ -214,7 +214,7 @@ def _travel(read: JsonReader) -> dict[str, Any]:
     return {"prototypes": prototypes, "answer": tuple(answer), "phases": tuple(phases)}
 
 
-def _travel_before(method: Component, layouts: Layouts) -> dict[str, Any]:
+def _travel_before(method: Component, layouts: BundleLayouts) -> dict[str, Any]:
     """The same of a bundle of 0.1.0, which left it to its method's name."""
     prototypes, options = None, method.options
     if method.name == "fedali":
@@ -251,14 +251,14 @@ def _optimizer(read: JsonReader) -> dict[str, Any]:
     return found
 
 
-def _hyper(read: JsonReader) -> Hyper:
-    found = Hyper(read.number("influence", 0, 1), read.number("decay", 0, 1))
+def _hyper(read: JsonReader) -> ALPNumbers:
+    found = ALPNumbers(read.number("influence", 0, 1), read.number("decay", 0, 1))
     read.done()
     return found
 
 
-def _part(read: JsonReader) -> Part:
-    found = Part(read.text("sha256", 64), read.integer("bytes", 0))
+def _part(read: JsonReader) -> BundlePart:
+    found = BundlePart(read.text("sha256", 64), read.integer("bytes", 0))
     if not re.fullmatch("[0-9a-f]{64}", found.sha256):
         raise read.wrong("sha256", found.sha256)
     read.done()

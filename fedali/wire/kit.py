@@ -39,7 +39,7 @@ class SiteDevice(NamedTuple):
     """Of the certificate in DER, 64 hex digits: the one certificate that stands for the device."""
 
 
-class Site(NamedTuple):
+class RegisteredSite(NamedTuple):
     """A site as the server knows it."""
 
     name: str
@@ -117,8 +117,8 @@ class ServerKit:
     key: Path
     operators_authority: Path
     """Who signs for operators."""
-    sites: tuple[Site, ...]
-    revoked: tuple[Site, ...]
+    sites: tuple[RegisteredSite, ...]
+    revoked: tuple[RegisteredSite, ...]
     """Sites whose node keys are to be unregistered; none of them is in ``sites``."""
 
 
@@ -140,7 +140,7 @@ class OperatorKit:
     """``.pub`` file of ``signing_key``."""
     sites: tuple[str, ...]
     """Names of those that are not revoked."""
-    node_keys: tuple[Site, ...]
+    node_keys: tuple[RegisteredSite, ...]
     """The same sites with their public keys."""
     devices: tuple[OperatorDevice, ...]
     revoked: Path
@@ -311,9 +311,9 @@ class _Files:
 
         return self._each("devices", make, lambda device: (device.name, device.number))
 
-    def _sites(self, key: str) -> tuple[Site, ...]:
-        def make(json: JsonReader) -> Site:
-            return Site(_name(json, "name"), _Files(self._folder, json)._public("node_public_key"))
+    def _sites(self, key: str) -> tuple[RegisteredSite, ...]:
+        def make(json: JsonReader) -> RegisteredSite:
+            return RegisteredSite(_name(json, "name"), _Files(self._folder, json)._public("node_public_key"))
 
         # a site that was revoked more than once had several keys
         return self._each(key, make, lambda site: (site.node_public_key if key == "revoked" else site.name,))

@@ -20,7 +20,7 @@ from fedali_server.run.folder import RunFolder
 from fedali_simulations.data import SOURCES, check_facts, load
 from fedali_simulations.environment import cores, environment, quiet_flower
 from fedali_simulations.jobs import Job, Report, identity
-from fedali_simulations.machines.elsewhere import Elsewhere, find_elsewhere
+from fedali_simulations.machines.remote_sites import RemoteSites, find_remote_sites
 from fedali_simulations.machines.workers import run_side_by_side
 from fedali_simulations.metrics import MetricsFiles
 from fedali_simulations.scenario import MethodSettings, Scenario, load_scenario
@@ -97,7 +97,7 @@ def prepare(scenario: Scenario, out: Path | str | None = None, link: Link | None
                     f"{folder} holds a run already: continue it with --resume {folder}, or choose another --out"
                 )
             if link is not None:
-                Elsewhere(link).write(folder)
+                RemoteSites(link).write(folder)
             check_facts(folder, dataset)
             write_text(folder / "environment.json", json.dumps(environment(), indent=1))
             write_text(folder / "scenario.toml", to_toml(scenario))
@@ -170,10 +170,10 @@ def run(
 
 
 def _run(folder: Path, workers: int, link: Link | None, report: Report) -> Results:
-    scenario, elsewhere = scenario_of(folder), find_elsewhere(folder, link)
+    scenario, remote = scenario_of(folder), find_remote_sites(folder, link)
     dataset, federation = load(scenario, scenario.seed)  # others may partition differently
     check_facts(folder, dataset)
-    _run_jobs(jobs_of(scenario, folder), workers, elsewhere, report)
+    _run_jobs(jobs_of(scenario, folder), workers, remote, report)
     from fedali_simulations.report.results import to_markdown
 
     results = collect(scenario, folder)
@@ -277,17 +277,17 @@ def _collect(scenario: Scenario, folder: Path, jobs: Sequence[Job]) -> Results:
     )
 
 
-def _run_jobs(jobs: Sequence[Job], workers: int, elsewhere: Elsewhere | None, report: Report) -> None:
+def _run_jobs(jobs: Sequence[Job], workers: int, remote: RemoteSites | None, report: Report) -> None:
     """Jobs side by side in processes; where there are more workers than jobs, each job gets threads.
 
     Over sites on other machines one job after another: each has the machines to itself.
     """
-    if elsewhere is not None:
+    if remote is not None:
         quiet_flower()
-        from fedali_simulations.machines.machines import run_job_elsewhere
+        from fedali_simulations.machines.machines import run_remote_job
 
         for job in jobs:
-            run_job_elsewhere(job, elsewhere, report)
+            run_remote_job(job, remote, report)
         return
     jobs = [replace(job, workers=max(1, workers // len(jobs))) for job in jobs]
     if len(jobs) == 1 or workers == 1:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fedali.bundle.manifest import Component, Normalisation
-from fedali.data import Normalisation as Statistics
+from fedali.bundle.manifest import BundleNormalisation, Component
+from fedali.data import Normalisation
 from fedali.data.normalisation import channel_shape
 from fedali.methods import build_method
 from fedali.models import ALPSettings, build_model
@@ -59,7 +59,7 @@ def write_case(folder: Path, name: str, model_name: str, variant: str) -> None:
     draw = _clear_draw(subject, method.influence(ROUND))
     local, shared = draw.local.numpy(), draw.global_.numpy()
     mean = np.linspace(-0.5, 0.5, channel_shape(shape)[0], dtype=np.float32).reshape(channel_shape(shape))
-    statistics = Normalisation("global", mean, np.full_like(mean, 2.0))
+    statistics = BundleNormalisation("global", mean, np.full_like(mean, 2.0))
     count = BATCH - 2  # the rest of the batch is padding
     raw = draw.x[:count].numpy() * statistics.std + statistics.mean
     source = Source(
@@ -80,7 +80,7 @@ def write_case(folder: Path, name: str, model_name: str, variant: str) -> None:
     )
 
     influence, decay = torch.tensor(draw.influence), torch.tensor(DECAY)
-    x = torch.from_numpy(Statistics(statistics.mean, statistics.std)(raw))
+    x = torch.from_numpy(Normalisation(statistics.mean, statistics.std)(raw))
     y = draw.y[:count].numpy()
     seen = make_embed(model, matcher="cosine")(theta, draw.local, x, influence) if head else x
     batches = Batches(BATCH, seen.numpy(), y, None)

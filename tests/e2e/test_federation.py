@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from fedali.bundle.file import read_bundle
 from fedali.bundle.keys import load_public
 from fedali.errors import SettingsError
-from fedali_server.site.relay import Gateway
+from fedali_server.site.relay import RelayConnection
 from fedali_simulations.federate import exporting
 from tests.federations import SMALL, Place
 
@@ -84,7 +84,7 @@ def test_a_site_that_holds_data_takes_the_place_of_one_with_devices(place, simul
     for one, other in zip(states[1], simulated[1][1], strict=True):
         assert np.abs(one - other).max() < 1e-4
     agree(found, simulated[0])
-    asked = Gateway(local.kit("site-b") / "state" / "relay.sock")  # as fedali status KIT does
+    asked = RelayConnection(local.kit("site-b") / "state" / "relay.sock")  # as fedali status KIT does
     told = [(device.device, device.online) for device in asked.status().devices]
     asked.close()
     assert told == [(name, True) for name in local.devices[3:]]

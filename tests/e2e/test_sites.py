@@ -37,7 +37,7 @@ from fedali_server.flower import records, relay_records
 from fedali_server.flower.empty_bundle import empty_bundle
 from fedali_server.flower.link import Link
 from fedali_server.flower.superlink import LOST, list_sites, running
-from fedali_server.site.relay import Gateway
+from fedali_server.site.relay import RelayConnection
 from tests.e2e.sites import ANSWER, BIN, Place
 from tests.gateways import free_port
 
@@ -287,7 +287,7 @@ def test_a_run_outlives_a_superlink_that_is_killed_under_it(place):
 
 
 def open_round(place):
-    gateway = Gateway(place.kit("site-a") / "state" / "relay.sock")
+    gateway = RelayConnection(place.kit("site-a") / "state" / "relay.sock")
     try:
         return gateway.status().run
     finally:

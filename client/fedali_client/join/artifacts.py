@@ -9,7 +9,7 @@ from pathlib import Path
 from fedali.errors import FedaliError
 from fedali.support.files import flush_folder, reporting
 from fedali.v1 import federation_pb2
-from fedali_client.join.gateway import Gateway
+from fedali_client.join.connection import GatewayConnection
 from fedali_client.join.signals import AwayError
 
 _PIECE = 1 << 20
@@ -22,7 +22,9 @@ class Artifacts:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def fetch(self, gateway: Gateway, artifact: federation_pb2.Artifact, what: str, largest: int) -> Path:
+    def fetch(
+        self, gateway: GatewayConnection, artifact: federation_pb2.Artifact, what: str, largest: int
+    ) -> Path:
         """The file of an artifact, downloaded as far as it is not here yet.
 
         Args:

@@ -6,7 +6,7 @@ import threading
 from types import TracebackType
 
 from fedali.errors import KitError
-from fedali_client.join.gateway import Gateway
+from fedali_client.join.connection import GatewayConnection
 from fedali_client.join.signals import AwayError, GoneError, UnwantedError
 
 _LEAST = 0.5  # seconds between heartbeats
@@ -15,7 +15,7 @@ _LEAST = 0.5  # seconds between heartbeats
 class Heart:
     """Beats in a ``with`` block, every ``seconds``, for the task of id ``task``."""
 
-    def __init__(self, gateway: Gateway, task: str, seconds: float) -> None:
+    def __init__(self, gateway: GatewayConnection, task: str, seconds: float) -> None:
         self._gateway, self._task, self._seconds = gateway, task, max(seconds, _LEAST)
         self._progress = 0.0
         self._over: UnwantedError | KitError | None = None

@@ -27,8 +27,8 @@ from fedali.wire.kit import DeviceKit
 from fedali.wire.messages import LARGEST_REASON
 from fedali_client.client import EdgeClient
 from fedali_client.join.artifacts import Artifacts, digest
+from fedali_client.join.connection import GatewayConnection
 from fedali_client.join.diagnosis import explain
-from fedali_client.join.gateway import Gateway
 from fedali_client.join.heart import Heart
 from fedali_client.join.journal import COUNTED, Journal, Record
 from fedali_client.join.report import Report
@@ -85,7 +85,7 @@ class Session:
         try:
             while True:
                 try:
-                    with Gateway(self._kit) as gateway:
+                    with GatewayConnection(self._kit) as gateway:
                         return self._take_part(gateway)
                 except AwayError as error:
                     self._be_away(error)
@@ -110,7 +110,7 @@ class Session:
         """Whether this device has ever reached its gateway."""
         return self._known.exists() and self._known.read_text("utf-8").strip() == self._kit.gateway_name
 
-    def _take_part(self, gateway: Gateway) -> bool:
+    def _take_part(self, gateway: GatewayConnection) -> bool:
         train, test = self._files.counts()
         reply = gateway.enrol(_software(), train, test, digest(self._bundle))
         self._heartbeat, self._failures = reply.heartbeat_seconds, 0
@@ -147,7 +147,7 @@ class Session:
             elif self._once and task.kind == federation_pb2.TASK_KIND_TRAIN:
                 return counted_or_none
 
-    def _do(self, gateway: Gateway, task: federation_pb2.Task) -> bool | None:
+    def _do(self, gateway: GatewayConnection, task: federation_pb2.Task) -> bool | None:
         """Do a task and send what came out: whether it counted, None when nothing was sent."""
         kind = kind_of(task)
         record = self._journal.latest(kind)
@@ -171,7 +171,7 @@ class Session:
             return None
         return self._send(gateway, record, update)
 
-    def _make(self, gateway: Gateway, task: federation_pb2.Task, kind: str) -> tuple[Record, bytes]:
+    def _make(self, gateway: GatewayConnection, task: federation_pb2.Task, kind: str) -> tuple[Record, bytes]:
         worker = self._hold(gateway, task.bundle)
         name, bundle = "", worker.bundle.hex()
         if kind != "statistics":
@@ -200,7 +200,7 @@ class Session:
         give_back()
         return self._journal.add(record, done.update, done.lost), done.update
 
-    def _hold(self, gateway: Gateway, artifact: federation_pb2.Artifact) -> Worker:
+    def _hold(self, gateway: GatewayConnection, artifact: federation_pb2.Artifact) -> Worker:
         """The worker for a bundle, which is fetched, verified and opened where it is another than before."""
         sha256 = artifact.sha256
         if self._worker is not None and self._worker.bundle == sha256:
@@ -225,7 +225,7 @@ class Session:
         self._report.bundle(client.manifest.name, sha256.hex(), artifact.size, client.bundle.signed_by)
         return self._worker
 
-    def _send(self, gateway: Gateway, record: Record, update: bytes) -> bool:
+    def _send(self, gateway: GatewayConnection, record: Record, update: bytes) -> bool:
         before = gateway.sent
         verdict, reason = send(gateway, record.task, update)
         self._journal.settle(record, verdict)

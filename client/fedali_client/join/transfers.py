@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from fedali.v1 import federation_pb2
-from fedali_client.join.gateway import Gateway
+from fedali_client.join.connection import GatewayConnection
 from fedali_client.join.journal import COUNTED
 from fedali_client.join.signals import AwayError
 
@@ -17,7 +17,7 @@ _VERDICTS = {
 _ATTEMPTS = 4  # without progress
 
 
-def send(gateway: Gateway, task: str, update: bytes) -> tuple[str, str]:
+def send(gateway: GatewayConnection, task: str, update: bytes) -> tuple[str, str]:
     """Send an update until the gateway decides: ``counted``, ``late`` or ``refused``, and why.
 
     Raises ``AwayError`` when the connection breaks; what the gateway has by then is not sent again.

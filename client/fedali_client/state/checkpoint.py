@@ -20,7 +20,7 @@ _KEY = "fedali"
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class DeviceCheckpoint:
     """A state at rest.
 
     Args:
@@ -63,7 +63,7 @@ class Checkpoint:
         write_arrays(path, self.arrays, facts)
 
     @classmethod
-    def read(cls, path: Path, purpose: bytes) -> Checkpoint:
+    def read(cls, path: Path, purpose: bytes) -> DeviceCheckpoint:
         """The checkpoint at ``path``; ``CheckpointError`` when it is damaged or of another bundle."""
         arrays, facts = read_arrays(path)
         try:

@@ -11,7 +11,7 @@ import numpy as np
 from fedali.bundle.file import Bundle
 from fedali.data.normalisation import Normalisation
 from fedali.errors import CheckpointError, FedaliError
-from fedali_client.state.checkpoint import Checkpoint
+from fedali_client.state.checkpoint import DeviceCheckpoint
 from fedali_client.state.lock import Lock
 from fedali_client.state.slots import ARRAYS, Progress, Sizes, Slots, Vector
 from fedali_client.state.statefiles import StateFiles
@@ -42,7 +42,7 @@ class PersonalState:
         self._where = bundle.manifest.trained
         self._all_trained = trained == layouts.parameters.size  # nothing of the base's own theta counts then
         self._bundle = bundle
-        self.checkpoint: Checkpoint
+        self.checkpoint: DeviceCheckpoint
         self._lock: Lock | None = None
         self._slots: Slots | None = None
         if not read_only:
@@ -236,12 +236,12 @@ class PersonalState:
         if not self.read_only:
             self._files.tidy(self.checkpoint.base)
 
-    def _read(self) -> Checkpoint:
+    def _read(self) -> DeviceCheckpoint:
         self._seen = self._files.signature()
         found = self._files.read_checkpoint()
-        return found or Checkpoint(1, "", self.manifest.round, self.manifest.hyper.influence)
+        return found or DeviceCheckpoint(1, "", self.manifest.round, self.manifest.hyper.influence)
 
-    def _enter(self, checkpoint: Checkpoint) -> None:
+    def _enter(self, checkpoint: DeviceCheckpoint) -> None:
         """Go on from the mapped file if it goes on from ``checkpoint``, else from ``checkpoint``."""
         initial = self._bundle.state() if not (checkpoint.base and checkpoint.arrays) else {}
         base = self._files.read_base(checkpoint.base) if checkpoint.base else initial
@@ -270,12 +270,12 @@ class PersonalState:
             found = Slots.create(path, self._files.purpose, generation, arrays, checkpoint.progress)
         self._slots = found
 
-    def _write(self, checkpoint: Checkpoint) -> None:
+    def _write(self, checkpoint: DeviceCheckpoint) -> None:
         after = dataclasses.replace(checkpoint, generation=checkpoint.generation + 1)
         self._files.write_checkpoint(after)
         self.checkpoint = dataclasses.replace(after, arrays=_kept(after))
 
 
-def _kept(checkpoint: Checkpoint) -> Mapping[str, Vector]:
+def _kept(checkpoint: DeviceCheckpoint) -> Mapping[str, Vector]:
     """What of a checkpoint's arrays does not lie in the mapped file."""
     return {name: array for name, array in checkpoint.arrays.items() if name == "kept"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedali.errors import CheckpointError, FedaliError
-from fedali_client.state.checkpoint import Checkpoint, read_arrays, write_arrays
+from fedali_client.state.checkpoint import DeviceCheckpoint, read_arrays, write_arrays
 from fedali_client.state.lock import Lock
 from fedali_client.state.slots import Vector
 
@@ -47,14 +47,14 @@ class StateFiles:
             return ()
         return facts.st_ino, facts.st_mtime_ns, facts.st_size
 
-    def read_checkpoint(self) -> Checkpoint | None:
+    def read_checkpoint(self) -> DeviceCheckpoint | None:
         """The checkpoint, if there is one; ``CheckpointError`` when it is damaged."""
         try:
-            return Checkpoint.read(self.checkpoint, self.purpose)
+            return DeviceCheckpoint.read(self.checkpoint, self.purpose)
         except FileNotFoundError:
             return None
 
-    def write_checkpoint(self, checkpoint: Checkpoint) -> None:
+    def write_checkpoint(self, checkpoint: DeviceCheckpoint) -> None:
         """Replace the checkpoint; on the disk on return."""
         checkpoint.write(self.checkpoint, self.purpose)
 

@@ -64,9 +64,9 @@ def _site(kit: SiteKit, state: Path | None) -> tuple[dict[str, Any], _Tables]:
     """A site's devices."""
     from google.protobuf.json_format import MessageToDict
 
-    from fedali_server.site.relay import Gateway
+    from fedali_server.site.relay import RelayConnection
 
-    gateway = Gateway((state or kit.folder / "state") / "relay.sock", patience=5.0)
+    gateway = RelayConnection((state or kit.folder / "state") / "relay.sock", patience=5.0)
     try:
         found = gateway.status()
     finally:

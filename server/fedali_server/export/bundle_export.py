@@ -16,7 +16,7 @@ import torch
 from safetensors.numpy import save
 
 from fedali.bundle.file import Bundle, write_bundle
-from fedali.bundle.manifest import Component, Hyper, Layouts, Mode, Parity
+from fedali.bundle.manifest import ALPNumbers, BundleLayouts, Component, Mode, Parity
 from fedali.capture.captures import (
     capture_adapt,
     capture_embed,
@@ -159,7 +159,7 @@ def _write(
 ) -> Bundle:
     model, method = source.model, source.method
     vectors = Vectors(model, method)
-    layouts = Layouts(
+    layouts = BundleLayouts(
         vectors.whole,
         model.prototype_layout,
         model.head_layout if mode == "head" else vectors.trained,
@@ -177,7 +177,7 @@ def _write(
         "layouts": layouts,
         "personal": stretches(personal_indices(method, layouts.parameters)),
         "optimizer": {"name": type(source.optimizer).__name__.lower(), **vars(source.optimizer)},
-        "hyper": Hyper(method.influence(source.round), source.decay),
+        "hyper": ALPNumbers(method.influence(source.round), source.decay),
         "keeps_local_prototypes": method.keeps_local_prototypes,
         "prototypes": method.prototypes,
         "answer": (answer.start, answer.stop),

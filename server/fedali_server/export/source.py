@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedali.bundle.manifest import Component, Normalisation
+from fedali.bundle.manifest import BundleNormalisation, Component
 from fedali.methods import Method
 from fedali.models import Model
 from fedali.optimizers.rules import SGD, Adam
@@ -52,6 +52,6 @@ class Source:
     start: Start
     round: int
     decay: float
-    normalisation: Normalisation
+    normalisation: BundleNormalisation
     input_shape: tuple[int, ...]
     classes: tuple[str, ...]

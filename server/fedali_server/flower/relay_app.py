@@ -12,10 +12,10 @@ from flwr.app import Context
 
 from fedali.errors import SettingsError
 from fedali_server.flower.packing import unpacking
-from fedali_server.site.relay import Gateway, make_relay_app
+from fedali_server.site.relay import RelayConnection, make_relay_app
 
 
-def _gateway(context: Context) -> Gateway:
+def _gateway(context: Context) -> RelayConnection:
     try:
         return _connected(str(context.node_config["socket"]))
     except KeyError:
@@ -25,8 +25,8 @@ def _gateway(context: Context) -> Gateway:
 
 
 @lru_cache(maxsize=1)
-def _connected(socket: str) -> Gateway:
-    return Gateway(Path(socket))
+def _connected(socket: str) -> RelayConnection:
+    return RelayConnection(Path(socket))
 
 
 app = make_relay_app(_gateway, mods=[unpacking])

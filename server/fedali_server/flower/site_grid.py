@@ -133,12 +133,12 @@ class SiteGrid(Grid):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """The first reply of each site, of those that came within ``timeout`` seconds; lost messages are sent again."""
-        letters = {message.metadata.dst_node_id: _Letter(message) for message in messages}
+        pending = {message.metadata.dst_node_id: _PendingMessage(message) for message in messages}
         asked: dict[str, int] = {}
         replies: dict[int, Message] = {}
         started = time.monotonic()
-        while len(replies) < len(letters):
-            self._send(letters, asked, replies)
+        while len(replies) < len(pending):
+            self._send(pending, asked, replies)
             for reply in self._grid.pull_messages(list(asked)) if asked else []:
                 node = asked.pop(reply.metadata.reply_to_message_id)
                 if node in replies:
@@ -147,32 +147,32 @@ class SiteGrid(Grid):
                     log.warning(
                         "site lost, asking it again", site=self.names.get(node), why=reply.error.reason
                     )
-                    letters[node].lost()
+                    pending[node].lost()
                 else:
                     replies[node] = reply
             self._there()  # sites that come back are greeted meanwhile
             waited = time.monotonic() - started
             if timeout is not None and waited > timeout:
-                for node in letters.keys() - replies.keys():
+                for node in pending.keys() - replies.keys():
                     log.warning("site did not answer in time", site=self.names.get(node))
                 break
-            if len(replies) < len(letters):
+            if len(replies) < len(pending):
                 time.sleep(min(max(waited / 20, _POLLS[0]), _POLLS[1]))
         return list(replies.values())
 
     def _send(
-        self, letters: Mapping[int, _Letter], asked: dict[str, int], replies: Mapping[int, Message]
+        self, pending: Mapping[int, _PendingMessage], asked: dict[str, int], replies: Mapping[int, Message]
     ) -> None:
         """Send what is due to sites that are there."""
         now, joined = time.monotonic(), self._grid.joined
         due = [
             node
-            for node, letter in letters.items()
-            if node not in replies and node in joined and letter.is_due(now, joined[node])
+            for node, message in pending.items()
+            if node not in replies and node in joined and message.is_due(now, joined[node])
         ]
-        copies = [letters[node].copy() for node in due]
+        copies = [pending[node].copy() for node in due]
         for node, name in zip(due, self._grid.push_messages(copies) if copies else (), strict=True):
-            letters[node].sent(now, joined[node])
+            pending[node].sent(now, joined[node])
             if name:
                 asked[name] = node
 
@@ -248,7 +248,7 @@ class SiteGrid(Grid):
         return hello
 
 
-class _Letter:
+class _PendingMessage:
     """A message that is sent until it is answered."""
 
     def __init__(self, message: Message) -> None:

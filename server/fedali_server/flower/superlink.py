@@ -53,7 +53,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 
 from fedali.errors import FedaliError
-from fedali.wire.kit import Site
+from fedali.wire.kit import RegisteredSite
 from fedali_server.flower.connection import LinkLostError, beating, client_of, is_away, refusal
 from fedali_server.flower.empty_bundle import empty_bundle
 from fedali_server.flower.link import Link
@@ -266,7 +266,7 @@ class SiteNode:
     since: str
 
 
-def list_sites(link: Link, sites: Iterable[Site]) -> list[SiteNode]:
+def list_sites(link: Link, sites: Iterable[RegisteredSite]) -> list[SiteNode]:
     """What the SuperLink knows of the nodes of ``sites``; raises as ``running`` does."""
     retry = _Retry()
     retry.seconds = _FIRST_PATIENCE

@@ -23,14 +23,14 @@ from fedali.support.files import reporting
 from fedali.v1 import federation_pb2, relay_pb2
 from fedali.wire.kit import SiteKit
 from fedali.wire.messages import largest_update
+from fedali_server.gateway.devices import GatewayDevice
 from fedali_server.gateway.identity import Roster
 from fedali_server.gateway.limits import Limits
 from fedali_server.gateway.refusal import Refusal, malformed, not_now
 from fedali_server.gateway.rounds.bundles import Bundles
 from fedali_server.gateway.rounds.orders import RoundKey, check_order, content
 from fedali_server.gateway.rounds.round import DONE, Round
-from fedali_server.gateway.rounds.shelf import Shelf
-from fedali_server.gateway.visitors import Visitor
+from fedali_server.gateway.rounds.round_store import RoundStore
 
 log = structlog.get_logger("fedali.gateway")
 _Result = TypeVar("_Result")
@@ -57,8 +57,8 @@ class Gateway:
         trusted = load_public(kit.trusted_key)
         self.roster = Roster(kit.devices, trusted, kit.revoked, state / "revoked.json")
         self.bundles = Bundles(state / "bundles", trusted)
-        self.visitors = {device.number: Visitor(device, limits) for device in kit.devices}
-        self._shelf = Shelf(
+        self.devices = {device.number: GatewayDevice(device, limits) for device in kit.devices}
+        self._store = RoundStore(
             state / "rounds", self.bundles, {d.number: d.name for d in kit.devices}, limits.fold_every
         )
         self.rounds: dict[RoundKey, Round] = {}
@@ -74,7 +74,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Take up the rounds that are on the disk."""
-        for round_ in await self.work(self._shelf.load):
+        for round_ in await self.work(self._store.load):
             self.rounds[round_.key] = round_
             if not round_.closed:
                 self._open(round_)
@@ -138,7 +138,7 @@ class Gateway:
 
     def past_verdict(self, task: str, number: int, sha256: str) -> federation_pb2.UploadReply:
         """What became of a device's update for a round that is no longer kept."""
-        counted = self._shelf.ledger.find(task, number)
+        counted = self._store.ledger.find(task, number)
         if counted is not None and counted.sha256 == sha256:
             return federation_pb2.UploadReply(verdict=COUNTED, received=counted.size)
         return federation_pb2.UploadReply(verdict=LATE, reason="the task is not of this round")
@@ -176,7 +176,7 @@ class Gateway:
             raise not_now("the gateway does not hold the round's bundle: send it first")
         sequence = 1 + max((each.sequence for each in self.rounds.values()), default=0)
         try:
-            round_ = await self.work(lambda: self._shelf.create(order, sequence))
+            round_ = await self.work(lambda: self._store.create(order, sequence))
         except WireError as error:
             raise malformed(str(error)) from None
         except FedaliError as error:
@@ -190,8 +190,8 @@ class Gateway:
 
     def _open(self, round_: Round) -> None:
         moved = round_.model.size + round_.state_size + round_.largest_update
-        for visitor in self.visitors.values():
-            visitor.begin_round(moved)
+        for device in self.devices.values():
+            device.begin_round(moved)
         self._timers[round_.key] = asyncio.create_task(self._time(round_))
         log.info(
             "round open",
@@ -207,11 +207,11 @@ class Gateway:
         if timer is not None:
             timer.cancel()
             log.warning("round given up", run=old.key.run, round=old.key.round, kind=old.key.kind)
-        await self.work(lambda: self._shelf.remember(old))  # first: a device may ask at any moment
+        await self.work(lambda: self._store.remember(old))  # first: a device may ask at any moment
         old.given_up = True
         del self.rounds[old.key]
         self.tell()
-        await self.work(lambda: self._shelf.remove(old))
+        await self.work(lambda: self._store.remove(old))
 
     async def _time(self, round_: Round) -> None:
         """Close a round when all have answered, or its time is over."""
@@ -247,29 +247,29 @@ class Gateway:
 
     def _awaited(self, round_: Round) -> bool:
         """Whether some device may still answer."""
-        there = (self.visitors.get(number) for number in round_.waiting)
-        return any(visitor is not None and not self.roster.revoked(visitor.device) for visitor in there)
+        there = (self.devices.get(number) for number in round_.waiting)
+        return any(device is not None and not self.roster.revoked(device.entry) for device in there)
 
     def _reports(self, round_: Round) -> Iterable[relay_pb2.DeviceReport]:
         return [self._report(round_, number, name) for number, name in round_.due.items()]
 
     def _report(self, round_: Round, number: int, name: str) -> relay_pb2.DeviceReport:
-        visitor, answer = self.visitors.get(number), round_.answers.get(number)
+        device, answer = self.devices.get(number), round_.answers.get(number)
         report = relay_pb2.DeviceReport(device=name, number=number)
         if answer is not None:
             for field in ("state", "reason", "seconds", "sent", "received", "samples"):
                 setattr(report, field, getattr(answer, field))
             report.metrics.update(answer.metrics)
             return report
-        if visitor is not None:
-            report.sent, report.received = visitor.sent, visitor.received
+        if device is not None:
+            report.sent, report.received = device.sent, device.received
         if number in round_.given:
             report.seconds = round_.watch.elapsed() - round_.given[number]
-        if visitor is None:
+        if device is None:
             report.state, report.reason = "refused", "it is no device of this site any more"
-        elif self.roster.revoked(visitor.device):
+        elif self.roster.revoked(device.entry):
             report.state, report.reason = "refused", "its certificate is revoked"
-        elif number in round_.given or visitor.seen_in_round:
+        elif number in round_.given or device.seen_in_round:
             report.state, report.reason = "late", "did not answer in time"
         else:
             report.state, report.reason = "offline", "was not heard of"
@@ -278,10 +278,10 @@ class Gateway:
     # answers
 
     async def finish(
-        self, round_: Round, visitor: Visitor, sha256: str, peer: Mapping[str, object]
+        self, round_: Round, device: GatewayDevice, sha256: str, peer: Mapping[str, object]
     ) -> federation_pb2.UploadReply:
         """Count an update that has arrived whole, or say why not."""
-        number = visitor.number
+        number = device.number
 
         def count() -> federation_pb2.UploadReply:
             known = verdict(round_, number, sha256)
@@ -295,13 +295,13 @@ class Gateway:
                 prepared = round_.prepare(data)
             except (WireError, DataError) as error:
                 return refuse(str(error))
-            round_.count(number, sha256, len(data), prepared, visitor.sent, visitor.received)
+            round_.count(number, sha256, len(data), prepared, device.sent, device.received)
             return federation_pb2.UploadReply(verdict=COUNTED, received=len(data))
 
         def spoiled() -> federation_pb2.UploadReply:
             round_.incoming.drop(number, sha256)
-            visitor.spoiled += 1
-            if visitor.spoiled >= _SPOILED:
+            device.spoiled += 1
+            if device.spoiled >= _SPOILED:
                 return refuse("the update is not what its SHA-256 says, again and again")
             return federation_pb2.UploadReply(
                 verdict=INCOMPLETE, reason="the bytes are not what their SHA-256 says"
@@ -309,42 +309,42 @@ class Gateway:
 
         def refuse(why: str) -> federation_pb2.UploadReply:
             round_.incoming.drop(number, sha256)
-            round_.refuse(number, why, visitor.sent, visitor.received)
+            round_.refuse(number, why, device.sent, device.received)
             return federation_pb2.UploadReply(verdict=REFUSED, reason=why)
 
         reply = await self.work(count)
-        self.answered(visitor, reply.verdict == REFUSED and reply.reason)
+        self.answered(device, reply.verdict == REFUSED and reply.reason)
         return reply
 
-    async def refuse(self, round_: Round, visitor: Visitor, why: str) -> federation_pb2.UploadReply:
+    async def refuse(self, round_: Round, device: GatewayDevice, why: str) -> federation_pb2.UploadReply:
         """Go on without a device."""
 
         def write() -> federation_pb2.UploadReply:
-            known = verdict(round_, visitor.number, "")
+            known = verdict(round_, device.number, "")
             if known is not None:
                 return known
-            round_.refuse(visitor.number, why, visitor.sent, visitor.received)
+            round_.refuse(device.number, why, device.sent, device.received)
             return federation_pb2.UploadReply(verdict=REFUSED, reason=why)
 
         reply = await self.work(write)
-        self.answered(visitor, reply.reason)
+        self.answered(device, reply.reason)
         return reply
 
-    async def decline(self, round_: Round, visitor: Visitor, why: str) -> None:
+    async def decline(self, round_: Round, device: GatewayDevice, why: str) -> None:
         """Go on without a device that said so."""
 
         def write() -> None:
-            if verdict(round_, visitor.number, "") is None:
-                round_.decline(visitor.number, why, visitor.sent, visitor.received)
+            if verdict(round_, device.number, "") is None:
+                round_.decline(device.number, why, device.sent, device.received)
 
         await self.work(write)
-        self.answered(visitor, why)
+        self.answered(device, why)
 
-    def answered(self, visitor: Visitor, why: str | bool = "") -> None:
+    def answered(self, device: GatewayDevice, why: str | bool = "") -> None:
         """A device may have answered: look whether the round is over."""
-        visitor.doing = "waiting"
+        device.doing = "waiting"
         if why:
-            log.warning("not counted", device=visitor.device.name, why=why)
+            log.warning("not counted", device=device.entry.name, why=why)
         self._progress.set()
 
     async def _look(self) -> None:

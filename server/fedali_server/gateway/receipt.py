@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedali.v1 import federation_pb2
+from fedali_server.gateway.devices import GatewayDevice
 from fedali_server.gateway.gateway import INCOMPLETE, Gateway, verdict
-from fedali_server.gateway.lane import Turn
 from fedali_server.gateway.refusal import malformed, not_now, too_much
 from fedali_server.gateway.rounds.incoming import Upload
 from fedali_server.gateway.rounds.round import Round
-from fedali_server.gateway.visitors import Visitor
+from fedali_server.gateway.transfer_queue import Turn
 
 Requests = AsyncIterator[federation_pb2.UploadRequest]
 
@@ -53,14 +53,14 @@ class Receipt:
 
     Args:
         round_: that it is for.
-        visitor: whose it is.
+        device: whose it is.
         sha256: of the update, in hex.
         size: of the update in bytes, as its header says.
         chunk: bytes that a message may have.
     """
 
     round_: Round
-    visitor: Visitor
+    device: GatewayDevice
     sha256: str
     size: int
     chunk: int
@@ -68,27 +68,27 @@ class Receipt:
 
     async def begin(self, gateway: Gateway, offset: int) -> federation_pb2.UploadReply | None:
         """Take the place of the device's other uploads; the answer when nothing needs to come."""
-        round_, number = self.round_, self.visitor.number
+        round_, number = self.round_, self.device.number
         known = verdict(round_, number, self.sha256)
         if known is not None:
             return known
         if not 0 < self.size <= round_.largest_update:
             why = f"the update has {self.size} bytes; the round takes 1 to {round_.largest_update}"
-            return await gateway.refuse(round_, self.visitor, why)
+            return await gateway.refuse(round_, self.device, why)
         held = round_.incoming.held(number, self.sha256)
         if offset > held or offset > self.size:
             return federation_pb2.UploadReply(verdict=INCOMPLETE, reason=f"go on at {held}", received=held)
-        self.visitor.uploads += 1
-        self._mine = self.visitor.uploads
+        self.device.uploads += 1
+        self._mine = self.device.uploads
         return None
 
     async def receive(self, arriving: Arriving, turn: Turn, offset: int) -> federation_pb2.UploadReply | None:
         """Write all that comes from byte ``offset`` on; the answer when the upload ends without being whole."""
-        async with self.visitor.uploading:
+        async with self.device.uploading:
             known = self._known()
             if known is not None:
                 return known
-            upload = self.round_.incoming.begin(self.visitor.number, self.sha256, offset)
+            upload = self.round_.incoming.begin(self.device.number, self.sha256, offset)
         try:
             while upload.received < self.size:
                 with turn.waiting():
@@ -111,10 +111,10 @@ class Receipt:
         too_many = upload.received + len(data) > self.size
         if too_many:
             upload.path.unlink(missing_ok=True)
-        self.visitor.receiving(len(data))
+        self.device.receiving(len(data))
         if too_many:
             raise malformed("more bytes came than the header said")
-        async with self.visitor.uploading:
+        async with self.device.uploading:
             known = self._known()
             if known is None:
                 upload.write(data)
@@ -122,6 +122,6 @@ class Receipt:
 
     def _known(self) -> federation_pb2.UploadReply | None:
         """The answer when the round goes on without this upload."""
-        if self._mine != self.visitor.uploads:
+        if self._mine != self.device.uploads:
             raise not_now("this device began another upload")
-        return verdict(self.round_, self.visitor.number, self.sha256)
+        return verdict(self.round_, self.device.number, self.sha256)

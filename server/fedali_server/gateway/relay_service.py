@@ -54,8 +54,8 @@ class RelayService:
             key = gateway.open_round.key
             found.run, found.round, found.kind = key.run, key.round, key.kind
             found.seconds_left = gateway.open_round.seconds_left()
-        for visitor in gateway.visitors.values():
-            found.devices.append(visitor.status(revoked=gateway.roster.revoked(visitor.device)))
+        for device in gateway.devices.values():
+            found.devices.append(device.status(revoked=gateway.roster.revoked(device.entry)))
         return found
 
     async def revoke(self, request: relay_pb2.RevokeRequest, context: Context) -> relay_pb2.RevokeReply:

@@ -55,8 +55,8 @@ class RoundKeeper(Protocol):
         ...
 
 
-class Gateway:
-    """The gateway's end for its own site, a ``RoundKeeper``.
+class RelayConnection:
+    """A site's connection to its own gateway, a ``RoundKeeper``.
 
     Args:
         socket: the Unix socket that it listens on.

@@ -1,4 +1,4 @@
-"""A site that holds data, as its Flower node asks it: what ``fedali_server.site.relay.Gateway`` is to a site with devices.
+"""A site that holds data, as its Flower node asks it: what ``fedali_server.site.relay.RelayConnection`` is to a site with devices.
 
 Its folder:
 

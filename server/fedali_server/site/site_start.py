@@ -11,7 +11,7 @@ from fedali.wire.kit import SiteKit
 from fedali_server.children import Child, alone, say
 from fedali_server.flower.link import Link
 from fedali_server.flower.node import serve
-from fedali_server.site.relay import Gateway, RoundKeeper, make_relay_app
+from fedali_server.site.relay import RelayConnection, RoundKeeper, make_relay_app
 
 
 def run_site(kit: SiteKit, state: Path) -> None:
@@ -28,7 +28,7 @@ def run_site(kit: SiteKit, state: Path) -> None:
         alone(state, "site") as lock,
         Child("the gateway", words, "gateway listening", inherit=(lock,)),
     ):
-        gateway = Gateway(state / "relay.sock")
+        gateway = RelayConnection(state / "relay.sock")
         try:
             answer(kit, state, gateway)
         finally:

@@ -147,10 +147,10 @@ def hold(
     link = Link(superlink, root_certificates)
     quiet_flower()
     from fedali_server.flower.node import serve
-    from fedali_simulations.machines.site import Part
+    from fedali_simulations.machines.site import SitePart
 
     log_to_stderr()
-    place = Part(
+    place = SitePart(
         number,
         parts,
         folder or Path("sites") / f"{number}-of-{parts}",

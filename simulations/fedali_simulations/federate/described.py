@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedali.bundle.manifest import Normalisation
+from fedali.bundle.manifest import BundleNormalisation
 from fedali.data.normalisation import channel_shape
 from fedali.schema import Schema
 from fedali.wire.kit import OperatorKit
@@ -51,14 +51,16 @@ def describe(
     found = zero.gather(settings, operator, meanwhile)
     say(str(found))
     shared = found.sums.normalisation(schema.shape)
-    return _described(schema, Normalisation("global", shared.mean, shared.std))
+    return _described(schema, BundleNormalisation("global", shared.mean, shared.std))
 
 
-def _described(schema: Schema, normalisation: Normalisation) -> Described:
+def _described(schema: Schema, normalisation: BundleNormalisation) -> Described:
     return Described(schema.shape, schema.classes, normalisation)
 
 
-def _without(schema: Schema, own: bool = False) -> Normalisation:
+def _without(schema: Schema, own: bool = False) -> BundleNormalisation:
     """Samples as they are; with ``own``, until a client has its own normalisation."""
     shape = channel_shape(schema.shape)
-    return Normalisation("client" if own else "none", np.zeros(shape, np.float32), np.ones(shape, np.float32))
+    return BundleNormalisation(
+        "client" if own else "none", np.zeros(shape, np.float32), np.ones(shape, np.float32)
+    )

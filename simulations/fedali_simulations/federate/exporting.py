@@ -12,7 +12,7 @@ import numpy as np
 
 from fedali.bundle.file import Bundle, read_bundle
 from fedali.bundle.keys import load_private
-from fedali.bundle.manifest import Component, Mode, Normalisation
+from fedali.bundle.manifest import BundleNormalisation, Component, Mode
 from fedali.cohort.tensorfile import read_tensors
 from fedali.data.normalisation import channel_statistics
 from fedali.errors import CheckpointError, SettingsError, did_you_mean
@@ -50,7 +50,7 @@ class Described:
 
     input_shape: tuple[int, ...]
     classes: tuple[str, ...]
-    normalisation: Normalisation
+    normalisation: BundleNormalisation
 
 
 def export(
@@ -318,13 +318,13 @@ def _described(scenario: Scenario, plan: Plan, client: str | None) -> Described:
     return Described(federation.input_shape, federation.class_names, _normalisation(scenario, plan, client))
 
 
-def _normalisation(scenario: Scenario, plan: Plan, client: str | None) -> Normalisation:
+def _normalisation(scenario: Scenario, plan: Plan, client: str | None) -> BundleNormalisation:
     """Of raw samples; where each client has its own, that of all training samples until a device has taken its own."""
     kind, federation = scenario.split.normalise, plan.federation
     found = federation.normalisation[_client(plan, client) if client else 0]
     if kind == "client" and client is None:
         found = channel_statistics([federation.clients[seen].x_train for seen in plan.seen])
-    return Normalisation(kind, found.mean, found.std)
+    return BundleNormalisation(kind, found.mean, found.std)
 
 
 def _int8(plan: Plan, client: str | None) -> Int8:

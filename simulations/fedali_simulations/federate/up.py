@@ -10,7 +10,7 @@ from fedali_server.run.federated import RunProgress
 from fedali_simulations.federate import running
 from fedali_simulations.federate.local_federation import LocalFederation
 from fedali_simulations.federate.running import Options, Outcome
-from fedali_simulations.machines.lookout import Lookout, Seen
+from fedali_simulations.machines.site_monitor import Seen, SiteMonitor
 from fedali_simulations.report.results import Results
 from fedali_simulations.scenario import Scenario, load_scenario
 from fedali_simulations.setup import build_plan
@@ -68,7 +68,7 @@ def bring_up(
     if not (run / "federation.json").exists():
         running.prepare_scenario(scenario, run, {"sites": sites, **options}, local.operator)
     say(f"starting the server, {sites} sites and {len(local.devices)} devices ...")
-    with local, Lookout(local.sockets, seen):
+    with local, SiteMonitor(local.sockets, seen):
         return running.go_on(run, local.operator, report, say, local.check)
 
 

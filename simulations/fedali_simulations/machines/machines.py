@@ -25,7 +25,7 @@ from fedali_server.flower.superlink import LOST, SuperlinkGrid, running
 from fedali_server.run.folder import Checkpoint
 from fedali_simulations.jobs import Job, Report
 from fedali_simulations.machines import questions
-from fedali_simulations.machines.elsewhere import Elsewhere
+from fedali_simulations.machines.remote_sites import RemoteSites
 from fedali_simulations.run import folder_of, report_done, run_rounds
 from fedali_simulations.setup import Plan, build_plan
 
@@ -38,7 +38,7 @@ class SiteLostError(FedaliError):
     """A site is gone, or what it said did not arrive."""
 
 
-def run_job_elsewhere(job: Job, elsewhere: Elsewhere, report: Report = lambda _: None) -> None:
+def run_remote_job(job: Job, remote: RemoteSites, report: Report = lambda _: None) -> None:
     """Run or resume a job over the sites that have joined a SuperLink; what it leaves is in its folder.
 
     When a site is lost, the server waits until it is back, for ten minutes, and repeats the round. Raises ``FedaliError``
@@ -50,9 +50,9 @@ def run_job_elsewhere(job: Job, elsewhere: Elsewhere, report: Report = lambda _:
         return
     plan = build_plan(job.scenario, job.line, job.seed)
     folder.sweep()
-    with running(elsewhere.link, run_config(job, elsewhere.study)) as grid:
+    with running(remote.link, run_config(job, remote.study)) as grid:
         while not folder.done:
-            clients = _Elsewhere(grid, plan, elsewhere.link.address)
+            clients = _RemoteClients(grid, plan, remote.link.address)
             clients.gather(job.scenario.sites)
             checkpoint = folder.read_checkpoint() or Checkpoint(0, plan.initial)
             try:
@@ -71,7 +71,7 @@ def run_config(job: Job, study: str) -> UserConfig:
     }
 
 
-class _Elsewhere:
+class _RemoteClients:
     """Clients of sites behind a SuperLink; what they keep between rounds stays with their sites."""
 
     def __init__(self, grid: SuperlinkGrid, plan: Plan, address: str) -> None:
@@ -179,7 +179,7 @@ class _Elsewhere:
 class _Reader:
     """Fetches the numbers of a site's clients some at a time, since a message costs more than its content."""
 
-    def __init__(self, clients: _Elsewhere, node: int, sizes: dict[int, int]) -> None:
+    def __init__(self, clients: _RemoteClients, node: int, sizes: dict[int, int]) -> None:
         self._clients, self._node, self._sizes = clients, node, sizes
         self._order = list(sizes)
         self._fetched: dict[int, Vector] = {}

@@ -39,12 +39,12 @@ from fedali.support.names import file_name
 from fedali_server.flower.client_app import make_client_app
 from fedali_simulations.data import SOURCES
 from fedali_simulations.machines import questions
-from fedali_simulations.machines.elsewhere import is_name
+from fedali_simulations.machines.remote_sites import is_name
 from fedali_simulations.scenario import Scenario, load_scenario
 from fedali_simulations.setup import build_setup
 
 
-class Part:
+class SitePart:
     """One part of the federations of all runs that come.
 
     Args:
@@ -131,7 +131,7 @@ class Part:
 class _PartOfRun:
     """Implements ``fedali.cohort.contract.Site``: a cohort site, and a table on disk after each round."""
 
-    def __init__(self, scenario: Scenario, line: int, seed: int, folder: Path, part: Part) -> None:
+    def __init__(self, scenario: Scenario, line: int, seed: int, folder: Path, part: SitePart) -> None:
         self._folder, self._name = folder, f"part {part.number}/{part.parts}"
         self._engine = resolve(scenario.training.engine)
         self.setup = build_setup(

@@ -20,7 +20,7 @@ from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap, ListedColor
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fedali_simulations.report import ink
+from fedali_simulations.report import drawing
 
 Counts = npt.NDArray[np.integer[Any]]
 
@@ -77,7 +77,7 @@ def draw_curves(clients: pd.DataFrame, path: Path, *, title: str) -> None:
         path: of the PNG.
         title: what was run.
     """
-    ink.save(_curves_figure(clients, title), path)
+    drawing.save(_curves_figure(clients, title), path)
 
 
 def draw_clients(
@@ -93,7 +93,7 @@ def draw_clients(
         path: of the PNG.
         title: what was run.
     """
-    ink.save(_clients_figure(clients, selected, title), path)
+    drawing.save(_clients_figure(clients, selected, title), path)
 
 
 def draw_holdings(
@@ -108,7 +108,7 @@ def draw_holdings(
         path: of the PNG.
         title: what was run.
     """
-    ink.save(_holdings_figure(counts, client_names, class_names, title), path)
+    drawing.save(_holdings_figure(counts, client_names, class_names, title), path)
 
 
 # Accuracy by round
@@ -116,24 +116,24 @@ def draw_holdings(
 
 def _curves_figure(clients: pd.DataFrame, title: str) -> Figure:
     methods, width = list(dict.fromkeys(clients["method"])), 12.5
-    room = 0.24 * math.ceil(len(methods) / ink.legend_columns(methods, width))
-    sheet = ink.Sheet(width, 3.55, title, "accuracy by round", _what_curves_show(clients), room)
-    ink.method_legend(sheet, methods)
+    room = 0.24 * math.ceil(len(methods) / drawing.legend_columns(methods, width))
+    sheet = drawing.Sheet(width, 3.55, title, "accuracy by round", _what_curves_show(clients), room)
+    drawing.method_legend(sheet, methods)
     panels = sheet.figure.subplots(1, 3, sharey=True)
     reach: list[float] = []
     evaluated = False  # generalisation, and with it the global models there are
     for axes, panel in zip(panels, _PANELS, strict=True):
-        ink.style(axes, x="round", y="accuracy (%)" * (panel is _PANELS[0]))
-        ink.panel_title(axes, panel.title, panel.tested)
+        drawing.style(axes, x="round", y="accuracy (%)" * (panel is _PANELS[0]))
+        drawing.panel_title(axes, panel.title, panel.tested)
         means, bands = _by_round(clients, panel.measure)
         if len(means):
             evaluated = panel.measure == "generalisation"
             reach += [*means, *bands["low"], *bands["high"]]
             _draw_rounds(axes, methods, means, bands, int(clients["round"].max()))
         else:
-            ink.say(axes, "no method here\nhas a global model" if evaluated else "not evaluated")
+            drawing.say(axes, "no method here\nhas a global model" if evaluated else "not evaluated")
             axes.set_xticks([])
-    ink.percent(panels[0], "y", *ink.limits(reach))
+    drawing.percent(panels[0], "y", *drawing.limits(reach))
     return sheet.figure
 
 
@@ -143,7 +143,7 @@ def _what_curves_show(clients: pd.DataFrame) -> str:
     mark, span = ("Line", "Band") if clients["round"].nunique() > 1 else ("Marker", "Bar")
     text = f"{mark}: mean over {over}. {span}: the middle 80 % of clients (10th to 90th percentile)."
     having = set(clients.loc[clients["global"].notna(), "method"]) if "global" in clients else set()
-    without = [ink.shorten(method) for method in dict.fromkeys(clients["method"]) if method not in having]
+    without = [drawing.shorten(method) for method in dict.fromkeys(clients["method"]) if method not in having]
     return f"{text} Without a global model: {', '.join(without)}." if having and without else text
 
 
@@ -166,7 +166,7 @@ def _draw_rounds(
 ) -> None:
     """Lines and bands over rounds 1 to ``last``; of a single round markers and bars, side by side."""
     present = [method for method in methods if method in means.index.get_level_values("method")]
-    rounds, styles = sorted(set(means.index.get_level_values("round"))), ink.styles(methods)
+    rounds, styles = sorted(set(means.index.get_level_values("round"))), drawing.styles(methods)
     for place, method in enumerate(present):
         mean = means.loc[[method]].droplevel("method")
         low, high = bands.loc[method].to_numpy().T
@@ -218,22 +218,22 @@ def _clients_figure(clients: pd.DataFrame, selected: Mapping[tuple[str, int], in
         "Cross: the method's mean. Above the dashed line: better on own data than on everyone's."
     )
     what = "personalisation and generalisation of each client"
-    sheet = ink.Sheet(max(side * columns + 0.9, 7.5), (side + 0.65) * rows + 0.4, title, what, note)
+    sheet = drawing.Sheet(max(side * columns + 0.9, 7.5), (side + 0.65) * rows + 0.4, title, what, note)
     panels = sheet.figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     chosen = _at_selected(clients, selected)
-    limits = ink.limits(100 * chosen[_PAIR].dropna().to_numpy().ravel())
-    styles = ink.styles(methods)
+    limits = drawing.limits(100 * chosen[_PAIR].dropna().to_numpy().ravel())
+    styles = drawing.styles(methods)
     for place, (axes, method) in enumerate(zip(panels, methods, strict=False)):
         lowest = place + columns >= len(methods)
         x_name, y_name = "generalisation (%)" * lowest, "personalisation (%)" * (place % columns == 0)
-        ink.style(axes, x=x_name, y=y_name)
+        drawing.style(axes, x=x_name, y=y_name)
         axes.xaxis.set_tick_params(labelbottom=lowest)
         axes.set_box_aspect(1)
         axes.plot([-20, 120], [-20, 120], linestyle=(0, (4, 3)), color="#999999", linewidth=1, zorder=1)
-        name = ink.short(method, int(side / 0.1))
+        name = drawing.short(method, int(side / 0.1))
         _draw_dots(axes, chosen[chosen["method"] == method], styles[method][0], name)
-        ink.percent(axes, "x", *limits)
-        ink.percent(axes, "y", *limits)
+        drawing.percent(axes, "x", *limits)
+        drawing.percent(axes, "y", *limits)
     for axes in panels[len(methods) :]:
         axes.remove()
     return sheet.figure
@@ -252,15 +252,15 @@ def _at_selected(clients: pd.DataFrame, selected: Mapping[tuple[str, int], int])
 def _draw_dots(axes: Axes, rows: pd.DataFrame, colour: str, title: str) -> None:
     dots = 100 * rows.dropna(subset=_PAIR)[_PAIR]
     if not len(dots):
-        ink.panel_title(axes, title, "")
-        ink.say(axes, "not evaluated")
+        drawing.panel_title(axes, title, "")
+        drawing.say(axes, "not evaluated")
         return
     x, y = (100 * rows.groupby("seed")[_PAIR].mean().mean()).to_numpy()
-    ink.panel_title(axes, title, f"mean {y:.1f} % own, {x:.1f} % everyone's")
+    drawing.panel_title(axes, title, f"mean {y:.1f} % own, {x:.1f} % everyone's")
     crowd = min(1.0, math.sqrt(20 / len(dots)))
     dot: dict[str, Any] = {"s": 9 + 27 * crowd, "alpha": 0.3 + 0.4 * crowd, "color": colour, "linewidths": 0}
     axes.scatter(dots["generalisation"], dots["personalisation"], zorder=3, **dot)
-    for size, width, tone in ((9.5, 4, "white"), (8, 1.9, ink.INK)):
+    for size, width, tone in ((9.5, 4, "white"), (8, 1.9, drawing.DARK)):
         axes.plot(x, y, marker="x", markersize=size, markeredgewidth=width, color=tone, zorder=4)
 
 
@@ -282,8 +282,8 @@ def _matrix_figure(
     """A column for each client, a row for each class, and above each column its sum."""
     clients, classes = counts.shape
     columns, rows = (
-        [ink.short(name, 14) for name in client_names],
-        [ink.short(name, 20) for name in class_names],
+        [drawing.short(name, 14) for name in client_names],
+        [drawing.short(name, 20) for name in class_names],
     )
     longest = max(map(len, columns))
     numbers = clients <= 30
@@ -293,12 +293,17 @@ def _matrix_figure(
     below = 0.45 if upright else 0.45 + 0.075 * longest
     note = "Cells: samples of a class. Bars: all samples of a client." + (" Blank: none." if numbers else "")
     height = cell[1] * classes
-    sheet = ink.Sheet(width, height + 1.0 + below, title, "samples that each client holds", note)
+    sheet = drawing.Sheet(width, height + 1.0 + below, title, "samples that each client holds", note)
     bars, axes = sheet.figure.subplots(2, 1, sharex=True, height_ratios=[0.9, height])
-    scale: dict[str, Any] = {"cmap": _BLUES, "vmin": 0, "vmax": max(1, counts.max()), "edgecolors": ink.GRID}
+    scale: dict[str, Any] = {
+        "cmap": _BLUES,
+        "vmin": 0,
+        "vmax": max(1, counts.max()),
+        "edgecolors": drawing.GRID,
+    }
     edges = np.arange(clients + 1) - 0.5, np.arange(classes + 1) - 0.5
     cells = axes.pcolormesh(*edges, counts.T, linewidth=0.5, **scale)
-    ink.style(axes, grid=False, x="client", y="class")
+    drawing.style(axes, grid=False, x="client", y="class")
     axes.invert_yaxis()
     axes.set_yticks(range(classes), rows)
     axes.set_xticks(range(clients), columns, rotation=0 if upright else 90)
@@ -312,7 +317,7 @@ def _matrix_figure(
     else:
         key = sheet.figure.colorbar(cells, ax=axes, pad=0.01, fraction=0.03, aspect=30)
         key.locator = MaxNLocator(6, integer=True)
-        ink.style_key(key, "samples")
+        drawing.style_key(key, "samples")
     return sheet.figure
 
 
@@ -322,19 +327,19 @@ def _write_numbers(axes: Axes, bars: Axes, counts: Counts) -> None:
     dark = 0.62 * counts.max()
     for (client, label), count in np.ndenumerate(counts):
         if count:
-            tone = "white" if count > dark else ink.INK
-            axes.text(client, label, ink.compact(int(count)), va="center", color=tone, **style)
+            tone = "white" if count > dark else drawing.DARK
+            axes.text(client, label, drawing.compact(int(count)), va="center", color=tone, **style)
     for client, total in enumerate(counts.sum(axis=1)):
-        bars.text(client, total, ink.compact(int(total)), va="bottom", color=ink.INK, **style)
+        bars.text(client, total, drawing.compact(int(total)), va="bottom", color=drawing.DARK, **style)
 
 
 def _stack_figure(counts: Counts, class_names: Sequence[str], title: str) -> Figure:
     """A bar for each client, the largest first, made of its classes."""
     clients, classes = counts.shape
     note = "Clients in the order of their size; each is a stack of its classes."
-    sheet = ink.Sheet(11.0, 4.2, title, f"samples that each of {clients} clients holds", note)
+    sheet = drawing.Sheet(11.0, 4.2, title, f"samples that each of {clients} clients holds", note)
     axes = sheet.figure.subplots()
-    ink.style(axes, x="client, from the largest to the smallest", y="samples")
+    drawing.style(axes, x="client, from the largest to the smallest", y="samples")
     ordered = counts[np.argsort(-counts.sum(axis=1), kind="stable")]
     tops = np.cumsum(ordered, axis=1)
     edges = np.arange(clients + 1) + 0.5
@@ -349,8 +354,8 @@ def _stack_figure(counts: Counts, class_names: Sequence[str], title: str) -> Fig
     scale = ScalarMappable(BoundaryNorm(np.arange(classes + 1) - 0.5, classes), colours)
     key = sheet.figure.colorbar(scale, ax=axes, pad=0.015, fraction=0.04, aspect=16)
     named = range(0, classes, math.ceil(classes / 18))
-    key.set_ticks(list(named), labels=[ink.short(class_names[label], 20) for label in named])
+    key.set_ticks(list(named), labels=[drawing.short(class_names[label], 20) for label in named])
     key.minorticks_off()
-    ink.style_key(key, "class")
+    drawing.style_key(key, "class")
     key.ax.tick_params(length=0)
     return sheet.figure

@@ -15,7 +15,7 @@ from rich.text import Text
 from fedali.v1 import relay_pb2
 from fedali_server.console import Console
 from fedali_server.run.federated import RunProgress
-from fedali_simulations.machines.lookout import Seen
+from fedali_simulations.machines.site_monitor import Seen
 from fedali_simulations.report.pace import Pace, duration
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fedali.bundle.manifest import Component, Normalisation
+from fedali.bundle.manifest import BundleNormalisation, Component
 from fedali.cohort.contract import RoundSettings
 from fedali.engines.base import Query
 from fedali.methods import SharedState, shared_indices
@@ -67,7 +67,7 @@ def both(request, tmp_path_factory):
         start=Start(start.theta, start.prototypes, start.theta, start.prototypes),
         round=0,
         decay=alp.decay,
-        normalisation=Normalisation(kind, given.mean, given.std),
+        normalisation=BundleNormalisation(kind, given.mean, given.std),
         input_shape=setup.federation.input_shape,
         classes=setup.federation.class_names,
     )

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedali.bundle.manifest import Component, Normalisation
-from fedali.data.normalisation import Normalisation as Scale
+from fedali.bundle.manifest import BundleNormalisation, Component
+from fedali.data.normalisation import Normalisation
 from fedali.errors import FedaliError
 from fedali.methods import build_method
 from fedali.optimizers.rules import Adam
@@ -18,7 +18,7 @@ from fedali_server.export.source import Source, Start
 from tests.bundles import ALP, BATCH, CLASSES, SHAPE, small_model, toy_data
 
 MEAN, STD = np.float32([0.1, 0.2, 0.3]), np.float32([1.0, 2.0, 0.5])
-SCALE = Scale(MEAN, STD)
+SCALE = Normalisation(MEAN, STD)
 
 
 def _source(method="fedali", alp=ALP):
@@ -35,7 +35,7 @@ def _source(method="fedali", alp=ALP):
         start=Start(theta, local, theta, shared),
         round=2,
         decay=0.9,
-        normalisation=Normalisation("global", MEAN, STD),
+        normalisation=BundleNormalisation("global", MEAN, STD),
         input_shape=SHAPE,
         classes=CLASSES,
     )

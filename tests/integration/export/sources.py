@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import onnxruntime
 
-from fedali.bundle.manifest import Component, Normalisation
+from fedali.bundle.manifest import BundleNormalisation, Component
 from fedali.methods import build_method
 from fedali.models import ALPSettings, build_model
 from fedali.optimizers.rules import Adam
@@ -44,7 +44,7 @@ def source(model, method="fedali", optimizer=None, alp=ALP, **changes):
         start=start,
         round=3,
         decay=0.9,
-        normalisation=Normalisation("none", np.zeros((), np.float32), np.ones((), np.float32)),
+        normalisation=BundleNormalisation("none", np.zeros((), np.float32), np.ones((), np.float32)),
         input_shape=shape,
         classes=CLASSES,
     )

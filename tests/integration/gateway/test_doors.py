@@ -17,19 +17,19 @@ from fedali_server.provisioning.certificates import RevocationList
 from fedali_server.provisioning.federation_file import FederationConfig
 from fedali_server.provisioning.provision import provision
 from fedali_server.provisioning.revoke import revoke
-from tests.gateways import Device, Site, assert_sums, states
+from tests.gateways import Device, ProvisionedSite, assert_sums, states
 
 
 @pytest.fixture(scope="module")
 def open_site(tmp_path_factory):
     """For tests that change nothing."""
-    with Site(tmp_path_factory.mktemp("open")) as site:
+    with ProvisionedSite(tmp_path_factory.mktemp("open")) as site:
         yield site.put_bundle()
 
 
 @pytest.fixture
 def site(tmp_path):
-    with Site(tmp_path) as site:
+    with ProvisionedSite(tmp_path) as site:
         yield site.put_bundle()
 
 
@@ -78,7 +78,7 @@ def test_no_other_certificate_of_the_federation_is_a_device(open_site):
 
 
 def test_an_old_certificate_of_a_device_is_not_the_device(tmp_path):
-    with Site(tmp_path) as site:
+    with ProvisionedSite(tmp_path) as site:
         old = site.device(0)
         assert old.enrol().device == "a-0"
         provision(site.config, site.kits, renew=["a-0"])
@@ -95,7 +95,7 @@ def config_of(site, days):
 
 
 def test_an_expired_certificate_does_not_get_in(tmp_path):
-    site = Site(tmp_path)
+    site = ProvisionedSite(tmp_path)
     past = datetime.now(timezone.utc) - timedelta(days=3)
     provision(config_of(site, 1), site.kits, renew=["a-0"], now=past)
     with site:
@@ -105,7 +105,7 @@ def test_an_expired_certificate_does_not_get_in(tmp_path):
 
 def test_a_certificate_that_expires_on_an_open_connection_is_refused(tmp_path):
     """The handshake saw it good; each call asks again."""
-    site = Site(tmp_path)
+    site = ProvisionedSite(tmp_path)
     site.short.cleanup()
     past = datetime.now(timezone.utc) - timedelta(days=3)
     provision(config_of(site, 1), site.kits, renew=["a-0"], now=past)
@@ -123,7 +123,7 @@ def test_a_certificate_that_expires_on_an_open_connection_is_refused(tmp_path):
 @pytest.mark.parametrize("minutes", [-55, 5, 55])
 def test_clocks_that_differ_do_not_keep_devices_out(tmp_path, minutes):
     """Kits made by a machine whose clock is off; no message carries a time."""
-    site = Site(tmp_path)
+    site = ProvisionedSite(tmp_path)
     other = datetime.now(timezone.utc) + timedelta(minutes=minutes)
     provision(site.config, site.kits, renew=["a", "a-0"], now=other)
     with site:
@@ -180,7 +180,7 @@ def test_a_revocation_outlives_the_gateway_and_an_older_list_does_not_undo_it(si
 
 
 def test_a_list_that_the_federation_did_not_sign_is_refused(site, tmp_path):
-    other = Site(tmp_path / "other")
+    other = ProvisionedSite(tmp_path / "other")
     made = RevocationList.sign(9, [], other.signer)
     with pytest.raises(grpc.RpcError) as error:
         site.relay().Revoke(relay_pb2.RevokeRequest(list=made.text, signature=made.signature))
@@ -203,7 +203,7 @@ def test_a_bundle_that_the_federation_did_not_sign_is_refused(site, tmp_path):
     from fedali.bundle.file import write_bundle
     from tests import small_bundles
 
-    other = Site(tmp_path / "other")
+    other = ProvisionedSite(tmp_path / "other")
     for key, why in ((None, "it is not signed"), (other.signer, "its signature is not one of a trusted key")):
         write_bundle(tmp_path / "b.fedali", small_bundles.fields(), small_bundles.parts(), key)
         request = relay_pb2.PutBundleRequest(bundle=(tmp_path / "b.fedali").read_bytes())

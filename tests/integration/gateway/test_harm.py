@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from fedali.v1 import federation_pb2 as pb
 from fedali.wire import messages as wire
 from fedali.wire.messages import task_id
-from tests.gateways import ANSWER, TRAIN, Site, assert_sums, parts, states
+from tests.gateways import ANSWER, TRAIN, ProvisionedSite, assert_sums, parts, states
 
 
 @pytest.fixture
 def site(tmp_path):
-    with Site(tmp_path) as site:
+    with ProvisionedSite(tmp_path) as site:
         yield site.put_bundle()
 
 
@@ -81,7 +81,7 @@ def test_one_message_larger_than_a_chunk_is_refused(site):
 
 @pytest.mark.parametrize("trickle", [False, True])
 def test_an_upload_without_progress_is_cut_and_goes_on_later(tmp_path, trickle):
-    with Site(tmp_path, "stall=0.5") as site:
+    with ProvisionedSite(tmp_path, "stall=0.5") as site:
         site.put_bundle()
         outcome = site.begin(site.order(devices=[0]))
         device = site.device(0)
@@ -106,7 +106,7 @@ def test_an_upload_without_progress_is_cut_and_goes_on_later(tmp_path, trickle):
 
 
 def test_who_connects_and_says_nothing_is_put_out(tmp_path):
-    with Site(tmp_path, "handshake=0.3") as site:
+    with ProvisionedSite(tmp_path, "handshake=0.3") as site:
         for said in (b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\n\r\n"):
             with socket.create_connection(("127.0.0.1", site.port), timeout=ANSWER) as stranger:
                 stranger.sendall(said)
@@ -119,7 +119,7 @@ def test_who_connects_and_says_nothing_is_put_out(tmp_path):
 
 
 def test_a_device_that_calls_too_often_has_to_wait_and_others_need_not(tmp_path):
-    with Site(tmp_path, "calls_per_second=0.001", "burst=5", "streams=2") as site:
+    with ProvisionedSite(tmp_path, "calls_per_second=0.001", "burst=5", "streams=2") as site:
         eager, other = site.device(0), site.device(1)
         for _ in range(5):
             eager.enrol()
@@ -131,7 +131,7 @@ def test_a_device_that_calls_too_often_has_to_wait_and_others_need_not(tmp_path)
 
 
 def test_a_device_that_downloads_for_ever_has_to_wait(tmp_path):
-    with Site(tmp_path, "transfers=2", "transfer_window=1e9") as site:
+    with ProvisionedSite(tmp_path, "transfers=2", "transfer_window=1e9") as site:
         site.put_bundle()
         site.begin(site.order())
         device = site.device(0)
@@ -188,7 +188,7 @@ def test_downloads_that_make_no_sense_are_refused(fuzzed):
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory):
     """A gateway with an open round and no limit on calls, which nothing here may bring down."""
-    with Site(tmp_path_factory.mktemp("fuzzed"), "burst=1000000", "transfers=1000000") as site:
+    with ProvisionedSite(tmp_path_factory.mktemp("fuzzed"), "burst=1000000", "transfers=1000000") as site:
         site.put_bundle()
         outcome = site.begin(site.order(devices=[1, 2], seconds=3600.0))
         yield site

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fedali.v1 import federation_pb2 as pb
-from tests.gateways import ANSWER, Site, assert_sums, parts, states
+from tests.gateways import ANSWER, ProvisionedSite, assert_sums, parts, states
 
 AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN)
 ALL = os.environ.get("FEDALI_KILLS") == "all"  # a few minutes
@@ -58,7 +58,10 @@ def ask(site, order):
 def test_killed_at_random_moments_it_loses_and_doubles_nothing(tmp_path):
     seed = random.randrange(1 << 30)
     chance = random.Random(seed)
-    with ThreadPoolExecutor(6) as pool, Site(tmp_path, "fold_every=2", "burst=1000000", devices=5) as site:
+    with (
+        ThreadPoolExecutor(6) as pool,
+        ProvisionedSite(tmp_path, "fold_every=2", "burst=1000000", devices=5) as site,
+    ):
         site.put_bundle()
         devices, kills, round_ = [site.device(index) for index in range(5)], 0, 0
         while kills < KILLS:
@@ -110,7 +113,7 @@ sys.exit(main())
 @pytest.mark.parametrize(("kind", "first"), [("before", 1), ("after", 6)])
 def test_killed_at_any_step_on_the_disk_it_loses_and_doubles_nothing(tmp_path, kind, first):
     """Real kills, at the first, second, ... call that changes what is on the disk."""
-    with ThreadPoolExecutor(4) as pool, Site(tmp_path, "fold_every=2", "burst=1000000") as site:
+    with ThreadPoolExecutor(4) as pool, ProvisionedSite(tmp_path, "fold_every=2", "burst=1000000") as site:
         site.put_bundle()
         devices = [site.device(index) for index in range(3)]
         for round_, step in enumerate(range(1, 200) if ALL else range(first, 200, 10), 1):
@@ -142,7 +145,7 @@ def test_killed_at_any_step_on_the_disk_it_loses_and_doubles_nothing(tmp_path, k
 
 def test_a_deadline_goes_on_while_the_gateway_is_dead(tmp_path):
     """Its seconds are those of the round, not of the process."""
-    with Site(tmp_path) as site:
+    with ProvisionedSite(tmp_path) as site:
         site.put_bundle()
         order = site.order(seconds=0.5)
         site.begin(order)
@@ -156,7 +159,7 @@ def test_a_deadline_goes_on_while_the_gateway_is_dead(tmp_path):
 
 
 def test_files_that_are_damaged_cost_one_round_and_say_so(tmp_path):
-    with Site(tmp_path) as site:
+    with ProvisionedSite(tmp_path) as site:
         site.put_bundle()
         order = site.order()
         site.begin(order)
@@ -178,7 +181,7 @@ def test_files_that_are_damaged_cost_one_round_and_say_so(tmp_path):
 
 
 def test_what_counted_before_may_be_damaged_without_harm(tmp_path):
-    with Site(tmp_path) as site:
+    with ProvisionedSite(tmp_path) as site:
         site.put_bundle()
         device = site.device(0)
         outcome = site.begin(site.order(1, devices=[0]))

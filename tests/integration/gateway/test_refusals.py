@@ -7,12 +7,12 @@ import pytest
 
 from fedali.v1 import federation_pb2 as pb
 from fedali.wire.messages import task_id
-from tests.gateways import EVALUATE, TRAIN, Site, assert_sums, states, tensor
+from tests.gateways import EVALUATE, TRAIN, ProvisionedSite, assert_sums, states, tensor
 
 
 @pytest.fixture
 def site(tmp_path):
-    with Site(tmp_path) as site:
+    with ProvisionedSite(tmp_path) as site:
         yield site.put_bundle()
 
 

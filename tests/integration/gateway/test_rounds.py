@@ -17,12 +17,12 @@ import pytest
 from fedali.v1 import federation_pb2 as pb
 from fedali.v1 import relay_pb2
 from fedali.wire.messages import Encoding, decode_state, task_id
-from tests.gateways import EVALUATE, TRAIN, Site, assert_sums, parts, states, uploaded
+from tests.gateways import EVALUATE, TRAIN, ProvisionedSite, assert_sums, parts, states, uploaded
 
 
 @pytest.fixture
 def site(tmp_path):
-    with Site(tmp_path) as site:
+    with ProvisionedSite(tmp_path) as site:
         yield site.put_bundle()
 
 
@@ -104,7 +104,7 @@ def test_the_sums_are_those_of_the_method(tmp_path, name):
     from fedali.bundle.manifest import Component
 
     method, options, personal = METHODS[name]
-    with Site(tmp_path) as site:
+    with ProvisionedSite(tmp_path) as site:
         site.put_bundle(method=Component(method, options), personal=personal)
         outcome = do_round(site, site.order(), [site.device(index) for index in (2, 0, 1)])
         expected = site.expected(range(3))
@@ -124,7 +124,7 @@ def test_shorter_encodings_arrive_within_their_rounding(site, encoding):
 def test_the_order_of_arrival_changes_no_bit(tmp_path):
     found = set()
     for turn, order in enumerate([(0, 1, 2, 3, 4), (4, 2, 0, 3, 1), (3, 4, 1, 2, 0)]):
-        with Site(tmp_path / str(turn), devices=5) as site:
+        with ProvisionedSite(tmp_path / str(turn), devices=5) as site:
             site.put_bundle()
             outcome = do_round(site, site.order(), [site.device(index) for index in order])
             found.add(outcome.upload)
@@ -308,7 +308,7 @@ def test_a_second_upload_of_a_device_ends_the_first(site):
 
 def test_a_device_is_told_its_turn_before_it_sends_data(tmp_path):
     """Devices that wait for it send one after another, however many there are; one that keeps its turn for long loses it."""
-    with Site(tmp_path, "transfers_at_once=1") as site:
+    with ProvisionedSite(tmp_path, "transfers_at_once=1") as site:
         site.put_bundle()
         outcome = site.begin(site.order())
         told, may_send = [], [threading.Event() for _ in range(3)]

@@ -18,7 +18,7 @@ from fedali.v1 import federation_pb2 as pb
 from fedali.wire.messages import task_id
 from fedali.wire.statistics import StatisticsUpdate, encode_statistics, of_message
 from tests.bundles import toy_data, write_full
-from tests.gateways import ANSWER, EVALUATE, TRAIN, Site, parts, states
+from tests.gateways import ANSWER, EVALUATE, TRAIN, ProvisionedSite, parts, states
 from tests.integration.gateway.test_kill import ask, patiently
 from tests.integration.join.joined import Joined
 from tests.integration.site.test_data_site import Place, reasons
@@ -60,7 +60,7 @@ def same(outcome, sums):
 
 @pytest.fixture
 def site(tmp_path):
-    with Site(tmp_path, "fold_every=2", "burst=1000000", devices=5) as site:
+    with ProvisionedSite(tmp_path, "fold_every=2", "burst=1000000", devices=5) as site:
         yield site.put_bundle()
 
 
@@ -181,7 +181,7 @@ def test_a_gateway_that_is_killed_at_random_moments_loses_and_doubles_nothing(si
 
 
 def test_joined_devices_add_up_what_they_hold_or_say_why_not(tmp_path):
-    with Site(tmp_path, devices=3) as site:
+    with ProvisionedSite(tmp_path, devices=3) as site:
         write_full(tmp_path / "m.fedali", key=site.signer, normalisation="none")
         site.put(tmp_path / "m.fedali")
         x, y = toy_data(30, 7)

@@ -77,7 +77,7 @@ MOMENTS = {
     "when training is done": ("fedali_client.client:EdgeClient:fit_round", "before", 1),
     "when it is saved": ("fedali_client.client:EdgeClient:fit_round", "after", 1),
     "when the update is written": ("fedali_client.join.journal:Journal:add", "after", 1),
-    "before it is uploaded": ("fedali_client.join.gateway:Gateway:upload", "before", 1),
+    "before it is uploaded": ("fedali_client.join.connection:GatewayConnection:upload", "before", 1),
     "before the acknowledgement is noted": ("fedali_client.join.journal:Journal:settle", "before", 1),
     "after it is noted": ("fedali_client.join.journal:Journal:settle", "after", 1),
 }

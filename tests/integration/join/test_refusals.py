@@ -11,7 +11,7 @@ from fedali.v1 import relay_pb2
 from fedali_server.provisioning.federation_file import FederationConfig
 from fedali_server.provisioning.provision import provision
 from fedali_server.provisioning.revoke import revoke
-from tests.gateways import ANSWER, Site, states
+from tests.gateways import ANSWER, ProvisionedSite, states
 from tests.integration.join.joined import Joined, altered, complaint
 
 
@@ -50,7 +50,7 @@ def test_wrong_kits_are_refused_in_one_line(site, stranger):
 
 
 def test_a_device_whose_certificate_has_expired_says_since_when(tmp_path):
-    site, past = Site(tmp_path), datetime.now(timezone.utc) - timedelta(days=3)
+    site, past = ProvisionedSite(tmp_path), datetime.now(timezone.utc) - timedelta(days=3)
     lasting = FederationConfig.model_validate({**site.config.model_dump(), "certificate_days": 1})
     provision(lasting, site.kits, renew=["a-0"], now=past)
     with site, Joined(site, 0) as device:

@@ -23,14 +23,14 @@ from fedali_server.site.site import DataSite
 from fedali_simulations.commands.site import start
 from tests import small_bundles
 from tests.bundles import toy_data, write_full
-from tests.gateways import EVALUATE, Site, states, uploaded
+from tests.gateways import EVALUATE, ProvisionedSite, states, uploaded
 
 DEVICES = 3
 HEAD = {"personal": True, "options": {"personal": "head"}}
 KEEP = {"normalisation": "client", "options": {"local_prototypes": "keep"}}
 
 
-class Place(Site):
+class Place(ProvisionedSite):
     """A provisioned site without a gateway, data of its devices, and a bundle."""
 
     def __init__(self, folder, **bundle):

@@ -19,19 +19,19 @@ from fedali.v1 import federation_pb2 as pb
 from fedali.version import __version__
 from fedali.wire.messages import ClientUpdate, Encoding, encode_update
 from fedali_server.flower import records, relay_records
-from fedali_server.site.relay import DeviceRun, Gateway, RelaySite, make_relay_app
-from tests.gateways import Site
+from fedali_server.site.relay import DeviceRun, RelayConnection, RelaySite, make_relay_app
+from tests.gateways import ProvisionedSite
 
 
 @pytest.fixture
 def site(tmp_path):
-    with Site(tmp_path, devices=2) as site:
+    with ProvisionedSite(tmp_path, devices=2) as site:
         yield site
 
 
 @pytest.fixture
 def gateway(site):
-    gateway = Gateway(site.socket)
+    gateway = RelayConnection(site.socket)
     yield gateway
     gateway.close()
 
@@ -157,7 +157,7 @@ def test_errors_name_the_gateways_reason(site, gateway):
     with pytest.raises(FedaliError, match=r"^the gateway refused: "):
         train(site, gateway, run="Not A Name")
     site.stop()
-    hasty = Gateway(site.socket, patience=0.5)
+    hasty = RelayConnection(site.socket, patience=0.5)
     with pytest.raises(FedaliError, match=r"did not answer within .* is it running"):
         hasty.status()
     hasty.close()

@@ -13,7 +13,7 @@ from fedali.cohort.contract import RoundSettings
 from fedali.errors import CheckpointError, FedaliError, SettingsError
 from fedali_simulations.jobs import Job
 from fedali_simulations.machines.machines import run_config
-from fedali_simulations.machines.site import Part
+from fedali_simulations.machines.site import SitePart
 from fedali_simulations.scenario import load_scenario
 from fedali_simulations.setup import build_plan
 
@@ -44,7 +44,7 @@ def config(tmp_path, scenario=SCENARIO):
 
 def joined(folder, run, **options):
     """The run as a freshly started site sees it."""
-    part = Part(2, 2, folder, **options)
+    part = SitePart(2, 2, folder, **options)
     return part, part._part_of_run(Context(1, 2, {}, RecordDict(), dict(run)))
 
 
@@ -116,13 +116,13 @@ def test_a_run_that_is_not_what_it_should_be_is_refused(tmp_path, change, messag
 
 
 def test_two_sites_do_not_share_a_folder(tmp_path):
-    first = Part(1, 2, tmp_path)
+    first = SitePart(1, 2, tmp_path)
     with pytest.raises(FedaliError, match="another site uses"):
-        Part(2, 2, tmp_path)
+        SitePart(2, 2, tmp_path)
     assert first.number == 1
 
 
 def test_a_part_without_clients_is_refused(tmp_path):
     scenario = load_scenario(SCENARIO.model_dump(mode="json"), ["partition.clients=2", "sites=3"])
     with pytest.raises(SettingsError, match="3 sites for 2 clients"):
-        Part(3, 3, tmp_path)._part_of_run(Context(1, 2, {}, RecordDict(), config(tmp_path, scenario)))
+        SitePart(3, 3, tmp_path)._part_of_run(Context(1, 2, {}, RecordDict(), config(tmp_path, scenario)))

@@ -6,7 +6,7 @@ import pytest
 
 from fedali.errors import CheckpointError, SettingsError
 from fedali_server.flower.link import Link
-from fedali_simulations.machines.elsewhere import Elsewhere, find_elsewhere
+from fedali_simulations.machines.remote_sites import RemoteSites, find_remote_sites
 
 
 @pytest.mark.parametrize(
@@ -39,21 +39,21 @@ def test_certificates_that_are_none_are_refused(tmp_path):
 
 
 def test_a_folder_knows_where_its_clients_are(tmp_path):
-    assert find_elsewhere(tmp_path) is None
+    assert find_remote_sites(tmp_path) is None
     with pytest.raises(SettingsError, match="are in that folder: continue it without --superlink"):
-        find_elsewhere(tmp_path, Link("127.0.0.1:1"))
-    written = Elsewhere(Link("127.0.0.1:1"))
+        find_remote_sites(tmp_path, Link("127.0.0.1:1"))
+    written = RemoteSites(Link("127.0.0.1:1"))
     written.write(tmp_path)
-    assert find_elsewhere(tmp_path) == written
-    moved = find_elsewhere(tmp_path, Link("127.0.0.1:2"))
+    assert find_remote_sites(tmp_path) == written
+    moved = find_remote_sites(tmp_path, Link("127.0.0.1:2"))
     assert (moved.study, moved.link.address) == (written.study, "127.0.0.1:2")
-    assert Elsewhere(Link("127.0.0.1:1")).study != written.study
+    assert RemoteSites(Link("127.0.0.1:1")).study != written.study
 
 
 @pytest.mark.parametrize("change", [{"study": "../../home"}, {"study": None}, {"superlink": 3}])
 def test_a_broken_note_is_one_line(tmp_path, change):
-    Elsewhere(Link("127.0.0.1:1")).write(tmp_path)
+    RemoteSites(Link("127.0.0.1:1")).write(tmp_path)
     path = tmp_path / "machines.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises((CheckpointError, SettingsError)):
-        find_elsewhere(tmp_path)
+        find_remote_sites(tmp_path)

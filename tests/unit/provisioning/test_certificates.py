@@ -43,7 +43,7 @@ def door(kit: SiteKit | ServerKit | DeviceKit | OperatorKit, authority: Path) ->
     return context
 
 
-def visitor(authority: Path, kit: DeviceKit | OperatorKit | SiteKit | ServerKit | None) -> ssl.SSLContext:
+def client_side(authority: Path, kit: DeviceKit | OperatorKit | SiteKit | ServerKit | None) -> ssl.SSLContext:
     """A client's side that trusts servers of ``authority``, with a kit's certificate or none."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.verify_flags |= ssl.VERIFY_X509_STRICT
@@ -89,7 +89,7 @@ def gateway(made, site: str = "site-a") -> tuple[ssl.SSLContext, SiteKit]:
 
 def device(made, name: str = "device-0") -> tuple[ssl.SSLContext, DeviceKit]:
     kit = read_kit_as(made.devices[name], DeviceKit)
-    return visitor(kit.authority, kit), kit
+    return client_side(kit.authority, kit), kit
 
 
 def operators_door(made) -> ssl.SSLContext:
@@ -111,7 +111,7 @@ def test_a_device_gets_through_and_is_known(made):
 
 def test_an_operator_gets_through_and_is_known(made):
     operator = read_kit_as(made.operator, OperatorKit)
-    seen, why = meet(operators_door(made), visitor(operator.authority, operator), "127.0.0.1")
+    seen, why = meet(operators_door(made), client_side(operator.authority, operator), "127.0.0.1")
     assert why == ""
     assert identity(seen).kind == "operator"
 
@@ -121,7 +121,9 @@ def test_servers_are_found_by_address_and_by_name(made):
     client, kit = device(made)
     assert meet(server, client, kit.gateway.partition(":")[0])[1] == ""
     operator = read_kit_as(made.operator, OperatorKit)
-    assert meet(operators_door(made), visitor(operator.authority, operator), "server.wards.fedali")[1] == ""
+    assert (
+        meet(operators_door(made), client_side(operator.authority, operator), "server.wards.fedali")[1] == ""
+    )
 
 
 @pytest.mark.parametrize("name", ["site-b.wards.fedali", "server.wards.fedali", "localhost", "127.0.0.2"])
@@ -134,7 +136,7 @@ def test_a_gateway_of_another_name_is_refused_by_the_device(made, name):
 def test_without_a_certificate_nobody_gets_through(made):
     _, kit = device(made)
     for server, name in ((gateway(made)[0], kit.gateway_name), (operators_door(made), "127.0.0.1")):
-        seen, why = meet(server, visitor(kit.authority, None), name)
+        seen, why = meet(server, client_side(kit.authority, None), name)
         assert "peer did not return a certificate" in seen
         assert why != ""
 
@@ -145,7 +147,7 @@ def test_a_device_of_another_authority_is_refused(made, foreign):
     _, theirs = device(foreign)
     _, ours = device(made)
     assert theirs.name == ours.name
-    seen, why = meet(server, visitor(ours.authority, theirs), ours.gateway_name)
+    seen, why = meet(server, client_side(ours.authority, theirs), ours.gateway_name)
     assert "certificate verify failed" in seen
     assert why != ""
 
@@ -160,7 +162,7 @@ def test_a_gateway_of_another_authority_is_refused(made, foreign):
 def test_only_devices_get_through_to_a_gateway(made, who):
     server, _ = gateway(made)
     _, kit = device(made)
-    seen, why = meet(server, visitor(kit.authority, read_kit(made.folder / who)), kit.gateway_name)
+    seen, why = meet(server, client_side(kit.authority, read_kit(made.folder / who)), kit.gateway_name)
     assert "certificate verify failed" in seen
     assert why != ""
 
@@ -168,7 +170,9 @@ def test_only_devices_get_through_to_a_gateway(made, who):
 @pytest.mark.parametrize("who", ["device-0", "site-a", "server"])
 def test_only_operators_get_through_to_where_runs_are_submitted(made, who):
     kit = read_kit_as(made.operator, OperatorKit)
-    seen, why = meet(operators_door(made), visitor(kit.authority, read_kit(made.folder / who)), "127.0.0.1")
+    seen, why = meet(
+        operators_door(made), client_side(kit.authority, read_kit(made.folder / who)), "127.0.0.1"
+    )
     assert "certificate verify failed" in seen
     assert why != ""
 
@@ -178,7 +182,9 @@ def test_a_server_cannot_pass_for_a_client_even_where_its_authority_is_trusted(m
     kit = read_kit(made.folder / who)
     site = read_kit_as(made.sites["site-a"], SiteKit)
     seen, _ = meet(
-        door(site, made.authority / f"{authority}.pem"), visitor(site.superlink_authority, kit), "127.0.0.1"
+        door(site, made.authority / f"{authority}.pem"),
+        client_side(site.superlink_authority, kit),
+        "127.0.0.1",
     )
     assert "unsuitable certificate purpose" in seen or "unsupported certificate purpose" in seen
 
@@ -186,7 +192,7 @@ def test_a_server_cannot_pass_for_a_client_even_where_its_authority_is_trusted(m
 @pytest.mark.parametrize(("who", "authority"), [("device-0", "devices"), ("operator", "operators")])
 def test_a_client_cannot_pass_for_a_server_even_where_its_authority_is_trusted(made, who, authority):
     kit = read_kit(made.folder / who)
-    client = visitor(made.authority / f"{authority}.pem", kit)
+    client = client_side(made.authority / f"{authority}.pem", kit)
     client.check_hostname = False
     _, why = meet(door(kit, made.authority / f"{authority}.pem"), client, "127.0.0.1")
     assert "purpose" in why
@@ -202,7 +208,7 @@ def test_a_device_cannot_sign_for_another(made, tmp_path):
         cat {kit.certificate} >> {forged}
     """
     subprocess.run(["sh", "-ec", forge], check=True, capture_output=True)
-    client = visitor(kit.authority, None)
+    client = client_side(kit.authority, None)
     client.load_cert_chain(forged, key)
     seen, _ = meet(gateway(made)[0], client, kit.gateway_name)
     assert "certificate verify failed" in seen
@@ -236,9 +242,9 @@ def test_operators_of_before_are_refused_once_the_operator_was_renewed(tmp_path)
     renewed = provisioned(federation(), out, renew=["operator"])
     assert renewed.changed == ("server",)
     stolen, mine = (read_kit_as(folder, OperatorKit) for folder in (before, renewed.operator))
-    seen, _ = meet(operators_door(renewed), visitor(stolen.authority, stolen), "127.0.0.1")
+    seen, _ = meet(operators_door(renewed), client_side(stolen.authority, stolen), "127.0.0.1")
     assert "certificate verify failed" in seen
-    assert meet(operators_door(renewed), visitor(mine.authority, mine), "127.0.0.1")[1] == ""
+    assert meet(operators_door(renewed), client_side(mine.authority, mine), "127.0.0.1")[1] == ""
 
 
 def test_fingerprints_are_those_of_openssl(made):

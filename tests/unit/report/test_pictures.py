@@ -16,7 +16,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from fedali_simulations.report import ink, pictures
+from fedali_simulations.report import drawing, pictures
 
 METHODS = ["fedali", "fedali-head", "l2only", "fedavg", "fedper", "local"]
 PERSONAL = {"fedper", "local"}
@@ -226,12 +226,12 @@ def test_a_single_round_is_shown_as_markers_side_by_side() -> None:
 
 def test_a_colour_and_a_marker_belong_to_a_method_in_every_picture_and_every_study() -> None:
     alone, all_ = (
-        ink.styles(["fedavg"]),
-        ink.styles([*METHODS, "mine", "yours", "theirs", "fedali-kmeans"]),
+        drawing.styles(["fedavg"]),
+        drawing.styles([*METHODS, "mine", "yours", "theirs", "fedali-kmeans"]),
     )
     assert alone["fedavg"] == all_["fedavg"]
     assert len({colour for colour, _ in all_.values()}) == len({marker for _, marker in all_.values()}) == 10
-    assert len(ink.styles(_names("method", 14))) == 14
+    assert len(drawing.styles(_names("method", 14))) == 14
     clients = _clients(["mine", "local"])
     curves = pictures._curves_figure(clients, "digits").axes[0]
     dots = pictures._clients_figure(clients, _selected(clients, 4), "digits").axes

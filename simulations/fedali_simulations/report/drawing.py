@@ -1,4 +1,4 @@
-"""Paper and ink of the pictures: sheets with a heading, colours and markers of methods, axes, numbers and names."""
+"""How the pictures are drawn: sheets with a heading, colours and markers of methods, axes, numbers and names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KNOWN = {
 }
 PALETTE = [*KNOWN.values(), "#E69F00", "#000000", "#7B1E3A"]
 MARKERS = "osD^vPX<>h"
-INK, FAINT, GRID = "#222222", "#666666", "#E3E3E3"
+DARK, FAINT, GRID = "#222222", "#666666", "#E3E3E3"
 DPI = 150
 EDGE, LINE = 0.15, 0.2  # margin and height of a line of small text, in inches
 
@@ -61,7 +61,7 @@ class Sheet:
         self.figure.set_layout_engine(
             "constrained", rect=body, w_pad=EDGE, h_pad=0.08, wspace=0.02, hspace=0.01
         )
-        self.place(top=EDGE, text="\n".join(map(plain, heading)), fontsize=14, color=INK)
+        self.place(top=EDGE, text="\n".join(map(plain, heading)), fontsize=14, color=DARK)
         self.place(top=top, text="\n".join(map(plain, notes)), fontsize=9.5, color=FAINT)
 
     def place(self, top: float, text: str, **style: Any) -> None:
@@ -88,7 +88,7 @@ def method_legend(sheet: Sheet, methods: Sequence[str]) -> None:
         borderaxespad=0,
         columnspacing=1.6,
         fontsize=10.5,
-        labelcolor=INK,
+        labelcolor=DARK,
     )
     for text, method in zip(legend.get_texts(), methods, strict=True):
         text.set_text(short(method))  # not at once: a legend drops labels that begin with an underscore
@@ -119,26 +119,26 @@ def style(axes: Axes, *, grid: bool = True, x: str = "", y: str = "") -> None:
     """A white panel with a light grid and two thin lines at most; no colour comes from the user's matplotlibrc."""
     axes.set_facecolor("white")
     axes.set_axisbelow(True)
-    axes.tick_params(labelsize=9, labelcolor=INK, color=FAINT, length=3)
+    axes.tick_params(labelsize=9, labelcolor=DARK, color=FAINT, length=3)
     for side, spine in axes.spines.items():
         spine.set(visible=grid and side in ("left", "bottom"), color=FAINT, linewidth=0.8)
     axes.grid(visible=False)
     if grid:
         axes.grid(visible=True, color=GRID, linewidth=0.8, linestyle="-")
-    axes.set_xlabel(x, color=INK, fontsize=10)
-    axes.set_ylabel(y, color=INK, fontsize=10)
+    axes.set_xlabel(x, color=DARK, fontsize=10)
+    axes.set_ylabel(y, color=DARK, fontsize=10)
 
 
 def style_key(key: Colorbar, name: str) -> None:
     """A colour key without a frame, called ``name``."""
     key.outline.set_visible(False)
-    key.set_label(name, color=INK, fontsize=10)
-    key.ax.tick_params(labelsize=9, labelcolor=INK, color=FAINT)
+    key.set_label(name, color=DARK, fontsize=10)
+    key.ax.tick_params(labelsize=9, labelcolor=DARK, color=FAINT)
 
 
 def panel_title(axes: Axes, title: str, below: str) -> None:
     """A panel's title, and a smaller line below it."""
-    axes.set_title(title, loc="left", fontsize=11, color=INK, pad=20 if below else 6)
+    axes.set_title(title, loc="left", fontsize=11, color=DARK, pad=20 if below else 6)
     if below:
         place: dict[str, Any] = {"transform": axes.transAxes, "va": "bottom", "in_layout": False}
         axes.text(0, 1.02, below, fontsize=9, color=FAINT, **place)

@@ -20,7 +20,7 @@ from fedali_server.gateway.rounds.statistics import StatisticsRound
 log = structlog.get_logger("fedali.gateway")
 
 
-class Shelf:
+class RoundStore:
     """Folders of rounds in ``folder``, for the site's devices ``known``, names by number; all methods run on the worker thread."""
 
     def __init__(self, folder: Path, bundles: Bundles, known: Mapping[int, str], fold_every: int) -> None:

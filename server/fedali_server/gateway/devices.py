@@ -15,14 +15,14 @@ from fedali_server.gateway.refusal import too_much
 _ONLINE = 3  # heartbeats without a word until a device counts as gone
 
 
-class Visitor:
-    """One device.
+class GatewayDevice:
+    """One device; ``entry`` is what the site's kit says of it.
 
     ``sent`` and ``received`` are bytes in this round; ``seen_in_round`` says whether it was heard of in it.
     """
 
-    def __init__(self, device: SiteDevice, limits: Limits) -> None:
-        self.device, self._limits = device, limits
+    def __init__(self, entry: SiteDevice, limits: Limits) -> None:
+        self.entry, self._limits = entry, limits
         self.software = ""
         self.doing = ""
         self.polls = 0  # which long poll is the newest: an older one ends
@@ -44,7 +44,7 @@ class Visitor:
     @property
     def number(self) -> int:
         """Of the device in the federation."""
-        return self.device.number
+        return self.entry.number
 
     @contextmanager
     def call(self) -> Iterator[None]:
@@ -82,8 +82,8 @@ class Visitor:
         ago = -1.0 if self._seen is None else time.monotonic() - self._seen
         online = self._in_flight > 0 or 0 <= ago < _ONLINE * self._limits.heartbeat
         return relay_pb2.DeviceStatus(
-            device=self.device.name,
-            number=self.device.number,
+            device=self.entry.name,
+            number=self.entry.number,
             online=online,
             seen_seconds=ago,
             doing=self.doing if online else "",

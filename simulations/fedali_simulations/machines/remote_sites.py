@@ -17,7 +17,7 @@ _NAME = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class RemoteSites:
     """Where the clients of a run are.
 
     Args:
@@ -39,7 +39,7 @@ class Elsewhere:
         write_text(folder / _FILE, json.dumps(facts, indent=1))
 
 
-def find_elsewhere(folder: Path, link: Link | None = None) -> Elsewhere | None:
+def find_remote_sites(folder: Path, link: Link | None = None) -> RemoteSites | None:
     """What ``write`` noted, with another ``link`` if one is given; None for a run whose clients are in its folder.
 
     Raises ``SettingsError`` when a link is given for such a run, ``CheckpointError`` when the file is broken.
@@ -59,7 +59,7 @@ def find_elsewhere(folder: Path, link: Link | None = None) -> Elsewhere | None:
             raise ValueError("study is no name")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from None
-    return Elsewhere(link or Link(address, Path(certificates) if certificates else None), study)
+    return RemoteSites(link or Link(address, Path(certificates) if certificates else None), study)
 
 
 def is_name(study: str) -> bool:

@@ -26,7 +26,7 @@ _SILENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.
 _Answer = TypeVar("_Answer")
 
 
-class Gateway:
+class GatewayConnection:
     """A connection to the gateway of ``kit``; ``close`` it, or use it in a ``with`` block.
 
     ``sent`` and ``received`` are bytes of updates and artifacts over it.
@@ -128,7 +128,7 @@ class Gateway:
         """Hang up."""
         self._channel.close()
 
-    def __enter__(self) -> Gateway:
+    def __enter__(self) -> GatewayConnection:
         return self
 
     def __exit__(

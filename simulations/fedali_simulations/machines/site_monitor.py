@@ -10,7 +10,7 @@ from types import TracebackType
 
 from fedali.errors import FedaliError
 from fedali.v1 import relay_pb2
-from fedali_server.site.relay import Gateway
+from fedali_server.site.relay import RelayConnection
 
 _PAUSE = 1.0  # seconds between looks
 _PATIENCE = 0.5  # seconds for a gateway to answer
@@ -18,18 +18,20 @@ _PATIENCE = 0.5  # seconds for a gateway to answer
 Seen = Mapping[str, relay_pb2.SiteStatus | None]
 
 
-class Lookout:
+class SiteMonitor:
     """Asks the gateways at ``sockets``, by site, in a thread of its own, and tells; None for one that does not answer.
 
     Runs in a ``with`` block.
     """
 
     def __init__(self, sockets: Mapping[str, Path], tell: Callable[[Seen], None]) -> None:
-        self._gateways = {site: Gateway(socket, patience=_PATIENCE) for site, socket in sockets.items()}
+        self._gateways = {
+            site: RelayConnection(socket, patience=_PATIENCE) for site, socket in sockets.items()
+        }
         self._tell, self._ended = tell, threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True, name="lookout")
+        self._thread = threading.Thread(target=self._run, daemon=True, name="site-monitor")
 
-    def __enter__(self) -> Lookout:
+    def __enter__(self) -> SiteMonitor:
         self._thread.start()
         return self
 

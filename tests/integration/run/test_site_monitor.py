@@ -11,9 +11,9 @@ import time
 from fedali.v1 import relay_pb2
 from fedali_server.console import Console
 from fedali_server.run.federated import RunProgress
-from fedali_simulations.machines.lookout import Lookout
+from fedali_simulations.machines.site_monitor import SiteMonitor
 from fedali_simulations.report.run_display import RunDisplay, site_line
-from tests.gateways import Site
+from tests.gateways import ProvisionedSite
 
 
 def test_devices_are_seen_from_waiting_to_gone(tmp_path):
@@ -28,9 +28,9 @@ def test_devices_are_seen_from_waiting_to_gone(tmp_path):
                 return line
         raise AssertionError(f"never seen: {words}")
 
-    with Site(tmp_path) as site:
+    with ProvisionedSite(tmp_path) as site:
         site.put_bundle()
-        with Lookout({"a": site.socket}, told.put):
+        with SiteMonitor({"a": site.socket}, told.put):
             assert until("a-0") == "a: a-0 not here yet, a-1 not here yet, a-2 not here yet"
             device = site.device(1)
             waiting = threading.Thread(target=device.wait_for_task, daemon=True)

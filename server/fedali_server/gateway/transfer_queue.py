@@ -31,7 +31,7 @@ class Turn:
             self._turns.release()
 
 
-class Lane:
+class TransferQueue:
     """Lets ``at_once`` transfers through at a time, in the order of their coming, besides those of slow devices."""
 
     def __init__(self, at_once: int) -> None:
