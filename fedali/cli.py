@@ -1,9 +1,13 @@
-"""The command ``fedali``: it knows no command itself, each package brings its own (entry points ``fedali.commands``)."""
+"""The command ``fedali``: it knows no command itself, each package brings its own (entry points ``fedali.commands``).
+
+An entry ``NAME.alone`` is what the command ``NAME`` does without any of the commands in it. What a package brings that is not installed here is
+left out.
+"""
 
 from __future__ import annotations
 
 import sys
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from fedali.errors import FedaliError, MissingExtraError
@@ -37,7 +41,8 @@ def main() -> None:
         module = (error.name or "").partition(".")[0]
         if not module or module.startswith("fedali"):
             raise
-        _fail(str(MissingExtraError(module, "sim")), MissingExtraError.exit_code)
+        extra = sys.argv[1] if sys.argv[1:2] in (["site"], ["server"]) else "sim"
+        _fail(str(MissingExtraError(module, extra)), MissingExtraError.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
@@ -68,13 +73,28 @@ def _app() -> Any:
             typer.echo(f"fedali {__version__}")
             raise typer.Exit
 
+    groups: dict[str, typer.Typer] = {}
     for command in sorted(entry_points(group="fedali.commands"), key=lambda entry: entry.name):
-        loaded = command.load()
-        if isinstance(loaded, typer.Typer):  # a command with commands of its own
-            app.add_typer(loaded, name=command.name)
-        else:
-            app.command(command.name)(loaded)
+        loaded = _load(command)
+        name, _, alone = command.name.partition(".")
+        if alone and loaded is not None and name in groups:
+            groups[name].callback(invoke_without_command=True)(loaded)
+        elif isinstance(loaded, typer.Typer):  # a command with commands of its own
+            app.add_typer(loaded, name=name)
+            groups[name] = loaded
+        elif loaded is not None:
+            app.command(name)(loaded)
     return _readable(typer.main.get_command(app))
+
+
+def _load(command: EntryPoint) -> Any:
+    """What an entry point names; None where its package is not here."""
+    try:
+        return command.load()
+    except ModuleNotFoundError as error:
+        if error.name != command.module.partition(".")[0]:
+            raise
+        return None
 
 
 def _readable(command: Any) -> Any:

@@ -104,6 +104,7 @@ class Schema:
             lines += ["# Raw samples in a window.", f"window = {self.window}"]
         lines += [
             "# Names of classes: a label in a data file is one of them, or its place from 0 on.",
+            *_numbered(self.classes),
             f"classes = {_list(self.classes)}",
             "",
             "# Names of channels (of features, where a sample is a vector), in the order of the data.",
@@ -193,6 +194,15 @@ def _line(key: str, text: str, *, empty: bool = False) -> None:
 def _text(text: str) -> str:
     """As a TOML string: of what is printable, JSON's are."""
     return json.dumps(text, ensure_ascii=False)
+
+
+def _numbered(classes: Sequence[str]) -> list[str]:
+    """A warning where names are numbers, and others than their places."""
+    if any(name.isdecimal() and name != str(place) for place, name in enumerate(classes)):
+        return [
+            "# These are numbers: a device takes the label 1 for the second of them, and '1' (text) for the one of that name."
+        ]
+    return []
 
 
 def _list(names: Sequence[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 import time
@@ -10,22 +9,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import structlog
-
+from fedali.support.cores import cores as cores
 from fedali.version import __version__
+from fedali_server.quiet import log_to_stderr as log_to_stderr
 from fedali_server.quiet import quiet_flower as quiet_flower
 
 _PACKAGES = ("numpy", "torch", "flwr", "pot", "scipy", "scikit-learn", "safetensors", "pandas")
-
-
-def log_to_stderr() -> None:
-    """Logs go to what ``sys.stderr`` is when they are written: a display of progress puts another in its place."""
-    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def environment() -> dict[str, Any]:

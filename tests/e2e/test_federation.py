@@ -92,7 +92,7 @@ def test_a_site_that_holds_data_takes_the_place_of_one_with_devices(place, simul
     site.end()
     assert site.running.returncode == 0
     said = site.said()
-    assert "folders of no device of this site are not used" in said
+    assert "data of no device of this site are not used" in said
     assert said.count("has joined") == 1
     assert said.rstrip().rsplit("\n", 1)[-1].startswith("site site-b has left ")
 

@@ -16,6 +16,9 @@ from fedali_simulations.federate import exporting
 from fedali_simulations.template import to_toml
 from tests.federations import Place
 
+# Of what pip install "fedali[site]" does not bring.
+NOT_AT_A_SITE = "fedali_simulations,fedali_client,matplotlib,pandas,pyarrow,tomlkit,sklearn,pyinstrument,ray"
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -130,7 +133,8 @@ def test_a_site_with_data_adds_up_too_and_a_device_that_was_late_trains_all_the_
     for process in replaced:
         process.end()
     words = ("--data", str(local.folder / "data"), "--engine", "onnx", "--workers", "1")
-    local.start("site-b with data", "fedali", "site", "start", str(local.kit("site-b")), *words)
+    started = ("fedali", "site", "start", str(local.kit("site-b")), *words)
+    local.start("site-b with data", "tests.without", NOT_AT_A_SITE, *started)
     one = run(place, "mixed", "--quorum", "0.6", "--grace", "8")
     found = place.folder / "mixed" / "round-0" / "statistics.json"
     place.wait(found.exists, meanwhile=lambda: place.alive(one, "mixed"))

@@ -101,6 +101,11 @@ def test_files_that_are_none_are_one_line(tmp_path):
         read_schema(tmp_path / "b.toml")
 
 
+def test_classes_that_are_numbers_are_warned_of_where_they_are_no_places():
+    assert "These are numbers" in Schema("steps", (4, 2), ("1", "2", "3")).to_toml()
+    assert "These are numbers" not in Schema("digits", (4, 2), ("0", "1", "2")).to_toml()
+
+
 def test_of_data_it_says_what_they_are_and_nothing_of_them(tmp_path, capsys):
     rows = [f"{c},{label},{i}.25,{i + 7}" for c in "ab" for label in ("sit", "run") for i in range(40)]
     path = tmp_path / "mine.csv"

@@ -47,10 +47,10 @@ def load_own(path: str | Path, *, window: int = 128, stride: int = 64) -> Datase
             f"{path} does not exist; give a .npz or .csv file, or a folder with one such file per client"
         )
     if path.is_dir():
-        pieces = [_read(file, window, stride, file.stem) for file in _client_files(path)]
+        pieces = [read_piece(file, window, stride, file.stem) for file in _client_files(path)]
     else:
         _check_ending(path)
-        pieces = [_read(path, window, stride, None)]
+        pieces = [read_piece(path, window, stride, None)]
     return _assemble(path, pieces)
 
 
@@ -78,7 +78,11 @@ def _check_ending(path: Path) -> None:
         raise DataError(f"{path}: unknown ending {path.suffix!r}; {did_you_mean(path.suffix, ENDINGS)}")
 
 
-def _read(path: Path, window: int, stride: int, client: str | None) -> Piece:
+def read_piece(path: Path, window: int, stride: int, client: str | None) -> Piece:
+    """One file, whole; with ``client`` it is that client's, and has no column or array of that name.
+
+    Raises ``DataError`` as ``load_own`` does.
+    """
     return read_csv(path, window, stride, client) if path.suffix == ".csv" else _read_npz(path, client)
 
 

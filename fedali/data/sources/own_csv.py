@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -90,6 +91,12 @@ def read_csv(path: Path, window: int, stride: int, client: str | None) -> Piece:
     )
 
 
+def check_csv(path: Path, client: str | None) -> None:
+    """Look at the header alone. Raises ``DataError`` for one that ``read_csv`` would refuse."""
+    with _opened(path) as reader:
+        _check_header(path, [cell.strip() for cell in next(reader, [])], client)
+
+
 def _numbered(keys: Sequence[Any]) -> npt.NDArray[np.int64]:
     """A number for each distinct key."""
     numbers: dict[Any, int] = {}
@@ -97,9 +104,16 @@ def _numbered(keys: Sequence[Any]) -> npt.NDArray[np.int64]:
 
 
 def _read_table(path: Path, client: str | None) -> _Table:
+    with _opened(path) as reader:
+        return _parse(path, reader, client)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A reader of a file's rows; what it raises becomes a ``DataError``."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            return _parse(path, csv.reader(stream), client)
+            yield csv.reader(stream)
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text; save it as CSV in UTF-8") from error
     except csv.Error as error:

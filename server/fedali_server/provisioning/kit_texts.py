@@ -14,6 +14,8 @@ TEXTS = (
     "compose.yaml",
     "fedali-server.service",
     "fedali-site.service",
+    "compose-data.yaml",
+    "fedali-site-data.service",
     "fedali-device.service",
 )
 
@@ -60,6 +62,17 @@ _DATA = """
 Its data are read from /var/lib/fedali/data/train.npz and test.npz there: give them to the user fedali.
 """
 
+_SITE_DATA = """
+A site that holds the data of its clients itself, DEVICE/train.npz or DEVICE.csv for each, needs no devices: fedali[site] in the place of
+fedali[server], and
+
+  fedali site start . --data DIR
+
+As a service, fedali-site-data.service in the place of fedali-site.service; it reads /var/lib/fedali/data. In a container:
+
+  FEDALI_DATA=/srv/data FEDALI_USER=$(id -u):$(id -g) docker compose -f compose-data.yaml up -d
+"""
+
 _OPERATE = """\
 Use:
 
@@ -96,6 +109,9 @@ def texts(kind: str, name: str, config: FederationConfig, register: Register) ->
     if kind != "operator":
         files[f"fedali-{kind}.service"] = deployed(f"fedali-{kind}.service")
         files["compose.yaml"] = deployed(f"compose-{kind}.yaml")
+    if kind == "site":
+        files["fedali-site-data.service"] = deployed("fedali-site-data.service")
+        files["compose-data.yaml"] = deployed("compose-site-data.yaml")
     if kind in ("server", "site"):
         files[".env"] = "".join(f"{key}={value}\n" for key, value in _variables(kind, name, config).items())
     return files
@@ -146,6 +162,7 @@ def _readme(kind: str, name: str, config: FederationConfig, register: Register) 
         data = _DATA if kind == "device" else ""
         extra = "join" if kind == "device" else "server"
         start = _START.format(extra=extra, command=_COMMANDS[kind], kind=kind, data=data)
+        start += _SITE_DATA if kind == "site" else ""
     return _README.format(
         title=title,
         what=textwrap.fill(what, 120),

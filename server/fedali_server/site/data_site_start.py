@@ -24,14 +24,16 @@ log = structlog.get_logger("fedali.site")
 _LONGEST_SOCKET = 100  # bytes of a Unix socket's path
 
 
-def run_data_site(kit: SiteKit, data: Path, state: Path, *, engine: EngineName, workers: int) -> None:
+def run_data_site(
+    kit: SiteKit, data: Path, state: Path, *, engine: EngineName, workers: int, stride: int | None = None
+) -> None:
     """Run a site with the data in ``data`` until SIGTERM or Ctrl-C, which leave the server in good order.
 
     Raises ``FedaliError`` when data or state cannot be used, when the server and this site do not trust each other, or when
     another site uses ``state``.
     """
     with leaving(kit), alone(state, "site"):
-        site = DataSite(kit, data, state, engine=engine, workers=workers)
+        site = DataSite(kit, data, state, engine=engine, workers=workers, stride=stride)
         with _telling(site, state / "relay.sock"):
             answer(kit, state, site)
 

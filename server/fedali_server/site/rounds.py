@@ -26,7 +26,7 @@ from fedali_server.gateway.rounds.orders import shared_state
 from fedali_server.gateway.rounds.statistics import StatisticsSums
 from fedali_server.gateway.rounds.sums import RoundSums, check_fits
 from fedali_server.site.bundle import TrainedBundle
-from fedali_server.site.folder import ClientFiles, Pair
+from fedali_server.site.files import ClientFiles, Pair
 from fedali_server.site.personal import PersonalParts
 
 log = structlog.get_logger("fedali.site")

@@ -45,20 +45,28 @@ class DataSite:
 
     Args:
         kit: of the site, whose devices the clients are.
-        data: has a folder of files for each device, see ``fedali_server.site.folder``.
+        data: has a folder of files, or a file, for each device, see ``fedali_server.site.folder``.
         state: folder for what is kept; one process at a time may use it.
         engine: what trains.
         workers: threads or processes of the engine.
+        stride: rows between the starts of windows of CSV; half a window where None.
 
     Raises ``FedaliError`` for data or a state that cannot be used; so do methods for a bundle or an order.
     """
 
     def __init__(
-        self, kit: SiteKit, data: Path, state: Path, *, engine: EngineName = "auto", workers: int = 1
+        self,
+        kit: SiteKit,
+        data: Path,
+        state: Path,
+        *,
+        engine: EngineName = "auto",
+        workers: int = 1,
+        stride: int | None = None,
     ) -> None:
         self.kit, self._state = kit, state
         self._engine, self._workers = resolve(engine), workers
-        self._files = open_folder(data, [device.name for device in kit.devices])
+        self._files = open_folder(data, [device.name for device in kit.devices], stride)
         self._trusted = load_public(kit.trusted_key)
         with reporting(state):
             state.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -17,10 +17,10 @@ from fedali import methods
 from fedali.bundle.file import write_bundle
 from fedali.errors import BundleError, DataError, FedaliError, KitError, SettingsError
 from fedali_client import EdgeClient
+from fedali_server.commands.site import start
 from fedali_server.provisioning.revoke import revoke
 from fedali_server.site.relay import RoundKeeper
 from fedali_server.site.site import DataSite
-from fedali_simulations.commands.site import start
 from tests import small_bundles
 from tests.bundles import toy_data, write_full
 from tests.gateways import EVALUATE, ProvisionedSite, states, uploaded
@@ -337,11 +337,11 @@ def test_a_folder_of_data_that_is_none_is_refused_in_one_line(place):
     with capture_logs() as logs:
         opened(place.data)
     (line,) = logs
-    assert line["folders"].startswith("'a-9' (did you mean 'a-")
+    assert line["names"].startswith("'a-9' (did you mean 'a-")
 
 
 def test_words_that_go_with_data_alone_are_refused_without(place):
-    for words in ({"engine": "onnx"}, {"workers": 2}):
+    for words in ({"engine": "onnx"}, {"workers": 2}, {"stride": 4}):
         with pytest.raises(SettingsError, match=f"--{next(iter(words))} goes with --data"):
             start(place.kit.folder, **words)
     with pytest.raises(SettingsError, match="unknown engine 'fast'"):

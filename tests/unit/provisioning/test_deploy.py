@@ -23,6 +23,7 @@ from tests.kits import federation, provisioned
 ROOT = Path(__file__).parents[3]
 KITS = {"server": "server", "site": "site-a", "device": "device-0"}
 SERVICES = sorted(KITS)
+UNITS = (*SERVICES, "site-data")  # a site's other one, where it holds data itself
 SYSTEMD = shutil.which("systemd-analyze")
 
 
@@ -48,7 +49,7 @@ def compose(kind: str) -> dict:
     return service
 
 
-@pytest.mark.parametrize("kind", SERVICES)
+@pytest.mark.parametrize("kind", UNITS)
 @pytest.mark.skipif(SYSTEMD is None, reason="needs systemd-analyze")
 def test_systemd_takes_the_unit_and_finds_it_well_confined(kind, tmp_path):
     """With the commands of this environment, since /opt/fedali is not here."""
@@ -62,11 +63,11 @@ def test_systemd_takes_the_unit_and_finds_it_well_confined(kind, tmp_path):
     assert checked.returncode == 0, checked.stdout
 
 
-@pytest.mark.parametrize("kind", SERVICES)
+@pytest.mark.parametrize("kind", UNITS)
 def test_units_write_to_their_state_alone_and_start_again(kind):
     """A wrong kit stops a server or site for good; a device may be refused because its site has not its new kit yet."""
     found = unit(kind)
-    assert found["StateDirectory"] == f"fedali/{kind}/state"
+    assert found["StateDirectory"] == f"fedali/{kind.removesuffix('-data')}/state"
     assert (found["ProtectSystem"], found["NoNewPrivileges"], found["User"]) == ("strict", "yes", "fedali")
     assert "ReadWritePaths" not in found
     assert found["Restart"] == "on-failure"
@@ -90,6 +91,28 @@ def test_readme_unit_and_compose_file_start_the_same(made, kind):
     ] == contained
     assert f"/var/lib/fedali/{kind}" in readme
     assert f"fedali-{kind}.service" in readme
+
+
+def test_a_site_with_data_is_started_the_same_everywhere(made):
+    folder = made / KITS["site"]
+    readme = (folder / "README.txt").read_text()
+    assert "  fedali site start . --data DIR\n" in readme
+    served, contained = command("site-data"), compose("site-data")
+    assert served[1:] == ["site", "start", "/var/lib/fedali/site", "--data", "/var/lib/fedali/data"]
+    assert contained["command"] == ["site", "start", "/kit", "--data", "/data"]
+    assert (folder / "fedali-site-data.service").read_text() == deployed("fedali-site-data.service")
+    text = (folder / "compose-data.yaml").read_text()
+    assert text == deployed("compose-site-data.yaml")
+    assert (
+        set(re.findall(r"\$\{(\w+)", text))
+        == {"FEDALI_USER", "FEDALI_DATA"}
+        == set(re.findall(r"(FEDALI_\w+)=", readme))
+    )
+    assert contained["image"] == "fedali-site"
+    assert "docker build -f server/Dockerfile --build-arg EXTRA=site -t fedali-site ." in text
+    assert "ARG EXTRA=server" in (ROOT / "server/Dockerfile").read_text()
+    differing = set(unit("site").items()) ^ set(unit("site-data").items())
+    assert {name for name, _ in differing} == {"ExecStart"}
 
 
 @pytest.mark.parametrize("kind", SERVICES)
@@ -117,7 +140,7 @@ def test_every_line_for_a_shell_is_one(made, kind):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("kind", SERVICES)
+@pytest.mark.parametrize("kind", UNITS)
 def test_containers_have_no_privileges_and_write_to_state_alone(kind):
     service = compose(kind)
     assert service["read_only"] is True
@@ -126,7 +149,7 @@ def test_containers_have_no_privileges_and_write_to_state_alone(kind):
     assert not {"privileged", "cap_add", "network_mode", "pid", "devices"} & set(service)
     writable = [volume for volume in service["volumes"] if not volume.endswith(":ro")]
     assert writable == ["./state:/kit/state"]
-    assert ("ports" in service) == (kind != "device")
+    assert ("ports" in service) == (kind in ("server", "site"))
 
 
 @pytest.mark.parametrize("kind", SERVICES)
@@ -160,7 +183,7 @@ def subcommand(name: str) -> argparse.ArgumentParser:
 
 
 @pytest.mark.parametrize(
-    "source", ["deploy.md", *KITS.values(), "operator", *(f"fedali-{kind}.service" for kind in SERVICES)]
+    "source", ["deploy.md", *KITS.values(), "operator", *(f"fedali-{kind}.service" for kind in UNITS)]
 )
 def test_every_command_that_is_spoken_of_is_there_with_its_options(made, source):
     if source == "deploy.md":
