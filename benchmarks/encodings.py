@@ -26,15 +26,8 @@ from fedali.errors import DataError
 from fedali.methods import SharedState, Trained
 from fedali.methods.base import shared_indices
 from fedali.support.files import write_text
-from fedali.wire.messages import (
-    ClientUpdate,
-    Encoding,
-    Vector,
-    decode_update,
-    encode_state,
-    encode_update,
-    task_id,
-)
+from fedali.wire.messages import ClientUpdate, decode_update, encode_state, encode_update, task_id
+from fedali.wire.tensors import Encoding, Vector
 from fedali_simulations.environment import environment
 from fedali_simulations.scenario import Scenario, load_scenario
 from fedali_simulations.setup import build_setup

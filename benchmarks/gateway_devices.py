@@ -25,6 +25,7 @@ from fedali.bundle.file import read_bundle
 from fedali.methods import build_method, shared_indices
 from fedali.v1 import federation_pb2, federation_pb2_grpc, relay_pb2, relay_pb2_grpc
 from fedali.wire import messages as wire
+from fedali.wire import options
 from fedali.wire.kit import DeviceKit, read_kit_as
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Bench:
     async def run(self) -> Seen:
         """All rounds."""
         relay = relay_pb2_grpc.RelayStub(
-            grpc.aio.insecure_channel(f"unix:{self.order.socket}", wire.relay_options())
+            grpc.aio.insecure_channel(f"unix:{self.order.socket}", options.relay_options())
         )
         await relay.PutBundle(relay_pb2.PutBundleRequest(bundle=self.bundle), wait_for_ready=True)
         kits = [read_kit_as(Path(self.order.kits, f"d-{n:04}"), DeviceKit) for n in range(self.order.devices)]
@@ -194,8 +195,8 @@ def _connect(kit: DeviceKit) -> tuple[grpc.aio.Channel, _Stub]:
     credentials = grpc.ssl_channel_credentials(
         kit.authority.read_bytes(), kit.key.read_bytes(), kit.certificate.read_bytes()
     )
-    options = [*wire.client_options(kit.gateway_name), ("grpc.use_local_subchannel_pool", 1)]
-    channel = grpc.aio.secure_channel(kit.gateway, credentials, options)
+    chosen = [*options.client_options(kit.gateway_name), ("grpc.use_local_subchannel_pool", 1)]
+    channel = grpc.aio.secure_channel(kit.gateway, credentials, chosen)
     return channel, federation_pb2_grpc.FederationStub(channel)  # type: ignore[return-value]
 
 

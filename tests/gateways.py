@@ -20,8 +20,10 @@ from fedali.bundle.file import read_bundle, write_bundle
 from fedali.v1 import federation_pb2 as pb
 from fedali.v1 import federation_pb2_grpc, relay_pb2, relay_pb2_grpc
 from fedali.wire import messages as wire
+from fedali.wire import options
 from fedali.wire.kit import DeviceKit, read_kit, read_kit_as
-from fedali.wire.messages import ClientUpdate, Encoding
+from fedali.wire.messages import ClientUpdate
+from fedali.wire.tensors import Encoding
 from fedali_server.provisioning.federation_file import FederationConfig
 from fedali_server.provisioning.provision import provision
 from tests import small_bundles
@@ -129,7 +131,7 @@ class ProvisionedSite:
         self.short.cleanup()
 
     def relay(self):
-        channel = grpc.insecure_channel(f"unix:{self.socket}", wire.relay_options())
+        channel = grpc.insecure_channel(f"unix:{self.socket}", options.relay_options())
         self.open.append(channel)
         return relay_pb2_grpc.RelayStub(channel)
 
@@ -249,8 +251,8 @@ class Device:
         if certificate == "":
             chain, read[1] = None, None
         credentials = grpc.ssl_channel_credentials(read[0], read[1], chain)
-        options = {**dict(wire.client_options(name or kit.gateway_name)), **RECONNECT}
-        self.channel = grpc.secure_channel(address or kit.gateway, credentials, list(options.items()))
+        chosen = {**dict(options.client_options(name or kit.gateway_name)), **RECONNECT}
+        self.channel = grpc.secure_channel(address or kit.gateway, credentials, list(chosen.items()))
         self.stub = federation_pb2_grpc.FederationStub(self.channel)
 
     def close(self):

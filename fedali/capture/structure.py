@@ -19,10 +19,15 @@ from fedali.optimizers.rules import Optimizer
 # What captures and rewrites a graph. Models, methods and optimizers are found by their classes; nothing else is part of one.
 CAPTURING = (
     "alp",
-    "client_step",
     "layout",
     "slots",
     "step",
+    "step.after",
+    "step.client",
+    "step.forward",
+    "step.training",
+    "step.types",
+    "step.vectors",
     "task",
     "capture.captures",
     "capture.decompositions",

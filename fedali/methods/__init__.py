@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from fedali.doors import outside
 from fedali.errors import SettingsError, did_you_mean
 from fedali.methods.base import (
     Layouts,
@@ -24,6 +23,7 @@ from fedali.methods.fedrep import FedRep
 from fedali.methods.local import Local
 from fedali.methods.moon import Moon
 from fedali.methods.scaffold import Scaffold
+from fedali.support.doors import outside
 from fedali.uploads import SharedState, Trained, Upload
 
 _KINDS = (FedAli, FedAvg, FedPer, Local, FedProx, FedRep, Ditto, Scaffold, Moon, FedProto)

@@ -26,7 +26,7 @@ from fedali.uploads import make_upload
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fedali.client_step import ClientStep, Ended
+    from fedali.step.client import ClientStep, Ended
 
 Vector = npt.NDArray[np.floating[Any]]
 
@@ -55,7 +55,7 @@ class Method:
                 return step.loss() + self.mu / 2 * squared_distance(step.own.model, step.server.model)
 
     Hooks that run where clients train (``objective``, ``measure``, ``finish``) take tensors by name, see
-    ``fedali.client_step.ClientStep``; they must not write in place, nor branch on values. Those of the server (``aggregate``)
+    ``fedali.step.client.ClientStep``; they must not write in place, nor branch on values. Those of the server (``aggregate``)
     take numpy vectors [P] in the order of ``layouts.parameters``.
     """
 

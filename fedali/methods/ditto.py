@@ -15,7 +15,7 @@ from fedali.slots import Slot
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fedali.client_step import ClientStep
+    from fedali.step.client import ClientStep
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Ditto(Method):
 
     def objective(self, step: ClientStep) -> Tensor:
         """Both objectives; neither depends on the other's parameters, so that their gradients do not mix."""
-        from fedali.client_step import squared_distance
+        from fedali.step.client import squared_distance
 
         personal = step.own["personal"]
         near = self.strength / 2 * squared_distance(personal, step.server.model)

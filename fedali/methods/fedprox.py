@@ -13,7 +13,7 @@ from fedali.methods.base import Method, check_at_least
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fedali.client_step import ClientStep
+    from fedali.step.client import ClientStep
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,6 @@ class FedProx(Method):
 
     def objective(self, step: ClientStep) -> Tensor:
         """The task's loss, and the proximal term."""
-        from fedali.client_step import squared_distance
+        from fedali.step.client import squared_distance
 
         return step.loss() + self.mu / 2 * squared_distance(step.own.model, step.server.model)

@@ -18,7 +18,7 @@ from fedali.slots import Slot
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fedali.client_step import ClientStep, Ended
+    from fedali.step.client import ClientStep, Ended
 
 
 @dataclass(frozen=True)

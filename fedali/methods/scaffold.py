@@ -21,7 +21,7 @@ from fedali.slots import Slot, slot_slice
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fedali.client_step import ClientStep, Ended
+    from fedali.step.client import ClientStep, Ended
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from fedali.support.lazy import lazily
 
 if TYPE_CHECKING:
     from fedali.wire.messages import ClientUpdate as ClientUpdate
-    from fedali.wire.messages import Encoding as Encoding
     from fedali.wire.messages import decode_update as decode_update
     from fedali.wire.messages import encode_update as encode_update
+    from fedali.wire.tensors import Encoding as Encoding
 
 _HOMES = {
     "ClientUpdate": "messages",
-    "Encoding": "messages",
+    "Encoding": "tensors",
     "decode_update": "messages",
     "encode_update": "messages",
 }

@@ -13,8 +13,8 @@ import structlog
 from fedali.errors import FedaliError
 from fedali.wire.kit import FILE, ServerKit, read_kit_as
 from fedali_server.children import alone, say
-from fedali_server.flower.front_door import OPERATORS, SITES, Door, listen, server_of
-from fedali_server.flower.local_superlink import local_superlink, register
+from fedali_server.flower.hosting.front_door import OPERATORS, SITES, Door, listen, server_of
+from fedali_server.flower.hosting.local_superlink import local_superlink, register
 
 _LOOK = 1.0  # seconds between looks whether the kit has changed
 

@@ -34,7 +34,7 @@ from fedali.errors import FedaliError
 from fedali.methods import SharedState
 from fedali.wire.kit import SiteKit, read_kit_as
 from fedali_server.flower import records, relay_records
-from fedali_server.flower.empty_bundle import empty_bundle
+from fedali_server.flower.hosting.empty_bundle import empty_bundle
 from fedali_server.flower.link import Link
 from fedali_server.flower.superlink import LOST, list_sites, running
 from fedali_server.site.relay import RelayConnection
@@ -200,7 +200,10 @@ def test_what_is_too_large_is_cut_off(place):
 def test_nobody_else_on_the_machine_reaches_the_superlink(place):
     state = place.kit("server") / "state"
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
-    server, child = place.server.process.pid, place.server.child("fedali_server.flower.superlink_process")
+    server, child = (
+        place.server.process.pid,
+        place.server.child("fedali_server.flower.hosting.superlink_process"),
+    )
     ports = {place.server_kit.listen.rpartition(":")[2], place.server_kit.operators_listen.rpartition(":")[2]}
     assert listening(server) == ports
     assert listening(child) == set()
@@ -277,7 +280,7 @@ def test_a_run_outlives_a_superlink_that_is_killed_under_it(place):
         ask(grid, relay_records.ask_put_bundle, node, place.bundle)
         (name,) = grid.push_messages([train(node)])
         wait_for(lambda: open_round(place) == "outlives")
-        os.kill(place.server.child("fedali_server.flower.superlink_process"), signal.SIGKILL)
+        os.kill(place.server.child("fedali_server.flower.hosting.superlink_process"), signal.SIGKILL)
         found = []
         wait_for(lambda: found.extend(grid.pull_messages([name])) or found)
         states = [report["state"] for report in records.read_reports(found[0].content)]

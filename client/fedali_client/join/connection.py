@@ -16,7 +16,8 @@ from fedali.errors import KitError
 from fedali.support.files import reporting
 from fedali.v1 import federation_pb2, federation_pb2_grpc
 from fedali.wire.kit import DeviceKit
-from fedali.wire.messages import CHUNK, LARGEST_CHUNK, PROTOCOL, client_options
+from fedali.wire.messages import CHUNK, PROTOCOL
+from fedali.wire.options import LARGEST_CHUNK, client_options
 from fedali_client.join.signals import AwayError, GoneError
 
 _ANSWER = 20.0  # seconds for a short call

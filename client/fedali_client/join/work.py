@@ -13,8 +13,9 @@ import numpy as np
 from fedali.data.normalisation import channel_sums
 from fedali.support.files import reporting
 from fedali.v1 import federation_pb2
-from fedali.wire.messages import ClientUpdate, Encoding, decode_state, encode_update, largest_state
+from fedali.wire.messages import ClientUpdate, decode_state, encode_update, largest_state
 from fedali.wire.statistics import StatisticsUpdate, encode_statistics
+from fedali.wire.tensors import Encoding
 from fedali_client.client import EdgeClient
 from fedali_client.compute.trainer import FitProgress
 from fedali_client.exchange import shared_mask

@@ -55,9 +55,9 @@ from flwr.superlink.grid import HttpGrid
 from fedali.errors import FedaliError
 from fedali.wire.kit import RegisteredSite
 from fedali_server.flower.connection import LinkLostError, beating, client_of, is_away, refusal
-from fedali_server.flower.empty_bundle import empty_bundle
+from fedali_server.flower.hosting.empty_bundle import empty_bundle
+from fedali_server.flower.hosting.node_keys import read_node_key
 from fedali_server.flower.link import Link
-from fedali_server.flower.node_keys import read_node_key
 from fedali_server.flower.packing import pack, unpack
 
 # Codes of error replies that mean: the site is gone, or its reply was lost. Others come from the site's app.

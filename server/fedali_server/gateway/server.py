@@ -18,7 +18,7 @@ from fedali.errors import FedaliError
 from fedali.support.files import reporting
 from fedali.v1 import federation_pb2, relay_pb2
 from fedali.wire.kit import SiteKit
-from fedali.wire.messages import relay_options, server_options
+from fedali.wire.options import relay_options, server_options
 from fedali_server.gateway.gateway import Gateway
 from fedali_server.gateway.limits import Limits
 from fedali_server.gateway.relay_service import RelayService

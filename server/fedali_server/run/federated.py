@@ -21,7 +21,8 @@ from fedali.bundle.file import Bundle, read_bundle
 from fedali.bundle.keys import PublicKey
 from fedali.errors import CheckpointError, SettingsError
 from fedali.methods import Layouts, Method, SharedState, build_method
-from fedali.wire.messages import LARGEST_STEP, RUN_NAME, Encoding
+from fedali.wire.messages import LARGEST_STEP, RUN_NAME
+from fedali.wire.tensors import Encoding
 from fedali_server.flower import records
 from fedali_server.flower.connection import LinkLostError
 from fedali_server.flower.link import Link

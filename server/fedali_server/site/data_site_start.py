@@ -15,7 +15,7 @@ from fedali.engines.choose import EngineName
 from fedali.support.files import reporting
 from fedali.v1 import relay_pb2
 from fedali.wire.kit import SiteKit
-from fedali.wire.messages import relay_options
+from fedali.wire.options import relay_options
 from fedali_server.children import alone
 from fedali_server.site.site import DataSite
 from fedali_server.site.site_start import answer, leaving

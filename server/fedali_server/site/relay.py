@@ -22,7 +22,7 @@ from fedali.data.normalisation import ChannelSums
 from fedali.errors import FedaliError
 from fedali.methods import SharedState, Upload
 from fedali.v1 import federation_pb2, relay_pb2, relay_pb2_grpc
-from fedali.wire import messages as wire
+from fedali.wire import options
 from fedali.wire.statistics import of_message
 from fedali_server.flower import relay_records
 from fedali_server.flower.client_app import make_client_app
@@ -68,7 +68,7 @@ class RelayConnection:
 
     def __init__(self, socket: Path, *, patience: float = 60.0) -> None:
         self.socket, self.patience = socket, patience
-        self._channel = grpc.insecure_channel(f"unix:{socket}", wire.relay_options())
+        self._channel = grpc.insecure_channel(f"unix:{socket}", options.relay_options())
         self._stub = relay_pb2_grpc.RelayStub(self._channel)
 
     def close(self) -> None:

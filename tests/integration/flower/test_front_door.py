@@ -14,8 +14,8 @@ import pytest
 
 from fedali.errors import SettingsError
 from fedali.wire.kit import ServerKit, read_kit_as
-from fedali_server.flower import front_door
-from fedali_server.flower.front_door import SITES, Door, listen, server_of
+from fedali_server.flower.hosting import front_door
+from fedali_server.flower.hosting.front_door import SITES, Door, listen, server_of
 from tests.gateways import free_port
 from tests.kits import federation, provisioned
 

@@ -16,7 +16,8 @@ import pytest
 
 from fedali.v1 import federation_pb2 as pb
 from fedali.v1 import relay_pb2
-from fedali.wire.messages import Encoding, decode_state, task_id
+from fedali.wire.messages import decode_state, task_id
+from fedali.wire.tensors import Encoding
 from tests.gateways import EVALUATE, TRAIN, ProvisionedSite, assert_sums, parts, states, uploaded
 
 

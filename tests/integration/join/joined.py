@@ -14,7 +14,8 @@ import numpy as np
 
 from fedali.wire import messages as wire
 from fedali.wire.kit import FILE
-from fedali.wire.messages import ClientUpdate, Encoding
+from fedali.wire.messages import ClientUpdate
+from fedali.wire.tensors import Encoding
 from fedali_client import EdgeClient
 from tests.bundles import toy_data
 from tests.gateways import ANSWER

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedali import methods
-from fedali.wire.messages import Encoding
+from fedali.wire.tensors import Encoding
 from tests.bundles import toy_data
 from tests.gateways import EVALUATE, assert_sums, states, uploaded
 from tests.integration.join.joined import SAMPLES, Joined, Undisturbed, complaint, metrics_of

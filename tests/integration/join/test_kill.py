@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from fedali.wire.messages import Encoding
+from fedali.wire.tensors import Encoding
 from tests.gateways import states, uploaded
 from tests.integration.join.joined import SAMPLES, Joined, Undisturbed, metrics_of
 from tests.marks import slow

@@ -17,7 +17,8 @@ from fedali.errors import FedaliError
 from fedali.methods import SharedState
 from fedali.v1 import federation_pb2 as pb
 from fedali.version import __version__
-from fedali.wire.messages import ClientUpdate, Encoding, encode_update
+from fedali.wire.messages import ClientUpdate, encode_update
+from fedali.wire.tensors import Encoding
 from fedali_server.flower import records, relay_records
 from fedali_server.site.relay import DeviceRun, RelayConnection, RelaySite, make_relay_app
 from tests.gateways import ProvisionedSite

@@ -11,7 +11,7 @@ import pytest
 
 from fedali.v1 import federation_pb2 as pb
 from fedali.v1.federation_pb2_grpc import FederationServicer, FederationStub, add_FederationServicer_to_server
-from fedali.wire.messages import LARGEST_CHUNK, client_options, relay_options, server_options
+from fedali.wire.options import LARGEST_CHUNK, client_options, relay_options, server_options
 
 
 class Library(FederationServicer):

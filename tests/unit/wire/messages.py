@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from fedali.v1 import federation_pb2 as pb
-from fedali.wire.messages import ClientUpdate, Encoding, encode_update, task_id
+from fedali.wire.messages import ClientUpdate, encode_update, task_id
+from fedali.wire.tensors import Encoding
 
 TASK = task_id("first", 1, pb.TASK_KIND_TRAIN)
 BUNDLE = bytes(range(32))

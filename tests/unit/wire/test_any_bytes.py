@@ -9,18 +9,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from fedali.errors import WireError
 from fedali.v1 import federation_pb2 as pb
 from fedali.wire.messages import (
     LARGEST_SAMPLES,
-    Encoding,
-    WireError,
-    decode,
     decode_state,
     decode_update,
     encode_state,
     encode_update,
     largest_update,
 )
+from fedali.wire.tensors import Encoding, decode
 from tests.unit.wire.messages import BUNDLE, SIZES, TASK, a_message, an_update, noise
 
 

@@ -11,15 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedali.errors import FedaliError
+from fedali.errors import FedaliError, WireError
 from fedali.v1 import federation_pb2 as pb
 from fedali.wire.messages import (
     LARGEST_METRIC_NAME,
     LARGEST_METRICS,
     LARGEST_SAMPLES,
     ClientUpdate,
-    Encoding,
-    WireError,
     check_run_name,
     decode_state,
     decode_update,
@@ -28,6 +26,7 @@ from fedali.wire.messages import (
     largest_update,
     task_id,
 )
+from fedali.wire.tensors import Encoding
 from tests.unit.wire.messages import BUNDLE, LARGE, SIZES, TASK, a_message, an_update, lossy, noise, vectors
 
 DOCUMENT = Path(__file__).parents[3] / "docs/wire.md"

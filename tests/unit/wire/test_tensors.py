@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedali.errors import WireError
 from fedali.v1 import federation_pb2 as pb
-from fedali.wire.messages import BLOCK, Encoding, WireError, decode, encode
+from fedali.wire.tensors import BLOCK, Encoding, decode, encode
 from tests.unit.wire.messages import LARGE, encodings, lossy, noise, vectors
 
 usual = st.floats(-1000, 1000, width=32)

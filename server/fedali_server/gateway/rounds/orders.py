@@ -13,7 +13,8 @@ import numpy as np
 from fedali.errors import WireError
 from fedali.methods import SharedState
 from fedali.v1 import federation_pb2, relay_pb2
-from fedali.wire.messages import LARGEST_STEP, Encoding, check_run_name, task_id
+from fedali.wire.messages import LARGEST_STEP, check_run_name, task_id
+from fedali.wire.tensors import Encoding
 from fedali_server.gateway.rounds.bundles import RoundModel
 
 TRAIN, EVALUATE = int(federation_pb2.TASK_KIND_TRAIN), int(federation_pb2.TASK_KIND_EVALUATE)

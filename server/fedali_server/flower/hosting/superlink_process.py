@@ -1,4 +1,4 @@
-"""``python -m fedali_server.flower.superlink_process FD DATABASE``: Flower's SuperLink behind a Unix socket.
+"""``python -m fedali_server.flower.hosting.superlink_process FD DATABASE``: Flower's SuperLink behind a Unix socket.
 
 Whoever reaches a SuperLink may submit runs, so it must not listen where other users of its machine can connect. Flower's own
 command listens on TCP alone; this one takes a socket that it is given, and otherwise does what ``flower-superlink --database

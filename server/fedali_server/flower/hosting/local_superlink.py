@@ -22,8 +22,8 @@ from fedali.errors import FedaliError
 from fedali.support.files import reporting
 from fedali.wire.kit import ServerKit
 from fedali_server.children import Child, say
-from fedali_server.flower import superlink_process
-from fedali_server.flower.node_keys import read_node_key
+from fedali_server.flower.hosting import superlink_process
+from fedali_server.flower.hosting.node_keys import read_node_key
 
 URL = "http://superlink"
 _LONGEST = 100  # bytes of a socket's path; the system takes a few more
@@ -39,7 +39,7 @@ def local_superlink(state: Path, lock: int) -> Iterator[Path]:
     """
     with _listener(state) as (path, listener):
         words = [
-            "fedali_server.flower.superlink_process",
+            "fedali_server.flower.hosting.superlink_process",
             str(listener.fileno()),
             str(state / "superlink.db"),
         ]

@@ -30,7 +30,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from fedali.errors import SettingsError
 from fedali.version import __version__
 from fedali.wire.kit import ServerKit, host_and_port
-from fedali_server.flower.empty_bundle import empty_bundle
+from fedali_server.flower.hosting.empty_bundle import empty_bundle
 
 SITES = tuple(
     f"/v1/fleet/{name}"

@@ -1,0 +1,159 @@
+"""Forward passes of a model with given parameters: in training, for predictions, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedali.alp import Alignment, ALPLayer, Matcher, assign, match
+from fedali.models.base import Model, Output
+from fedali.step.types import Adapt, Occupancy, Parameters, Predict
+
+
+class Lent:
+    """Calls a module with given parameters in the place of its own; it has its own again afterwards.
+
+    What ``torch.func.functional_call`` does, with the places of the parameters looked up once.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._places: dict[str, list[tuple[dict[str, Any], str]]] = {}
+        names = {id(parameter): name for name, parameter in module.named_parameters()}
+        for inner in module.modules():
+            for key, parameter in inner._parameters.items():
+                if parameter is not None:  # a parameter that is tied has several places
+                    self._places.setdefault(names[id(parameter)], []).append((inner._parameters, key))
+
+    def __call__(self, parameters: Mapping[str, Tensor], *given: Any) -> Any:
+        """What the module gives, with ``parameters`` in the place of its own."""
+        own: list[tuple[dict[str, Any], str, Any]] = []
+        try:
+            for name, value in parameters.items():
+                for held, key in self._places[name]:
+                    own.append((held, key, held[key]))
+                    held[key] = value
+            return self._module(*given)
+        finally:
+            for held, key, value in own:
+                held[key] = value
+
+
+def make_other_forward(model: Model) -> Callable[[Parameters, Tensor, Tensor, Tensor], Output]:
+    """The output of the model with given parameters on a batch, its local prototypes [L] as they are."""
+    prototype_layout, lent = model.prototype_layout, Lent(model)
+
+    def infer(parameters: Parameters, local: Tensor, x: Tensor, influence: Tensor) -> Output:
+        prototypes = list(prototype_layout.unflatten(local).values())
+        alignment = Alignment(prototypes, prototypes, training=False, influence=influence, matcher="cosine")
+        output: Output = lent(parameters, x, alignment)
+        return output
+
+    return infer
+
+
+def make_predict(model: Model, *, matcher: Matcher | None = None, frozen: Tensor | None = None) -> Predict:
+    """A function of theta [P], prototypes [L], samples x [B, *shape] and influence that gives logits [B, classes].
+
+    ``matcher`` replaces the training matcher at inference: ``cosine`` makes a prediction independent of the batch it
+    came in (deployment); ``ot`` is the published, transductive one. With ``frozen``, another theta [P], the body has the
+    parameters there, as constants; theta gives the head its own.
+    """
+    infer = _make_infer(model, matcher, frozen)
+    return lambda *given: infer(*given).logits
+
+
+def make_embed(model: Model, *, matcher: Matcher | None = None, frozen: Tensor | None = None) -> Predict:
+    """A function like ``make_predict``'s that gives the embeddings [B, d] that logits are computed from."""
+    infer = _make_infer(model, matcher, frozen)
+    return lambda *given: infer(*given).embedding
+
+
+def _make_infer(model: Model, matcher: Matcher | None, frozen: Tensor | None) -> Callable[..., Output]:
+    parameter_layout, prototype_layout, lent = model.parameter_layout, model.prototype_layout, Lent(model)
+    constants = {} if frozen is None else parameter_layout.unflatten(frozen)
+    body = {name: value.clone() for name, value in constants.items() if not name.startswith("head.")}
+
+    def infer(theta: Tensor, prototypes: Tensor, x: Tensor, influence: Tensor | float) -> Output:
+        local = list(prototype_layout.unflatten(prototypes).values())
+        alignment = Alignment(local, local, training=False, influence=influence, matcher=matcher)
+        with torch.no_grad():
+            parameters = {**parameter_layout.unflatten(theta), **body}
+            output: Output = lent(parameters, x, alignment)
+        return output
+
+    return infer
+
+
+def make_adapt(model: Model) -> Adapt:
+    """A function that moves local prototypes [L] as a training step does, without labels and without training.
+
+    It takes theta [P], local prototypes [L], samples x [B, *shape], weights [B], the server's prototypes [L],
+    influence and decay.
+    """
+    parameter_layout, train_forward = model.parameter_layout, make_train_forward(model)
+
+    def adapt(theta: Tensor, local: Tensor, *given: Tensor) -> Tensor:
+        with torch.no_grad():
+            return train_forward(parameter_layout.unflatten(theta), local, *given)[1]
+
+    return adapt
+
+
+def make_train_forward(model: Model) -> Callable[..., tuple[Output, Tensor]]:
+    """The forward pass of training: the output, and the moved local prototypes [L]."""
+    prototype_layout, lent = model.prototype_layout, Lent(model)
+
+    def train_forward(
+        parameters: Parameters,
+        local: Tensor,
+        x: Tensor,
+        weights: Tensor,
+        shared_prototypes: Tensor,
+        influence: Tensor,
+        decay: Tensor,
+    ) -> tuple[Output, Tensor]:
+        alignment = Alignment(
+            list(prototype_layout.unflatten(local).values()),
+            list(prototype_layout.unflatten(shared_prototypes).values()),
+            training=True,
+            weights=weights,
+            influence=influence,
+            decay=decay,
+        )
+        output: Output = lent(parameters, x, alignment)
+        moved = torch.cat([p.reshape(-1) for p in alignment.new_local]) if alignment.new_local else local
+        return output, moved
+
+    return train_forward
+
+
+class _Counting(Alignment):
+    """An inference pass that counts the tokens each prototype answers for, by cosine."""
+
+    def __call__(self, layer: ALPLayer, tokens: Tensor) -> Tensor:
+        local = self.local[len(self.new_local)]
+        aligned = super().__call__(layer, tokens)
+        chosen = assign(match(tokens.reshape(-1, layer.dim), local, "cosine"), "cosine")
+        counts = torch.zeros(len(local), dtype=tokens.dtype, device=tokens.device)
+        self.new_local[-1] = counts.index_add(0, chosen, torch.ones_like(chosen, dtype=tokens.dtype))
+        return aligned
+
+
+def make_occupancy(model: Model) -> Occupancy:
+    """A function like ``make_predict``'s that gives, for all layers' prototypes in order, how many embeddings of the
+    batch each answers for: the masses of an optimal transport between prototypes.
+    """
+    parameter_layout, prototype_layout, lent = model.parameter_layout, model.prototype_layout, Lent(model)
+
+    def occupancy(theta: Tensor, prototypes: Tensor, x: Tensor, influence: float) -> Tensor:
+        local = list(prototype_layout.unflatten(prototypes).values())
+        alignment = _Counting(local, local, training=False, influence=influence, matcher="cosine")
+        with torch.no_grad():
+            lent(parameter_layout.unflatten(theta), x, alignment)
+        return torch.cat(alignment.new_local)
+
+    return occupancy

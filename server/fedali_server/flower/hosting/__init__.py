@@ -1,0 +1,1 @@
+"""Hosting a SuperLink: the process, its keys, and the door in front of it."""
