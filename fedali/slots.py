@@ -122,7 +122,10 @@ class Named:
             if name.startswith(f"{slot}/")
         }
         if not found:
-            raise KeyError(slot)
+            known = dict.fromkeys(_slot_of(name) for name in self._values if "/" in name)
+            raise SettingsError(
+                f"a method asks for its slot {slot!r}; here it has {', '.join(known) or 'none'}"
+            )
         return found.get("", found)
 
 

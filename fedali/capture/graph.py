@@ -15,6 +15,7 @@ from torch.func import functionalize
 from torch.fx import GraphModule
 
 from fedali.capture.decompositions import Table
+from fedali.errors import SettingsError
 
 # Torch's tracer and exporter are imported where they are used: a run whose graphs are cached starts sooner without.
 
@@ -66,7 +67,15 @@ def trace(
     from torch.fx.experimental.proxy_tensor import make_fx
 
     pure = functionalize(function, remove="mutations")
-    module: GraphModule = make_fx(pure, decomposition_table=table or {})(*example)
+    try:
+        module: GraphModule = make_fx(pure, decomposition_table=table or {})(*example)
+    except RuntimeError as error:
+        if "data-dependent" not in str(error) and "tracing tensor" not in str(error):
+            raise
+        raise SettingsError(
+            "the step cannot be made a graph: the method or the model branches on a value, or takes a number out of a tensor. "
+            "Use torch.where and the like; engine 'loop' alone runs it as it is"
+        ) from error
     module.graph.eliminate_dead_code()
     module.recompile()
     return module

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fedali.methods.base import Method
+from fedali.errors import SettingsError
+from fedali.methods.base import Method, finishes
 from fedali.models.base import Model
 from fedali.slots import layout_of, measured_layout, rest_layout, trained_layout
 
@@ -28,3 +29,7 @@ class Vectors:
         self.trained = trained_layout(self.whole, method.slots)
         self.rest = rest_layout(self.whole, self.trained)
         self.measured = measured_layout(facts, method.slots)
+        if finishes(method) and not self.rest.size:
+            raise SettingsError(
+                f"method {type(method).__name__} has a finish, and no slot for it to fill: one that is shared or kept, and not trained"
+            )

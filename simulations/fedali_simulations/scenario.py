@@ -16,6 +16,7 @@ from fedali.engines.choose import EngineName
 from fedali.errors import SettingsError, did_you_mean
 from fedali.methods import build_method
 from fedali.models import MODEL_NAMES
+from fedali.slots import epochs_of
 
 _SUFFIX = ".toml"
 
@@ -231,6 +232,11 @@ class Scenario(_Settings):
     @model_validator(mode="after")
     def _lines(self) -> Scenario:
         titles = [method.title for method in self.methods]
+        for method in self.methods:
+            try:
+                epochs_of(build_method(method.name, method.options).phases, self.training.epochs)
+            except SettingsError as error:
+                raise ValueError(f"{method.title}: {error}: set training.epochs") from error
         for title in titles:
             if titles.count(title) > 1:
                 raise ValueError(f"two methods are called {title!r}; give one a label")

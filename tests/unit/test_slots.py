@@ -50,7 +50,7 @@ def test_a_vector_is_the_model_then_what_trains_then_the_rest():
     assert set(named.model) == {"body.w", "head.w"}
     np.testing.assert_array_equal(named["own"]["head.w"], [4, 5, 6])
     assert named["means"].shape == (3, 5)
-    with pytest.raises(KeyError):
+    with pytest.raises(SettingsError, match="asks for its slot 'sums'; here it has own, control, means"):
         named["sums"]
 
 

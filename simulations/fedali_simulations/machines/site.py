@@ -33,7 +33,7 @@ from fedali.cohort.store import Table
 from fedali.cohort.tensorfile import read_tensors
 from fedali.engines.choose import EngineName, resolve
 from fedali.errors import CheckpointError, FedaliError, SettingsError
-from fedali.methods import SharedState
+from fedali.methods import SharedState, build_method
 from fedali.support.files import flush_folder, reporting, write_bytes
 from fedali.support.names import file_name
 from fedali_server.flower.client_app import make_client_app
@@ -102,6 +102,7 @@ class SitePart:
             settings = json.loads(config["scenario"])
             if not (is_name(study) and line >= 0 and seed >= 0 and isinstance(settings, dict)):
                 raise ValueError  # a string would name a file of this machine
+            _check_methods(settings)
             scenario = load_scenario(settings)
             method = scenario.methods[line]
         except (KeyError, IndexError, TypeError, ValueError):
@@ -193,6 +194,13 @@ class _PartOfRun:
 
     def _path(self, round_: int) -> Path:
         return self._folder / f"{round_:05d}.safetensors"
+
+
+def _check_methods(settings: Mapping[str, Any]) -> None:
+    """Raise ``SettingsError`` for a method from outside FedAli: a server does not say which code is run here."""
+    for line in settings["methods"]:
+        name = line["name"] if isinstance(line, Mapping) else line
+        build_method(str(name), doors=False)
 
 
 def _lock(folder: Path) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -10,6 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from fedali.capture.captures import STEP_INPUTS, STEP_OUTPUTS, capture_predict, capture_step, stack
 from fedali.capture.decompositions import CHANNELS_LAST, MATMUL
+from fedali.errors import SettingsError
 from fedali.methods import FedAvg
 from fedali.models import ALPSettings, build_model
 from fedali.optimizers.rules import SGD, Adam
@@ -191,3 +194,23 @@ def test_the_fingerprint_is_of_what_is_computed():
     known = captured()
     assert captured(seed=1) == known  # another start, the same computation
     assert len({known, captured(batch=5), captured(hidden=(128, 32))}) == 3
+
+
+@dataclass(frozen=True)
+class Branching(FedAvg):
+    def objective(self, step):
+        return step.loss() * 2 if step.loss() > 3 else step.loss()
+
+
+@dataclass(frozen=True)
+class WithoutASlot(FedAvg):
+    def finish(self, end):
+        return {"memory": end.steps}
+
+
+def test_a_method_that_makes_no_graph_is_one_line():
+    model = build_model("mlp", (12,), 3, alp=None)
+    with pytest.raises(SettingsError, match=r"branches on a value.*engine 'loop' alone"):
+        capture_step(model, Branching(), Adam(), input_shape=(12,), batch=4)
+    with pytest.raises(SettingsError, match="WithoutASlot has a finish, and no slot for it to fill"):
+        capture_step(model, WithoutASlot(), Adam(), input_shape=(12,), batch=4)
