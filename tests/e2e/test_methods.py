@@ -1,9 +1,10 @@
-"""Methods with state, phases and second models over two sites of real devices; and one that is no part of FedAli."""
+"""Methods with state, phases and second models over two sites, of devices and of data; and one that is no part of FedAli."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -23,8 +24,16 @@ CHANGES = (
 
 
 @pytest.mark.slow
-def test_six_methods_over_two_sites_equal_their_simulations(tmp_path):
+def test_six_methods_over_devices_and_a_site_with_data_equal_their_simulations(tmp_path):
     with Place(tmp_path, devices=4, changes=CHANGES) as place:
+        local = place.local  # site-b holds its clients' data itself, site-a has devices
+        replaced = [local.processes[name] for name in (*local.devices[2:], "site-b")]
+        for process in replaced:
+            process.signal(signal.SIGTERM)
+        for process in replaced:
+            process.end()
+        words = ("--data", str(local.folder / "data"), "--engine", "onnx", "--workers", "1")
+        local.start("site-b with data", "fedali", "site", "start", str(local.kit("site-b")), *words)
         found, _ = place.run_here("run")
         training = place.scenario.training.model_copy(update={"engine": "onnx"})
         scenario = place.scenario.model_copy(update={"training": training, "sites": 2})

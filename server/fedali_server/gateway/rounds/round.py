@@ -35,6 +35,7 @@ from fedali_server.gateway.rounds.elapsed import Stopwatch
 from fedali_server.gateway.rounds.incoming import Incoming
 from fedali_server.gateway.rounds.journal import Journal
 from fedali_server.gateway.rounds.ledger import Counted
+from fedali_server.gateway.rounds.metrics import checked
 from fedali_server.gateway.rounds.orders import TRAIN, RoundKey, content, shared_state
 from fedali_server.gateway.rounds.sums import RoundSums, check_fits
 
@@ -177,6 +178,7 @@ class Round:
             raise WireError("the update is for another task")
         if update.bundle != self.model.sha256:
             raise WireError("the update is of another bundle")
+        update = replace(update, metrics=checked(self.key.kind, update.metrics))
         self._bounds.check_samples(update.samples)
         if update.theta is None or update.prototypes is None:
             if self.key.kind == TRAIN:
