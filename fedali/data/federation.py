@@ -129,7 +129,11 @@ def build_federation(
         input_shape=dataset.sample_shape,
         class_names=dataset.class_names,
         normalisation=_normalisations(clients, normalise, held_out),
-        notes=(*partition.notes, *_notes(dataset, partition, clients, dropped, fractions, normalise, shift)),
+        notes=(
+            *dataset.notes,
+            *partition.notes,
+            *_notes(dataset, partition, clients, dropped, fractions, normalise, shift),
+        ),
         licence=dataset.licence,
         citation=dataset.citation,
         shifts=tuple(shifts),

@@ -25,6 +25,17 @@ class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+class ColumnSettings(_Settings):
+    """Names of a CSV's columns, where they are called otherwise."""
+
+    client: str | None = None
+    label: str | None = None
+    recording: str | None = None
+    time: str | None = None
+    channels: tuple[str, ...] | None = None
+    """The channels, in this order; other columns are left out. Without: every column that may be one."""
+
+
 with warnings.catch_warnings():
     warnings.simplefilter(
         "ignore", UserWarning
@@ -41,6 +52,9 @@ with warnings.catch_warnings():
         """Samples in a window; own CSV data only."""
         stride: int = Field(default=STRIDE, ge=1)
         """Samples between the starts of windows; own CSV data only."""
+        columns: ColumnSettings | None = None
+        """Own CSV data: columns by what they are, such as { client = "user", label = "activity", recording = "trial",
+        time = "seconds", channels = ["x", "y", "z"] }; what is not given has the name of its role."""
         subjects: tuple[int, ...] | None = None
         """MotionSense: numbers of the people to keep; all without."""
         windows_per_client: int | None = Field(default=None, ge=1)

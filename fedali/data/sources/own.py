@@ -14,6 +14,7 @@ import numpy.typing as npt
 from fedali.data.dataset import STORED_DTYPES, Dataset, channel_axis
 from fedali.data.npz import read_arrays
 from fedali.data.sources.own_csv import Piece, read_csv
+from fedali.data.sources.reading import PLAIN, Reading
 from fedali.data.windows import check_window
 from fedali.errors import DataError, did_you_mean
 
@@ -25,19 +26,19 @@ FEWEST_WINDOWS = 3
 """One each for training, validation and test."""
 
 
-def load_own(path: str | Path, *, window: int = 128, stride: int = 64) -> Dataset:
+def load_own(path: str | Path, *, window: int = 128, stride: int = 64, reading: Reading = PLAIN) -> Dataset:
     """Read the user's own data; the data set is named after the file or folder.
 
     * ``.npz``: ``x`` [N, ...], ``y`` [N] (integers or strings), ``client`` [N] (integers or strings); optional
       ``class_names`` (then integer ``y`` indexes them), ``channel_names``, and, for samples that overlap,
       ``recording`` [N] and ``start`` [N] as in `Dataset`; without those, samples count as independent.
-    * ``.csv``: a row per raw sample with the columns ``client``, ``label``, optional ``recording`` and ``time``; every
-      other column is a channel. Windows of ``window`` rows are cut every ``stride`` rows, inside each stretch of rows in
+    * ``.csv``: a row per raw sample with the columns ``client``, ``label``, optional ``recording`` and ``time``
+      (``reading.columns`` has other names); every other column is a channel, unless it is none: an index, a clock, words. Windows of ``window`` rows are cut every ``stride`` rows, inside each stretch of rows in
       which client, label and recording stay the same. ``time`` has to increase; a gap in it is no boundary, a new
       ``recording`` is.
     * a folder of ``<client>.npz`` or ``<client>.csv``, the same without ``client``.
 
-    Labels become classes in sorted order. Raises ``DataError`` that says what is wrong, where, and what to do, and
+    Labels become classes in sorted order; the data set's notes say what was left out. Raises ``DataError`` that says what is wrong, where, and what to do, and
     ``SettingsError`` for a bad window or stride.
     """
     path = Path(path)
@@ -47,10 +48,10 @@ def load_own(path: str | Path, *, window: int = 128, stride: int = 64) -> Datase
             f"{path} does not exist; give a .npz or .csv file, or a folder with one such file per client"
         )
     if path.is_dir():
-        pieces = [read_piece(file, window, stride, file.stem) for file in _client_files(path)]
+        pieces = [read_piece(file, window, stride, file.stem, reading) for file in _client_files(path)]
     else:
         _check_ending(path)
-        pieces = [read_piece(path, window, stride, None)]
+        pieces = [read_piece(path, window, stride, None, reading)]
     return _assemble(path, pieces)
 
 
@@ -78,12 +79,14 @@ def _check_ending(path: Path) -> None:
         raise DataError(f"{path}: unknown ending {path.suffix!r}; {did_you_mean(path.suffix, ENDINGS)}")
 
 
-def read_piece(path: Path, window: int, stride: int, client: str | None) -> Piece:
+def read_piece(path: Path, window: int, stride: int, client: str | None, reading: Reading = PLAIN) -> Piece:
     """One file, whole; with ``client`` it is that client's, and has no column or array of that name.
 
     Raises ``DataError`` as ``load_own`` does.
     """
-    return read_csv(path, window, stride, client) if path.suffix == ".csv" else _read_npz(path, client)
+    if path.suffix == ".csv":
+        return read_csv(path, window, stride, client, reading)
+    return _read_npz(path, client)
 
 
 def _read_npz(path: Path, client: str | None) -> Piece:
@@ -201,7 +204,18 @@ def _assemble(path: Path, pieces: Sequence[Piece]) -> Dataset:
         length=max(p.length for p in pieces),
         licence="the owner's",
         citation="",
+        notes=_together(pieces),
     )
+
+
+def _together(pieces: Sequence[Piece]) -> tuple[str, ...]:
+    """The notes of all pieces; one that several have is said once."""
+    files: dict[str, list[Piece]] = {}
+    for piece in pieces:
+        for note in piece.notes:
+            files.setdefault(note, []).append(piece)
+    some = {note: of[0].where if len(of) == 1 else f"{len(of)} files" for note, of in files.items()}
+    return tuple(note if len(files[note]) == len(pieces) else f"{some[note]}: {note}" for note in files)
 
 
 def _like(first: Piece, piece: Piece) -> Piece:

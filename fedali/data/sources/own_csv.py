@@ -9,18 +9,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, compress, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fedali.data.sources.own_columns import judged, roles_of, without_words
+from fedali.data.sources.reading import Reading
 from fedali.data.windows import cut_windows, window_starts
-from fedali.errors import DataError, did_you_mean
+from fedali.errors import DataError
 
-SPECIAL = ("client", "label", "recording", "time")
-"""Columns that are no channels."""
-
+_PEEK = 200  # rows that are looked at before any is read
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 
 
@@ -29,7 +30,7 @@ class Piece:
     """What one file gives: n samples with labels (all integers or all strings) and owners, in the file's order.
 
     ``everyone`` names each client that the file mentions, also one that is left without a whole window; ``remedy`` is
-    what to do about that.
+    what to do about that. ``notes`` say what was left out, and why.
     """
 
     where: str
@@ -43,30 +44,36 @@ class Piece:
     channel_names: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
     remedy: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """The rows of a CSV: channels [n, c] float32, and per row its line, client, label, recording and time (or None)."""
+    """The rows of a CSV: channels [n, c] float32, and per row its line, client, label, recording and time (or None).
+
+    ``group`` [n] numbers the pairs of client and recording.
+    """
 
     channel_names: tuple[str, ...]
     values: npt.NDArray[np.float32]
+    group: npt.NDArray[np.int64]
     lines: list[int]
     clients: list[str]
     labels: list[Any]
     recordings: list[str]
     times: list[float] | None
+    notes: tuple[str, ...]
 
 
-def read_csv(path: Path, window: int, stride: int, client: str | None) -> Piece:
+def read_csv(path: Path, window: int, stride: int, client: str | None, reading: Reading) -> Piece:
     """Windows [n, window, c] float32 of one CSV; with ``client`` it is that client's file and has no such column.
 
     Raises ``DataError`` naming the line for whatever is wrong with the file.
     """
-    table = _read_table(path, client)
-    group = _numbered(list(zip(table.clients, table.recordings, strict=True)))
+    with _opened(path) as reader:
+        table = _parse(path, reader, client, reading)
     label = _numbered(table.labels)
-    new_recording = np.concatenate([[True], np.diff(group) != 0])
+    new_recording = np.concatenate([[True], np.diff(table.group) != 0])
     new_stretch = new_recording | np.concatenate([[True], np.diff(label) != 0])
     _check_time(path, table, new_recording)
     recording = np.cumsum(new_recording) - 1
@@ -88,24 +95,20 @@ def read_csv(path: Path, window: int, stride: int, client: str | None) -> Piece:
         everyone=tuple(dict.fromkeys(table.clients)),
         channel_names=table.channel_names,
         remedy=f"a window needs {window} rows in a row of one client, label and recording: sort the rows, shorten the window, ",
+        notes=table.notes,
     )
 
 
-def check_csv(path: Path, client: str | None) -> None:
+def check_csv(path: Path, client: str | None, reading: Reading) -> None:
     """Look at the header alone. Raises ``DataError`` for one that ``read_csv`` would refuse."""
     with _opened(path) as reader:
-        _check_header(path, [cell.strip() for cell in next(reader, [])], client)
+        roles_of(path, [cell.strip() for cell in next(reader, [])], client, reading.columns)
 
 
 def _numbered(keys: Sequence[Any]) -> npt.NDArray[np.int64]:
     """A number for each distinct key."""
     numbers: dict[Any, int] = {}
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
-
-
-def _read_table(path: Path, client: str | None) -> _Table:
-    with _opened(path) as reader:
-        return _parse(path, reader, client)
 
 
 @contextmanager
@@ -122,15 +125,17 @@ def _opened(path: Path) -> Iterator[Any]:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _parse(path: Path, reader: Any, client: str | None) -> _Table:
+def _parse(path: Path, reader: Any, client: str | None, reading: Reading) -> _Table:
     header = [cell.strip() for cell in next(reader, [])]
-    columns = _check_header(path, header, client)
-    channels = [i for i, name in enumerate(header) if name not in SPECIAL]
+    roles = roles_of(path, header, client, reading.columns)
+    first = [(reader.line_num, row) for row in islice(reader, _PEEK)]
+    if reading.columns.channels is None:
+        roles = without_words(header, roles, [row for _, row in first], path)
+    columns, channels = roles.at, roles.channels
     values, lines, clients, labels, recordings, times = [], [], [], [], [], []
-    for row in reader:
+    for line, row in chain(first, ((reader.line_num, row) for row in reader)):
         if not row:
             continue
-        line = reader.line_num
         if len(row) != len(header):
             raise DataError(
                 f"{path}, line {line}: {len(row)} cells where the header has {len(header)}; repair the line"
@@ -146,27 +151,15 @@ def _parse(path: Path, reader: Any, client: str | None) -> _Table:
         raise DataError(f"{path} has no rows below its header; add samples")
     if not all(isinstance(label, int) for label in labels):
         labels = [str(label) for label in labels]
+    group = _numbered(list(zip(clients, recordings, strict=True)))
+    numbers, names, notes = np.array(values, np.float64), [header[i] for i in channels], roles.notes
+    if reading.columns.channels is None:
+        keep, more = judged(path, header, roles, numbers, group, _numbered(labels))
+        numbers, names, notes = numbers[:, keep], list(compress(names, keep)), (*notes, *more)
     with np.errstate(over="ignore"):  # becomes infinite, which the data set refuses
-        array = np.array(values, np.float64).astype(np.float32)
-    names = tuple(header[i] for i in channels)
-    return _Table(names, array, lines, clients, labels, recordings, times if "time" in columns else None)
-
-
-def _check_header(path: Path, header: Sequence[str], client: str | None) -> dict[str, int]:
-    """Where the special columns stand."""
-    if not any(header):
-        raise DataError(f"{path} is empty; its first line must name the columns")
-    twice = [name for i, name in enumerate(header) if name in header[:i]]
-    if twice:
-        raise DataError(f"{path}: the column {twice[0]!r} appears twice; rename one")
-    if client is not None and "client" in header:
-        raise DataError(f"{path} has a column 'client', but the file's name is the client; remove the column")
-    for name in ("label",) if client is not None else ("client", "label"):
-        if name not in header:
-            raise DataError(f"{path} lacks the column {name!r}; {did_you_mean(name, header)}")
-    if all(name in SPECIAL for name in header):
-        raise DataError(f"{path} has no channels; add a column for each measured quantity")
-    return {name: header.index(name) for name in SPECIAL if name in header}
+        array = numbers.astype(np.float32)
+    moments = times if "time" in columns else None
+    return _Table(tuple(names), array, group, lines, clients, labels, recordings, moments, notes)
 
 
 def _number(path: Path, line: int, column: str, cell: str) -> float:

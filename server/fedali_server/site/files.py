@@ -15,6 +15,7 @@ from fedali.data.npz import read_shapes
 from fedali.data.samples import Labels, check_labels, check_samples, read_samples
 from fedali.data.sources.own import read_piece
 from fedali.data.sources.own_csv import Piece, check_csv
+from fedali.data.sources.reading import PLAIN
 from fedali.data.split import split
 from fedali.errors import DataError, MisfitError
 
@@ -67,7 +68,7 @@ class ClientFiles:
             )
         for path in filter(None, paths):
             if path.suffix == ".csv":
-                check_csv(path, self.folder.name)
+                check_csv(path, self.folder.name, PLAIN)
             else:
                 read_shapes(path)
 

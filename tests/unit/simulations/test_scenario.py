@@ -38,7 +38,8 @@ def test_a_resolved_scenario_read_back_is_the_same(tmp_path):
         {"name": "fedali", "label": "slow", "options": {"strength": 0.1}, "alp": {"decay": 0.9}},
         "fedavg",
     ]
-    scenario = load_scenario({"data": {"source": "digits"}, "methods": methods})
+    columns = {"client": "user", "channels": ["x", "y"]}
+    scenario = load_scenario({"data": {"source": "digits", "columns": columns}, "methods": methods})
     assert scenario.alp_for(scenario.methods[0]).decay == 0.9
     assert scenario.alp_for(scenario.methods[1]).decay == 0.999
     path = tmp_path / "resolved.toml"

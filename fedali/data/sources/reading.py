@@ -1,0 +1,33 @@
+"""How a user's own files are read, where the files alone do not say it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+ROLES = ("client", "label", "recording", "time")
+"""Columns of a CSV that are no channels, by what they are for."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of a CSV's columns, where they are not called ``client``, ``label``, ``recording`` and ``time``.
+
+    With ``channels`` these columns are the channels, in this order, and what is named nowhere is left out; without, every
+    other column is one that may be one.
+    """
+
+    client: str | None = None
+    label: str | None = None
+    recording: str | None = None
+    time: str | None = None
+    channels: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A scenario's settings for own data, ``data.*``, by the same names; the defaults read what is certain."""
+
+    columns: Columns = field(default_factory=Columns)
+
+
+PLAIN = Reading()
