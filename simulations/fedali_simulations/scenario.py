@@ -12,6 +12,7 @@ import tomllib
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from fedali.data.sources.named import STRIDE, WINDOW
+from fedali.data.sources.reading import GAP
 from fedali.engines.choose import EngineName
 from fedali.errors import SettingsError, did_you_mean
 from fedali.methods import build_method
@@ -55,6 +56,8 @@ with warnings.catch_warnings():
         columns: ColumnSettings | None = None
         """Own CSV data: columns by what they are, such as { client = "user", label = "activity", recording = "trial",
         time = "seconds", channels = ["x", "y", "z"] }; what is not given has the name of its role."""
+        gap: float = Field(default=GAP, gt=1)
+        """Own CSV data with times: no window crosses a pause of more than so many median intervals of its recording."""
         subjects: tuple[int, ...] | None = None
         """MotionSense: numbers of the people to keep; all without."""
         windows_per_client: int | None = Field(default=None, ge=1)

@@ -34,8 +34,9 @@ def load_own(path: str | Path, *, window: int = 128, stride: int = 64, reading: 
       ``recording`` [N] and ``start`` [N] as in `Dataset`; without those, samples count as independent.
     * ``.csv``: a row per raw sample with the columns ``client``, ``label``, optional ``recording`` and ``time``
       (``reading.columns`` has other names); every other column is a channel, unless it is none: an index, a clock, words. Windows of ``window`` rows are cut every ``stride`` rows, inside each stretch of rows in
-      which client, label and recording stay the same. ``time`` has to increase; a gap in it is no boundary, a new
-      ``recording`` is.
+      which client, label and recording stay the same. ``time`` (numbers, or ISO 8601, UTC without a zone) must not go back in a
+      recording, may be equal within packets, and no window crosses a pause in it, see ``reading.gap``. Recordings of a client are in
+      the order of their times, where those do not overlap.
     * a folder of ``<client>.npz`` or ``<client>.csv``, the same without ``client``.
 
     Labels become classes in sorted order; the data set's notes say what was left out. Raises ``DataError`` that says what is wrong, where, and what to do, and

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import chain, compress, islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.data.sources.own_columns import judged, roles_of, without_words
+from fedali.data.sources.own_time import check_order, in_order, iso_moment, pauses
 from fedali.data.sources.reading import Reading
 from fedali.data.windows import cut_windows, window_starts
 from fedali.errors import DataError
@@ -75,9 +75,16 @@ def read_csv(path: Path, window: int, stride: int, client: str | None, reading: 
     label = _numbered(table.labels)
     new_recording = np.concatenate([[True], np.diff(table.group) != 0])
     new_stretch = new_recording | np.concatenate([[True], np.diff(label) != 0])
-    _check_time(path, table, new_recording)
     recording = np.cumsum(new_recording) - 1
     begin_of_recording = np.flatnonzero(new_recording)[recording]
+    notes = list(table.notes)
+    if table.times is not None:
+        times = np.array(table.times)
+        check_order(path, times, table.lines, new_recording)
+        paused = pauses(times, recording, reading.gap)
+        new_stretch |= paused
+        recording, without = in_order(times, recording, _numbered(table.clients))
+        notes += _on_time(int(paused.sum()), reading.gap, without)
     begins = np.flatnonzero(new_stretch).tolist()
     parts, at = [], []
     for begin, end in zip(begins, [*begins[1:], len(label)], strict=True):
@@ -95,7 +102,7 @@ def read_csv(path: Path, window: int, stride: int, client: str | None, reading: 
         everyone=tuple(dict.fromkeys(table.clients)),
         channel_names=table.channel_names,
         remedy=f"a window needs {window} rows in a row of one client, label and recording: sort the rows, shorten the window, ",
-        notes=table.notes,
+        notes=tuple(notes),
     )
 
 
@@ -197,20 +204,22 @@ def _moment(path: Path, line: int, cell: str) -> float:
     try:
         return _number(path, line, "time", cell)
     except DataError:
-        try:
-            return datetime.fromisoformat(cell.strip()).timestamp()
-        except ValueError:
-            pass
-        raise
+        moment = iso_moment(cell.strip())
+        if moment is None:
+            raise
+        return moment
 
 
-def _check_time(path: Path, table: _Table, new_recording: npt.NDArray[np.bool_]) -> None:
-    """Raise ``DataError`` where time does not go on within a recording."""
-    if table.times is None:
-        return
-    back = ~new_recording[1:] & (np.diff(np.array(table.times)) <= 0)
-    if back.any():
-        line = table.lines[int(np.argmax(back)) + 1]
-        raise DataError(
-            f"{path}, line {line}: time does not increase; sort the rows, or start a new recording there"
+def _on_time(gaps: int, gap: float, without: int) -> list[str]:
+    notes = []
+    if gaps:
+        some = f"{gaps} pauses" if gaps > 1 else "a pause"
+        notes.append(
+            f"windows are cut anew after {some} of more than {gap:g} median intervals of a recording (data.gap)"
         )
+    if without:
+        whose = f"{without} clients" if without > 1 else "a client"
+        notes.append(
+            f"recordings of {whose} overlap in time, so that they are in the order of the rows, not of their times"
+        )
+    return notes

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 ROLES = ("client", "label", "recording", "time")
 """Columns of a CSV that are no channels, by what they are for."""
 
+GAP = 10.0
+"""Median intervals of a recording: no window crosses a longer pause. Jitter and a few lost samples stay below it."""
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -28,6 +31,7 @@ class Reading:
     """A scenario's settings for own data, ``data.*``, by the same names; the defaults read what is certain."""
 
     columns: Columns = field(default_factory=Columns)
+    gap: float = GAP
 
 
 PLAIN = Reading()
