@@ -126,7 +126,12 @@ def _dataset(scenario: Scenario, seed: int) -> data.Dataset:
 
 def _reading(settings: DataSettings) -> Reading:
     columns = Columns() if settings.columns is None else Columns(**settings.columns.model_dump())
-    return Reading(columns=columns, gap=settings.gap)
+    unlabelled = settings.unlabelled
+    return Reading(
+        columns=columns,
+        gap=settings.gap,
+        unlabelled=None if unlabelled is None else tuple(map(str, unlabelled)),
+    )
 
 
 def _partition(scenario: Scenario, dataset: data.Dataset, rng: np.random.Generator) -> data.Partition:

@@ -26,6 +26,10 @@ class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+def _as_list(value: Any) -> Any:
+    return (value,) if isinstance(value, int | float | str) else value
+
+
 class ColumnSettings(_Settings):
     """Names of a CSV's columns, where they are called otherwise."""
 
@@ -58,6 +62,9 @@ with warnings.catch_warnings():
         time = "seconds", channels = ["x", "y", "z"] }; what is not given has the name of its role."""
         gap: float = Field(default=GAP, gt=1)
         """Own CSV data with times: no window crosses a pause of more than so many median intervals of its recording."""
+        unlabelled: Annotated[tuple[int | float | str, ...], BeforeValidator(_as_list)] | None = None
+        """Own data: labels that say that there is none, such as [-1, "?", ""]; what has one is left out. Without, what may be one is
+        refused; [] says that every label is a class."""
         subjects: tuple[int, ...] | None = None
         """MotionSense: numbers of the people to keep; all without."""
         windows_per_client: int | None = Field(default=None, ge=1)

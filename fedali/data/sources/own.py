@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fedali.data.dataset import STORED_DTYPES, Dataset, channel_axis
-from fedali.data.npz import read_arrays
+from fedali.data.dataset import Dataset, channel_axis
 from fedali.data.sources.own_csv import Piece, read_csv
+from fedali.data.sources.own_npz import read_npz
 from fedali.data.sources.reading import PLAIN, Reading
 from fedali.data.windows import check_window
 from fedali.errors import DataError, did_you_mean
@@ -87,91 +86,7 @@ def read_piece(path: Path, window: int, stride: int, client: str | None, reading
     """
     if path.suffix == ".csv":
         return read_csv(path, window, stride, client, reading)
-    return _read_npz(path, client)
-
-
-def _read_npz(path: Path, client: str | None) -> Piece:
-    """One .npz; with ``client`` it is that client's file and holds no ``client`` array."""
-    arrays = read_arrays(path)
-    needed = ["x", "y"] if client is not None else ["x", "y", "client"]
-    missing = [name for name in needed if name not in arrays]
-    if missing:
-        odd = sorted(set(arrays) - {"x", "y", "client", "recording", "start", "class_names", "channel_names"})
-        hint = did_you_mean(missing[0], odd) if odd else f"it holds {', '.join(sorted(arrays)) or 'nothing'}"
-        raise DataError(f"{path} lacks the array {missing[0]!r}; {hint}")
-    if client is not None and "client" in arrays:
-        raise DataError(
-            f"{path} holds an array 'client', but the file's name is the client; leave the array out"
-        )
-    x = _to_stored(arrays["x"], path)
-    n = len(x)
-    if n == 0:
-        raise DataError(f"{path} holds no samples; add some")
-    for name in ("y", "client", "recording", "start"):
-        if name in arrays and arrays[name].shape != (n,):
-            raise DataError(
-                f"{path}: x has {n} samples but {name} has shape {list(arrays[name].shape)}; give one entry each"
-            )
-    if arrays["y"].dtype.kind not in "iuU":
-        raise DataError(f"{path}: labels y are {arrays['y'].dtype}; make them integers or strings")
-    overlap = "recording" in arrays
-    if overlap != ("start" in arrays):
-        raise DataError(
-            f"{path} has one of recording and start; overlapping samples need both, independent ones neither"
-        )
-    for name in ("recording", "start"):
-        if overlap and arrays[name].dtype.kind not in "iu":
-            raise DataError(f"{path}: {name} is {arrays[name].dtype}; make it integers")
-    owners = [client] * n if client is not None else _client_names(arrays["client"], path)
-    names = {
-        key: tuple(str(v) for v in arrays[key].ravel())
-        for key in ("class_names", "channel_names")
-        if key in arrays
-    }
-    return Piece(
-        where=str(path),
-        x=x,
-        labels=arrays["y"].tolist(),
-        clients=owners,
-        recording=arrays["recording"].astype(np.int64) if overlap else np.arange(n),
-        start=arrays["start"].astype(np.int64) if overlap else np.zeros(n, np.int64),
-        length=(x.shape[1] if x.ndim == 3 else 1) if overlap else 0,
-        everyone=tuple(dict.fromkeys(owners)) if client is None else (client,),
-        channel_names=names.get("channel_names"),
-        class_names=names.get("class_names"),
-    )
-
-
-def _to_stored(x: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
-    """``x`` in one of the dtypes that a data set stores."""
-    if x.dtype.kind not in "fiu":
-        raise DataError(f"{path}: x is {x.dtype}; make it numbers")
-    if not 2 <= x.ndim <= 4 or 0 in x.shape[1:]:
-        raise DataError(
-            f"{path}: x has shape {list(x.shape)}; make it [samples, features], [samples, time, channels] or "
-            "[samples, channels, height, width]"
-        )
-    finite = np.isfinite(x)
-    if not finite.all():
-        row = int(np.argmin(finite.reshape(len(x), -1).all(axis=1)))
-        raise DataError(
-            f"{path}: x holds {int((~finite).sum())} values that are NaN or infinite, first in row {row}; "
-            "repair or leave out these rows"
-        )
-    if x.dtype.name in STORED_DTYPES:
-        return x.astype(x.dtype.newbyteorder("="), copy=False)
-    with np.errstate(over="ignore"):  # becomes infinite, which the data set refuses
-        return x.astype(np.float32)
-
-
-def _client_names(client: npt.NDArray[Any], path: Path) -> list[str]:
-    if client.dtype.kind in "iu":
-        return [f"client-{k}" for k in client.tolist()]
-    if client.dtype.kind != "U":
-        raise DataError(f"{path}: client is {client.dtype}; make it integers or strings")
-    if "" in client:
-        raise DataError(f"{path}: client of row {int(np.argmax(client == ''))} is empty; name it")
-    return [str(name) for name in client.tolist()]
+    return read_npz(path, client, reading)
 
 
 def _assemble(path: Path, pieces: Sequence[Piece]) -> Dataset:
@@ -205,7 +120,7 @@ def _assemble(path: Path, pieces: Sequence[Piece]) -> Dataset:
         length=max(p.length for p in pieces),
         licence="the owner's",
         citation="",
-        notes=_together(pieces),
+        notes=(*_together(pieces), *_without_window(pieces)),
     )
 
 
@@ -217,6 +132,24 @@ def _together(pieces: Sequence[Piece]) -> tuple[str, ...]:
             files.setdefault(note, []).append(piece)
     some = {note: of[0].where if len(of) == 1 else f"{len(of)} files" for note, of in files.items()}
     return tuple(note if len(files[note]) == len(pieces) else f"{some[note]}: {note}" for note in files)
+
+
+def _without_window(pieces: Sequence[Piece]) -> list[str]:
+    """A note for each class that has rows and not one window."""
+    have = {str(label) for piece in pieces for label in piece.labels}
+    lost = dict.fromkeys(str(label) for piece in pieces for label in piece.short if str(label) not in have)
+    notes = []
+    for label in lost:
+        rows = [
+            n for piece in pieces for other, runs in piece.short.items() if str(other) == label for n in runs
+        ]
+        stretches = (
+            f"its {len(rows)} stretches have {max(rows)} rows at most"
+            if len(rows) > 1
+            else f"its one stretch has {rows[0]} rows"
+        )
+        notes.append(f"class {label!r} is left out: {stretches}, and a window needs {pieces[0].length}")
+    return notes
 
 
 def _like(first: Piece, piece: Piece) -> Piece:

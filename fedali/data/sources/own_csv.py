@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, compress, islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedali.data.labels import Label, is_unlabelled, label_of
 from fedali.data.sources.own_columns import judged, roles_of, without_words
 from fedali.data.sources.own_time import check_order, in_order, iso_moment, pauses
 from fedali.data.sources.reading import Reading
@@ -22,7 +22,6 @@ from fedali.data.windows import cut_windows, window_starts
 from fedali.errors import DataError
 
 _PEEK = 200  # rows that are looked at before any is read
-_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +29,8 @@ class Piece:
     """What one file gives: n samples with labels (all integers or all strings) and owners, in the file's order.
 
     ``everyone`` names each client that the file mentions, also one that is left without a whole window; ``remedy`` is
-    what to do about that. ``notes`` say what was left out, and why.
+    what to do about that. ``notes`` say what was left out, and why; ``short`` has the rows of each stretch that is shorter than
+    a window, by its label.
     """
 
     where: str
@@ -45,6 +45,7 @@ class Piece:
     class_names: tuple[str, ...] | None = None
     remedy: str = ""
     notes: tuple[str, ...] = ()
+    short: Mapping[int | str, Sequence[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,11 +87,17 @@ def read_csv(path: Path, window: int, stride: int, client: str | None, reading: 
         recording, without = in_order(times, recording, _numbered(table.clients))
         notes += _on_time(int(paused.sum()), reading.gap, without)
     begins = np.flatnonzero(new_stretch).tolist()
-    parts, at = [], []
+    parts, at = [table.values[:0, None].repeat(window, 1)], [np.zeros(0, np.int64)]
+    short: dict[int | str, list[int]] = {}
     for begin, end in zip(begins, [*begins[1:], len(label)], strict=True):
+        if table.labels[begin] is None:
+            continue
+        if end - begin < window:
+            short.setdefault(table.labels[begin], []).append(end - begin)
         parts.append(cut_windows(table.values[begin:end], window, stride))
         at.append(begin + window_starts(end - begin, window, stride))
     rows = np.concatenate(at)
+    notes += _left_out(table.labels, short, window)
     return Piece(
         where=str(path),
         x=np.concatenate(parts),
@@ -101,8 +108,9 @@ def read_csv(path: Path, window: int, stride: int, client: str | None, reading: 
         length=window,
         everyone=tuple(dict.fromkeys(table.clients)),
         channel_names=table.channel_names,
-        remedy=f"a window needs {window} rows in a row of one client, label and recording: sort the rows, shorten the window, ",
+        remedy=f"a window needs {window} rows in a row of one client, label and recording, without a pause: sort the rows, shorten the window, ",
         notes=tuple(notes),
+        short=short,
     )
 
 
@@ -140,6 +148,7 @@ def _parse(path: Path, reader: Any, client: str | None, reading: Reading) -> _Ta
         roles = without_words(header, roles, [row for _, row in first], path)
     columns, channels = roles.at, roles.channels
     values, lines, clients, labels, recordings, times = [], [], [], [], [], []
+    known: dict[str, Label | None] = {}
     for line, row in chain(first, ((reader.line_num, row) for row in reader)):
         if not row:
             continue
@@ -150,14 +159,17 @@ def _parse(path: Path, reader: Any, client: str | None, reading: Reading) -> _Ta
         values.append([_number(path, line, header[i], row[i]) for i in channels])
         lines.append(line)
         clients.append(client if client is not None else _text(path, line, "client", row[columns["client"]]))
-        labels.append(_label(path, line, row[columns["label"]]))
+        text = row[columns["label"]].strip()
+        if text not in known:
+            known[text] = _label(f"{path}, line {line}: label", text, reading)
+        labels.append(known[text])
         recordings.append(row[columns["recording"]].strip() if "recording" in columns else "")
         if "time" in columns:
             times.append(_moment(path, line, row[columns["time"]]))
     if not values:
         raise DataError(f"{path} has no rows below its header; add samples")
-    if not all(isinstance(label, int) for label in labels):
-        labels = [str(label) for label in labels]
+    if not all(isinstance(label, int) for label in labels if label is not None):
+        labels = [None if label is None else str(label) for label in labels]
     group = _numbered(list(zip(clients, recordings, strict=True)))
     numbers, names, notes = np.array(values, np.float64), [header[i] for i in channels], roles.notes
     if reading.columns.channels is None:
@@ -188,15 +200,13 @@ def _text(path: Path, line: int, column: str, cell: str) -> str:
     return cell.strip()
 
 
-def _label(path: Path, line: int, cell: str) -> int | str:
-    text = _text(path, line, "label", cell)
-    if _WHOLE.fullmatch(text):
-        return int(text)
-    try:
-        float(text)
-    except ValueError:
-        return text
-    raise DataError(f"{path}, line {line}: label {text!r} is neither a whole number nor a name; make it one")
+def _label(where: str, text: str, reading: Reading) -> Label | None:
+    if is_unlabelled(text, reading.unlabelled, where):
+        return None
+    label = label_of(text)
+    if label is None:
+        raise DataError(f"{where} {text!r} is neither a whole number nor a name; make it one")
+    return label
 
 
 def _moment(path: Path, line: int, cell: str) -> float:
@@ -221,5 +231,18 @@ def _on_time(gaps: int, gap: float, without: int) -> list[str]:
         whose = f"{without} clients" if without > 1 else "a client"
         notes.append(
             f"recordings of {whose} overlap in time, so that they are in the order of the rows, not of their times"
+        )
+    return notes
+
+
+def _left_out(labels: Sequence[Label | None], short: Mapping[Label, Sequence[int]], window: int) -> list[str]:
+    notes, none = [], sum(label is None for label in labels)
+    if none:
+        notes.append(f"{none} of {len(labels)} rows are left out: they have no label (data.unlabelled)")
+    stretches = [rows for runs in short.values() for rows in runs]
+    if stretches:
+        some = f"{len(stretches)} stretches" if len(stretches) > 1 else "a stretch"
+        notes.append(
+            f"{sum(stretches)} of {len(labels)} rows are left out: they are in {some} of one label shorter than {window} rows"
         )
     return notes

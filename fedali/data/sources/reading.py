@@ -32,6 +32,8 @@ class Reading:
 
     columns: Columns = field(default_factory=Columns)
     gap: float = GAP
+    unlabelled: tuple[str, ...] | None = None
+    """Labels that say that there is none; None when nobody has said so, and what may be one is refused."""
 
 
 PLAIN = Reading()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import structlog
 
 from fedali.bundle.manifest import Manifest
 from fedali.data.npz import read_shapes
@@ -19,6 +20,7 @@ from fedali.data.sources.reading import PLAIN
 from fedali.data.split import split
 from fedali.errors import DataError, MisfitError
 
+log = structlog.get_logger("fedali.site")
 Pair = tuple[npt.NDArray[Any], Labels]
 
 PARTS = ("train", "validation", "test")
@@ -123,7 +125,15 @@ def _read_whole(path: Path, client: str, shape: tuple[int, ...], stride: int | N
             "this device's data are rows for windows, and the federation's samples are no windows",
         )
     window = shape[0] if len(shape) == 2 else 1
-    return read_piece(path, window, stride or max(1, window // 2), client)
+    piece = read_piece(path, window, stride or max(1, window // 2), client)
+    _tell(path, piece.notes)
+    return piece
+
+
+@lru_cache(maxsize=4096)  # a file is read again in every round
+def _tell(path: Path, notes: tuple[str, ...]) -> None:
+    for note in notes:
+        log.info("data", file=str(path), note=note)
 
 
 def _fitting(piece: Piece, shape: tuple[int, ...], classes: tuple[str, ...]) -> Pair:

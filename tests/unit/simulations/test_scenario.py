@@ -39,9 +39,12 @@ def test_a_resolved_scenario_read_back_is_the_same(tmp_path):
         "fedavg",
     ]
     columns = {"client": "user", "channels": ["x", "y"]}
-    scenario = load_scenario({"data": {"source": "digits", "columns": columns}, "methods": methods})
+    scenario = load_scenario(
+        {"data": {"source": "digits", "columns": columns, "unlabelled": [-1, "", "?"]}, "methods": methods}
+    )
     assert scenario.alp_for(scenario.methods[0]).decay == 0.9
     assert scenario.alp_for(scenario.methods[1]).decay == 0.999
+    assert load_scenario("digits", ["data.unlabelled=-1"]).data.unlabelled == (-1,)
     path = tmp_path / "resolved.toml"
     path.write_text(to_toml(scenario))
     assert load_scenario(path) == scenario
