@@ -90,8 +90,8 @@ def prepare(scenario: Scenario, out: Path | str | None = None, link: Link | None
         if find_spec(module) is None:
             raise MissingExtraError(module, "sim")
     scenario = at_home(scenario)
-    dataset, _ = load(scenario, scenario.seed)
-    for note in dataset.notes:
+    dataset, federation = load(scenario, scenario.seed)
+    for note in (*dataset.notes, *federation.constant):
         log.info("data", note=note)
     for folder in [Path(out)] if out else _untaken(scenario):
         with running_alone(folder):
