@@ -126,12 +126,20 @@ def _dataset(scenario: Scenario, seed: int) -> data.Dataset:
 
 def _reading(settings: DataSettings) -> Reading:
     columns = Columns() if settings.columns is None else Columns(**settings.columns.model_dump())
-    unlabelled = settings.unlabelled
     return Reading(
         columns=columns,
         gap=settings.gap,
-        unlabelled=None if unlabelled is None else tuple(map(str, unlabelled)),
+        unlabelled=_texts(settings.unlabelled),
+        missing=_texts(settings.missing),
+        separator=settings.separator,
+        decimal=settings.decimal,
+        encoding=settings.encoding,
+        time_format=settings.time_format,
     )
+
+
+def _texts(values: tuple[int | float | str, ...] | None) -> tuple[str, ...] | None:
+    return None if values is None else tuple(map(str, values))
 
 
 def _partition(scenario: Scenario, dataset: data.Dataset, rng: np.random.Generator) -> data.Partition:

@@ -65,6 +65,17 @@ with warnings.catch_warnings():
         unlabelled: Annotated[tuple[int | float | str, ...], BeforeValidator(_as_list)] | None = None
         """Own data: labels that say that there is none, such as [-1, "?", ""]; what has one is left out. Without, what may be one is
         refused; [] says that every label is a class."""
+        missing: Annotated[tuple[int | float | str, ...], BeforeValidator(_as_list)] | None = None
+        """Own data: what stands for a missing value, such as [-999, "NA", ""]; windows that hold one are left out. Without, what may be
+        one is refused; [] says that every number was measured."""
+        separator: str | None = Field(default=None, min_length=1, max_length=1)
+        """Own CSV data: between columns; without, comma, semicolon, tab or | by the header."""
+        decimal: Literal[".", ","] | None = None
+        """Own CSV data: before decimals; without, a comma where that is certain."""
+        encoding: str | None = None
+        """Own CSV data without a byte order mark, such as "cp1252"; UTF-8 without."""
+        time_format: str | None = None
+        """Own CSV data: how dates are written, such as "%d/%m/%Y %H:%M:%S.%f"; numbers and ISO 8601 without."""
         subjects: tuple[int, ...] | None = None
         """MotionSense: numbers of the people to keep; all without."""
         windows_per_client: int | None = Field(default=None, ge=1)

@@ -17,9 +17,22 @@ from fedali.data.sources.reading import PLAIN, Reading
 from fedali.data.windows import check_window
 from fedali.errors import DataError, did_you_mean
 
-ENDINGS = (".npz", ".csv")
-NOTES = (".md", ".txt", ".json", ".pdf")
-"""Files that may lie beside the data in a folder and are passed over."""
+ENDINGS = (".npz", ".csv", ".csv.gz", ".tsv")
+NOTES = (".md", ".rst", ".txt", ".json", ".pdf", ".yaml", ".yml", ".toml", ".html")
+"""Files that may lie beside the data in a folder and are passed over; of those that may be data it is said."""
+
+_LITTER = (
+    "thumbs.db",
+    "desktop.ini",
+    "__macosx",
+    "__pycache__",
+    "readme",
+    "license",
+    "licence",
+    "notice",
+    "changelog",
+)
+_MAYBE = (".txt", ".json")
 
 FEWEST_WINDOWS = 3
 """One each for training, validation and test."""
@@ -31,7 +44,8 @@ def load_own(path: str | Path, *, window: int = 128, stride: int = 64, reading: 
     * ``.npz``: ``x`` [N, ...], ``y`` [N] (integers or strings), ``client`` [N] (integers or strings); optional
       ``class_names`` (then integer ``y`` indexes them), ``channel_names``, and, for samples that overlap,
       ``recording`` [N] and ``start`` [N] as in `Dataset`; without those, samples count as independent.
-    * ``.csv``: a row per raw sample with the columns ``client``, ``label``, optional ``recording`` and ``time``
+    * ``.csv`` (also ``.csv.gz``, ``.tsv``; separated by comma, semicolon, tab or ``|``, with a decimal point or comma, in UTF-8 or with a
+      byte order mark; lines above the header, comments and a row of units are passed over): a row per raw sample with the columns ``client``, ``label``, optional ``recording`` and ``time``
       (``reading.columns`` has other names); every other column is a channel, unless it is none: an index, a clock, words. Windows of ``window`` rows are cut every ``stride`` rows, inside each stretch of rows in
       which client, label and recording stay the same. ``time`` (numbers, or ISO 8601, UTC without a zone) must not go back in a
       recording, may be equal within packets, and no window crosses a pause in it, see ``reading.gap``. Recordings of a client are in
@@ -48,7 +62,7 @@ def load_own(path: str | Path, *, window: int = 128, stride: int = 64, reading: 
             f"{path} does not exist; give a .npz or .csv file, or a folder with one such file per client"
         )
     if path.is_dir():
-        pieces = [read_piece(file, window, stride, file.stem, reading) for file in _client_files(path)]
+        pieces = [read_piece(file, window, stride, _stem(file), reading) for file in _client_files(path)]
     else:
         _check_ending(path)
         pieces = [read_piece(path, window, stride, None, reading)]
@@ -57,9 +71,7 @@ def load_own(path: str | Path, *, window: int = 128, stride: int = 64, reading: 
 
 def _client_files(folder: Path) -> list[Path]:
     """The data files of ``folder``, sorted by name."""
-    files = [
-        f for f in sorted(folder.iterdir()) if not f.name.startswith(".") and f.suffix.lower() not in NOTES
-    ]
+    files = [f for f in sorted(folder.iterdir()) if not _beside(f)]
     for file in files:
         if file.is_dir():
             raise DataError(
@@ -68,15 +80,50 @@ def _client_files(folder: Path) -> list[Path]:
         _check_ending(file)
     if not files:
         raise DataError(f"{folder} holds no .npz or .csv files; put one per client there")
-    twice = [name for name, count in Counter(f.stem for f in files).items() if count > 1]
+    twice = [name for name, count in Counter(map(_stem, files)).items() if count > 1]
     if twice:
         raise DataError(f"{folder}: client {twice[0]!r} has two files; merge them or rename one")
     return files
 
 
 def _check_ending(path: Path) -> None:
-    if path.suffix not in ENDINGS:
+    if ending_of(path) not in ENDINGS:
         raise DataError(f"{path}: unknown ending {path.suffix!r}; {did_you_mean(path.suffix, ENDINGS)}")
+
+
+def ending_of(path: Path) -> str:
+    """What a file is by its name, in lower case; of ``.csv.gz`` both.
+
+    >>> ending_of(Path("a.CSV")), ending_of(Path("b.csv.gz")), ending_of(Path("c.d.npz"))
+    ('.csv', '.csv.gz', '.npz')
+    """
+    last = path.suffix.lower()
+    return Path(path.stem).suffix.lower() + last if last == ".gz" else last
+
+
+def _stem(path: Path) -> str:
+    return path.name[: len(path.name) - len(ending_of(path))]
+
+
+def _beside(path: Path) -> bool:
+    """Whether something in a folder of data is no data."""
+    name = path.name.lower()
+    return (
+        name.startswith((".", "~$")) or name in _LITTER or (path.is_file() and path.suffix.lower() in NOTES)
+    )
+
+
+def _passed_over(path: Path) -> list[str]:
+    """A note on files that may have been meant as data."""
+    if not path.is_dir():
+        return []
+    names = sorted(
+        f.name
+        for f in path.iterdir()
+        if _beside(f) and f.suffix.lower() in _MAYBE and f.stem.lower() not in _LITTER
+    )
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return [f"passed over in the folder, by their endings: {shown}"] if names else []
 
 
 def read_piece(path: Path, window: int, stride: int, client: str | None, reading: Reading = PLAIN) -> Piece:
@@ -84,9 +131,9 @@ def read_piece(path: Path, window: int, stride: int, client: str | None, reading
 
     Raises ``DataError`` as ``load_own`` does.
     """
-    if path.suffix == ".csv":
-        return read_csv(path, window, stride, client, reading)
-    return read_npz(path, client, reading)
+    if ending_of(path) == ".npz":
+        return read_npz(path, client, reading)
+    return read_csv(path, window, stride, client, reading)
 
 
 def _assemble(path: Path, pieces: Sequence[Piece]) -> Dataset:
@@ -108,7 +155,7 @@ def _assemble(path: Path, pieces: Sequence[Piece]) -> Dataset:
     offsets = np.cumsum([0, *(int(p.recording.max()) + 1 for p in pieces[:-1])])
     channels = first.x.shape[channel_axis(first.x.ndim - 1) + 1]
     return Dataset(
-        name=path.stem if path.is_file() else path.resolve().name,
+        name=_stem(path) if path.is_file() else path.resolve().name,
         x=np.concatenate([p.x for p in pieces]),
         y=y,
         client=np.array([index[owner] for owner in owners], np.int64),
@@ -120,7 +167,7 @@ def _assemble(path: Path, pieces: Sequence[Piece]) -> Dataset:
         length=max(p.length for p in pieces),
         licence="the owner's",
         citation="",
-        notes=(*_together(pieces), *_without_window(pieces)),
+        notes=(*_together(pieces), *_without_window(pieces), *_passed_over(path)),
     )
 
 

@@ -45,6 +45,15 @@ def nameless(name: str) -> bool:
     return not name or re.fullmatch(r"unnamed: ?\d+(_level_\d+)?", name.lower()) is not None
 
 
+def has_roles(cells: Sequence[str], client: str | None, columns: Columns) -> bool:
+    """Whether a line names the columns that a header has to name."""
+    needed = [getattr(columns, role) for role in ROLES] + list(columns.channels or ())
+    if any(name is not None and name not in cells for name in needed):
+        return False
+    roles = ("label",) if client is not None else ("client", "label")
+    return all(getattr(columns, role) or role in [cell.lower() for cell in cells] for role in roles)
+
+
 def roles_of(path: Path, header: Sequence[str], client: str | None, columns: Columns) -> Roles:
     """What the header says. Raises ``DataError`` for columns that are missing or there twice."""
     if not any(header):
@@ -163,6 +172,12 @@ def judged(
     channel or none.
     """
     keep, notes = np.ones(len(roles.channels), bool), []
+    gone = np.isnan(values).all(axis=0)
+    if gone.any():
+        name = header[roles.channels[int(np.argmax(gone))]]
+        raise DataError(
+            f"{path}: column {name!r} holds nothing but missing values; remove it, or leave it out of data.columns.channels"
+        )
     order = np.argsort(group, kind="stable")
     together = np.diff(group[order]) == 0
     for k, i in enumerate(roles.channels):
@@ -210,6 +225,7 @@ def _kind(
     name: str, column: npt.NDArray[np.float64], steps: npt.NDArray[np.float64], label: npt.NDArray[np.int64]
 ) -> str:
     """``index``, ``clock``, ``label``, or nothing for what may be measured."""
+    steps, label, column = steps[~np.isnan(steps)], label[~np.isnan(column)], column[~np.isnan(column)]
     whole = bool((column == np.rint(column)).all())
     if nameless(name) and whole and len(np.unique(column)) == len(column):
         return "index"
@@ -218,7 +234,7 @@ def _kind(
     if whole and np.mean(steps == 1) >= _MOST:
         return "index"
     if np.mean(steps >= 0) >= _MOST and np.mean(steps > 0) >= _MOVES:
-        return "index" if whole and _INDEX.fullmatch(name.lower()) else "clock"
+        return "index" if whole and (nameless(name) or _INDEX.fullmatch(name.lower())) else "clock"
     pairs = (
         len(set(zip(label.tolist(), column.tolist(), strict=True)))
         if len(np.unique(column)) <= len(label)

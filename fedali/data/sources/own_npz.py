@@ -12,6 +12,7 @@ from fedali.data.dataset import STORED_DTYPES
 from fedali.data.labels import labels_of
 from fedali.data.npz import read_arrays
 from fedali.data.sources.own_csv import Piece
+from fedali.data.sources.own_numbers import check_codes, stand_ins
 from fedali.data.sources.reading import Reading
 from fedali.errors import DataError, did_you_mean
 
@@ -32,7 +33,7 @@ def read_npz(path: Path, client: str | None, reading: Reading) -> Piece:
         raise DataError(
             f"{path} holds an array 'client', but the file's name is the client; leave the array out"
         )
-    x = _to_stored(arrays["x"], path)
+    x, holes = _to_stored(arrays["x"], path, reading)
     n = len(x)
     if n == 0:
         raise DataError(f"{path} holds no samples; add some")
@@ -58,10 +59,15 @@ def read_npz(path: Path, client: str | None, reading: Reading) -> Piece:
     }
     start = arrays["start"].astype(np.int64) if overlap else np.zeros(n, np.int64)
     recording = arrays["recording"].astype(np.int64) if overlap else np.arange(n)
-    rows = [row for row, label in enumerate(labels) if label is not None]
-    notes = []
+    rows = [row for row, label in enumerate(labels) if label is not None and not holes[row]]
+    notes, none = [], sum(label is None for label in labels)
+    if none:
+        notes.append(f"{none} of {n} samples are left out: they have no label (data.unlabelled)")
+    if holes.any():
+        notes.append(
+            f"{int(holes.sum())} of {n} samples are left out: they hold missing values (data.missing)"
+        )
     if len(rows) < n:
-        notes.append(f"{n - len(rows)} of {n} samples are left out: they have no label (data.unlabelled)")
         x, recording, start = x[rows], recording[rows], start[rows]
     kept = [labels[row] for row in rows]
     if not all(isinstance(label, int) for label in kept):
@@ -81,8 +87,10 @@ def read_npz(path: Path, client: str | None, reading: Reading) -> Piece:
     )
 
 
-def _to_stored(x: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
-    """``x`` in one of the dtypes that a data set stores."""
+def _to_stored(
+    x: npt.NDArray[Any], path: Path, reading: Reading
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """``x`` in one of the dtypes that a data set stores, and which samples [n] hold a missing value."""
     if x.dtype.kind not in "fiu":
         raise DataError(f"{path}: x is {x.dtype}; make it numbers")
     if not 2 <= x.ndim <= 4 or 0 in x.shape[1:]:
@@ -90,17 +98,24 @@ def _to_stored(x: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
             f"{path}: x has shape {list(x.shape)}; make it [samples, features], [samples, time, channels] or "
             "[samples, channels, height, width]"
         )
-    finite = np.isfinite(x)
+    words, values = stand_ins(reading.missing or ())
+    missing = np.isin(x, list(values)) if values else np.zeros(x.shape, bool)
+    if "nan" in words and x.dtype.kind == "f":
+        missing |= np.isnan(x)
+    holes = np.asarray(missing.any(axis=tuple(range(1, x.ndim))))
+    if reading.missing is None and x.dtype.kind == "f" and x.ndim < 4:
+        check_codes(str(path), [f"channel-{k + 1}" for k in range(x.shape[-1])], x.reshape(-1, x.shape[-1]))
+    finite = np.isfinite(x) | missing
     if not finite.all():
         row = int(np.argmin(finite.reshape(len(x), -1).all(axis=1)))
         raise DataError(
             f"{path}: x holds {int((~finite).sum())} values that are NaN or infinite, first in row {row}; "
-            "repair or leave out these rows"
+            'repair or leave out these rows, or say that NaN is a missing value: data.missing = ["nan"]'
         )
     if x.dtype.name in STORED_DTYPES:
-        return x.astype(x.dtype.newbyteorder("="), copy=False)
+        return x.astype(x.dtype.newbyteorder("="), copy=False), holes
     with np.errstate(over="ignore"):  # becomes infinite, which the data set refuses
-        return x.astype(np.float32)
+        return x.astype(np.float32), holes
 
 
 def _client_names(client: npt.NDArray[Any], path: Path) -> list[str]:

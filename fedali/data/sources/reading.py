@@ -10,6 +10,9 @@ ROLES = ("client", "label", "recording", "time")
 GAP = 10.0
 """Median intervals of a recording: no window crosses a longer pause. Jitter and a few lost samples stay below it."""
 
+SEPARATORS = (",", ";", "\t", "|")
+"""Of a CSV's columns, those that are looked for."""
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -34,6 +37,12 @@ class Reading:
     gap: float = GAP
     unlabelled: tuple[str, ...] | None = None
     """Labels that say that there is none; None when nobody has said so, and what may be one is refused."""
+    missing: tuple[str, ...] | None = None
+    """What stands for a missing value, words in any case or numbers; windows that hold one are left out. None as above."""
+    separator: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
+    time_format: str | None = None
 
 
 PLAIN = Reading()

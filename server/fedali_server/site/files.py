@@ -24,7 +24,7 @@ log = structlog.get_logger("fedali.site")
 Pair = tuple[npt.NDArray[Any], Labels]
 
 PARTS = ("train", "validation", "test")
-ENDINGS = (".npz", ".csv")
+ENDINGS = (".npz", ".csv", ".csv.gz")
 SHARES = (
     0.56,
     0.14,
@@ -69,7 +69,7 @@ class ClientFiles:
                 "or remove the folder"
             )
         for path in filter(None, paths):
-            if path.suffix == ".csv":
+            if path.suffix != ".npz":
                 check_csv(path, self.folder.name, PLAIN)
             else:
                 read_shapes(path)
@@ -97,7 +97,7 @@ class ClientFiles:
         path = _one(self.folder / name)
         if path is None:
             return None
-        if path.suffix == ".csv":
+        if path.suffix != ".npz":
             shape, classes = manifest.input_shape, manifest.classes
             return _fitting(_read_whole(path, self.folder.name, shape, self.stride), shape, classes)
         x, y = read_samples(path, manifest)
@@ -119,7 +119,7 @@ def _split(
 
 
 def _read_whole(path: Path, client: str, shape: tuple[int, ...], stride: int | None) -> Piece:
-    if path.suffix == ".csv" and len(shape) != 2:
+    if path.suffix != ".npz" and len(shape) != 2:
         raise MisfitError(
             f"{path}: rows of CSV make windows [time, channels], and this model takes {list(shape)}: save .npz",
             "this device's data are rows for windows, and the federation's samples are no windows",
