@@ -235,12 +235,10 @@ def _kind(
         return "index"
     if np.mean(steps >= 0) >= _MOST and np.mean(steps > 0) >= _MOVES:
         return "index" if whole and (nameless(name) or _INDEX.fullmatch(name.lower())) else "clock"
-    pairs = (
-        len(set(zip(label.tolist(), column.tolist(), strict=True)))
-        if len(np.unique(column)) <= len(label)
-        else 0
-    )
-    return "label" if pairs == len(np.unique(label)) == len(np.unique(column)) > 1 else ""
+    _, first, place = np.unique(label, return_index=True, return_inverse=True)
+    of_label = column[first]
+    one_each = len(first) > 1 and bool((of_label[place] == column).all())
+    return "label" if one_each and len(np.unique(of_label)) == len(first) else ""
 
 
 def _listed(names: Sequence[Any]) -> str:

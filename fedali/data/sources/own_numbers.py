@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,6 +49,17 @@ class Numbers:
         if math.isfinite(value) and "_" not in cell:
             return value
         return math.nan if cell.strip().lower() in self.missing else None
+
+    def row(self, cells: Sequence[str]) -> list[float] | None:
+        """Those of a row at once; None where one of them needs a closer look. Missing values among them stay as they are."""
+        whole = "".join(cells)
+        if "_" in whole or (self.comma and "." in whole):
+            return None
+        try:
+            found = [*map(float, [cell.replace(",", ".") for cell in cells] if self.comma else cells)]
+        except ValueError:
+            return None
+        return found if math.isfinite(sum(found)) else None
 
     def of(self, where: str, column: str, cell: str) -> float:
         """As a call; raises ``DataError`` for what is neither."""

@@ -75,11 +75,13 @@ def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading) -> Ta
     columns, channels = roles.at, roles.channels
     values, lines, clients, labels, recordings, times = [], [], [], [], [], []
     known: dict[str, Label | None] = {}
+    file = str(path)
     for line, row in chain(first, sheet.rows):
-        where = f"{path}, line {line}"
+        where = f"{file}, line {line}"
         if len(row) != len(header):
             raise DataError(f"{where}: {len(row)} cells where the header has {len(header)}; repair the line")
-        values.append([number.of(where, header[i], row[i]) for i in channels])
+        at_once = number.row([row[i] for i in channels])
+        values.append(at_once or [number.of(where, header[i], row[i]) for i in channels])
         lines.append(line)
         clients.append(client if client is not None else _filled(where, "client", row[columns["client"]]))
         text = row[columns["label"]].strip()
@@ -95,6 +97,8 @@ def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading) -> Ta
         labels = [None if label is None else str(label) for label in labels]
     group = numbered(list(zip(clients, recordings, strict=True)))
     numbers, names = np.array(values, np.float64), [header[i] for i in channels]
+    if number.values:
+        numbers[np.isin(numbers, list(number.values))] = np.nan
     notes += roles.notes
     if reading.columns.channels is None:
         keep, more = judged(path, header, roles, numbers, group, numbered(labels))

@@ -114,7 +114,9 @@ def _sheet(
 def _rows(reader: Iterator[list[str]], before: int, cells: int) -> Iterator[tuple[int, list[str]]]:
     """Rows that hold anything, without comments: a line with # before it that has not as many cells as the header."""
     for row in reader:
-        if any(cell.strip() for cell in row) and not (row[0].startswith("#") and len(row) != cells):
+        if not row or (row[0].startswith("#") and len(row) != cells):
+            continue
+        if row[0] or any(cell.strip() for cell in row):
             yield before + reader.line_num, row  # type: ignore[attr-defined]
 
 
