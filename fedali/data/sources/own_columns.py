@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ from fedali.errors import DataError, did_you_mean
 
 _ENOUGH = 32  # steps from row to row: fewer say nothing of a column
 _MOST = 0.95  # of its steps; counters start anew and clocks are set
-_MOVES = 0.3  # of its steps: a clock in packets stands still between them
+_MOVES = 0.3  # of its steps are upwards, where some are downwards
+_SOME = 0.02  # of its steps, where none is: a clock in packets stands still between them
 _TIME = re.compile(
     r"time|date|epoch|clock|elapsed|second|millis|micros|nanos|(^|[^a-z])(ts|utc|gmt)([^a-z]|$)"
 )
 _INDEX = re.compile(
     r"(unnamed.*|index|idx|rownames?|row([ _]?(id|no|nr|num|number))?|id|no|nr|n|#|seq.*|.*counter|sample)"
 )
+_DATE = re.compile(r"[0-9]+[-/:.][0-9]+[-/:.][0-9]+")
 _WORD = re.compile(r"\s*[^\W\d_]")
 _NUMBERS = {"nan", "inf", "infinity", "na", "null", "none"}  # words that stand where a number is missing
 
@@ -42,7 +44,7 @@ def nameless(name: str) -> bool:
     >>> nameless(""), nameless("Unnamed: 0"), nameless("x")
     (True, True, False)
     """
-    return not name or re.fullmatch(r"unnamed: ?\d+(_level_\d+)?", name.lower()) is not None
+    return not name or re.fullmatch(r"unnamed: ?[\d.]+(_level_[\d.]+)?", name.lower()) is not None
 
 
 def has_roles(cells: Sequence[str], client: str | None, columns: Columns) -> bool:
@@ -139,20 +141,37 @@ def _unnamed(header: Sequence[str], rest: Sequence[int], channels: Sequence[str]
     )
 
 
-def without_words(header: Sequence[str], roles: Roles, rows: Sequence[Sequence[str]], path: Path) -> Roles:
-    """Channels without those that hold nothing but words, or nothing at all and have no name, in the first ``rows``."""
-    kept, notes, of = [], [], [row for row in rows if len(row) == len(header)]
+def without_words(
+    path: Path,
+    header: Sequence[str],
+    roles: Roles,
+    rows: Sequence[Sequence[str]],
+    number: Callable[[str], object],
+) -> Roles:
+    """Channels without those that hold no ``number`` in the first ``rows``: words, dates, or nothing at all without a name.
+
+    Raises ``DataError`` for one that may be the time, or is none of these.
+    """
+    kept, notes = [], []
     for i in roles.channels:
-        cells = {row[i].strip() for row in of}
-        words = cells - {""}
-        if nameless(header[i]) and of and not words:
-            notes.append(f"column {i + 1} is left out: it has no name and is empty")
-        elif words and all(_WORD.match(word) and word.lower() not in _NUMBERS for word in words):
-            notes.append(
-                f"column {header[i] or i + 1!r} is left out: it holds words ({min(words)!r}), no numbers"
-            )
-        else:
+        words = sorted({row[i].strip() for row in rows} - {""})
+        what = f"column {header[i]!r}" if header[i] else f"column {i + 1}"
+        others = [header[j] for j in roles.channels if j != i and not nameless(header[j])]
+        channels = f"data.columns.channels = {_listed(others)}"
+        if nameless(header[i]) and rows and not words:
+            notes.append(f"{what} is left out: it has no name and is empty")
+        elif not words or any(number(word) is not None for word in words):
             kept.append(i)
+        elif all(_WORD.match(word) and word.lower() not in _NUMBERS for word in words):
+            notes.append(f"{what} is left out: it holds words ({words[0]!r}), no numbers")
+        elif not all(_DATE.match(word) for word in words):
+            raise DataError(f"{path}: {what} holds no numbers ({words[0]!r}); leave it out: {channels}")
+        elif "time" in roles.at:
+            notes.append(f"{what} is left out: it is a clock, no channel")
+        else:
+            raise DataError(
+                f"{path}: {what} is a clock, no channel; say so: data.columns.time = {header[i]!r}, or leave it out: {channels}"
+            )
     if not kept:
         raise DataError(f"{path} has no channels; add a column for each measured quantity")
     return Roles(roles.at, tuple(kept), (*roles.notes, *notes))
@@ -216,6 +235,10 @@ def judged(
             notes.append(
                 f"{what} is left out: it is {'an index' if kind == 'index' else 'a clock'}, no channel"
             )
+        elif _is_state(column):
+            notes.append(
+                f"{what} is a channel, and rarely changes; if it was not measured leave it out: {channels}"
+            )
     if not keep.any():
         raise DataError(f"{path} has no channels; add a column for each measured quantity")
     return keep, notes
@@ -233,12 +256,20 @@ def _kind(
         return ""
     if whole and np.mean(steps == 1) >= _MOST:
         return "index"
-    if np.mean(steps >= 0) >= _MOST and np.mean(steps > 0) >= _MOVES:
+    rises, falls = np.mean(steps > 0), np.mean(steps < 0)
+    often = _SOME if falls == 0 else 0 if _TIME.search(name.lower()) else _MOVES
+    if falls <= 1 - _MOST and rises > often:
         return "index" if whole and (nameless(name) or _INDEX.fullmatch(name.lower())) else "clock"
     _, first, place = np.unique(label, return_index=True, return_inverse=True)
     of_label = column[first]
-    one_each = len(first) > 1 and bool((of_label[place] == column).all())
-    return "label" if one_each and len(np.unique(of_label)) == len(first) else ""
+    return "label" if bool((of_label[place] == column).all()) and len(np.unique(of_label)) > 1 else ""
+
+
+def _is_state(column: npt.NDArray[np.float64]) -> bool:
+    """Whether a column has few whole numbers that rarely change, as a number of a person or a trial has."""
+    column = column[~np.isnan(column)]
+    changes = np.count_nonzero(np.diff(column))
+    return bool(len(column) >= 100 and 0 < changes <= len(column) / 100 and (column == np.rint(column)).all())
 
 
 def _listed(names: Sequence[Any]) -> str:

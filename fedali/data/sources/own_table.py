@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.data.labels import Label, is_unlabelled, label_of
-from fedali.data.sources.own_columns import has_roles, judged, roles_of, without_words
+from fedali.data.sources.own_columns import Roles, has_roles, judged, roles_of, without_words
 from fedali.data.sources.own_numbers import Numbers, check_codes, is_comma, numbers_of
 from fedali.data.sources.own_text import Sheet, open_sheet
 from fedali.data.sources.own_time import iso_moment
@@ -66,12 +66,12 @@ def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading) -> Ta
     first = list(islice(sheet.rows, _PEEK))
     peek = [row for _, row in first if len(row) == len(header)]
     number = numbers_of(path, reading, [row[i] for row in peek for i in roles.channels])
-    if first and peek and first[0][1] is peek[0] and _are_units(peek[0], roles.at, roles.channels, number):
+    if first and peek and first[0][1] is peek[0] and _are_units(peek, roles, number):
         units = ", ".join(peek[0][i].strip() or "-" for i in roles.channels)
         notes.append(f"line {first[0][0]} is passed over, it has units: {units}")
         del first[0], peek[0]
     if reading.columns.channels is None:
-        roles = without_words(header, roles, peek, path)
+        roles = without_words(path, header, roles, peek, number)
     columns, channels = roles.at, roles.channels
     values, lines, clients, labels, recordings, times = [], [], [], [], [], []
     known: dict[str, Label | None] = {}
@@ -112,12 +112,19 @@ def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading) -> Ta
     return Table(tuple(names), array, group, lines, clients, labels, recordings, moments, tuple(notes))
 
 
-def _are_units(row: Sequence[str], at: dict[str, int], channels: Sequence[int], number: Numbers) -> bool:
-    """Whether a row has no client, no label and no number, but words for channels."""
-    if any(row[at[role]].strip() for role in ("client", "label") if role in at):
+def _are_units(rows: Sequence[Sequence[str]], roles: Roles, number: Numbers) -> bool:
+    """Whether the first row has no number, but words where the second one has numbers, and a client and label of no other row."""
+    first = [rows[0][i].strip() for i in roles.channels]
+    if not any(first) or any(cell and number(cell) is not None for cell in first):
         return False
-    cells = [row[i].strip() for i in channels]
-    return any(cells) and all(not cell or number(cell) is None for cell in cells)
+    names = [rows[0][roles.at[role]].strip() for role in ("client", "label") if role in roles.at]
+    if not any(names):
+        return True
+    second = [rows[1][i] for i in roles.channels] if len(rows) > 1 else []
+    others = {row[roles.at["label"]].strip() for row in rows[1:]}
+    return names[-1] not in others and any(
+        cell and number(after) is not None for cell, after in zip(first, second, strict=False)
+    )
 
 
 def _filled(where: str, column: str, cell: str) -> str:

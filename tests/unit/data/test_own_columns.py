@@ -50,6 +50,12 @@ def beside(name, values, head=HEAD, rows=ROWS):
             "column 'timestamp_ms' is left out: it is a clock",
         ),
         ("model", ["nexus4"] * 160, "column 'model' is left out: it holds words ('nexus4')"),
+        ("Unnamed: 0.1", range(160), "column 'Unnamed: 0.1' is left out: it is an index"),
+        (
+            "date",
+            [f"2024-05-01 10:{i // 60:02}:{i % 60:02}" for i in range(160)],
+            "column 'date' is left out: it is a clock",
+        ),
         ("", [""] * 160, "column 1 is left out: it has no name and is empty"),
     ],
 )
@@ -72,6 +78,8 @@ def test_what_is_certainly_no_channel_is_left_out_and_said(tmp_path, plain, name
         ("a", list(range(64)) * 2 + list(range(32)), "column 'a' counts up by one"),
         ("a", np.arange(160) * 0.02, "column 'a' only rises, like a clock"),
         ("a", np.arange(160) // 3 * 0.06, "column 'a' only rises, like a clock"),
+        ("a", np.arange(160) // 10 * 0.2, "column 'a' only rises, like a clock"),
+        ("is_walk", np.arange(160) // 40 % 2, "column 'is_walk' has one value for each label"),
         ("activity_id", np.arange(160) // 40 % 2 + 3, "column 'activity_id' has one value for each label"),
     ],
 )
@@ -94,6 +102,24 @@ def test_a_clock_without_a_time_column_is_refused_and_read_when_it_is_named(tmp_
     ):
         load(tmp_path, ROWS, head)
     assert same(load(tmp_path, ROWS, head, Columns(time="seconds_elapsed")), plain)
+
+
+def test_dates_without_a_time_column_and_cells_that_are_neither_numbers_nor_words(tmp_path, plain):
+    rows = [
+        (*row[:2], f"2024-05-01T10:{i // 60 % 60:02}:{i % 60:02}", *row[3:]) for i, row in enumerate(ROWS)
+    ]
+    head = ("client", "label", "stamp", "x", "y")
+    with pytest.raises(DataError, match=r"column 'stamp' is a clock.*data\.columns\.time = 'stamp'"):
+        load(tmp_path, rows, head)
+    assert same(load(tmp_path, rows, head, Columns(time="stamp")), plain)
+    with pytest.raises(DataError, match=r"column 'code' holds no numbers \('3A'\).*data\.columns\.channels"):
+        load(tmp_path, *beside("code", ["3A"] * 160))
+
+
+def test_a_number_of_a_trial_is_a_channel_and_it_is_said(tmp_path):
+    data = load(tmp_path, *beside("trial", np.arange(160) // 80 + 4))
+    assert data.channel_names == ("trial", "x", "y")
+    assert "column 'trial' is a channel, and rarely changes" in data.notes[0]
 
 
 def test_columns_under_other_names(tmp_path, plain):

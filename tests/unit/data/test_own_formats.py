@@ -80,6 +80,7 @@ UNITS = ["", "", "s", "m/s2", "m/s²"]
         ("# " + text(), ()),
         ("Logger 1.2\nserial,7\n\n" + text(), ("2 lines above the header are passed over",)),
         (text([UNITS, *ROWS]), ("line 2 is passed over, it has units: m/s2, m/s²",)),
+        (text([["-", "-", "s", "g", "[g]"], *ROWS]), ("line 2 is passed over, it has units: g, [g]",)),
         (text([*ROWS, [""] * 5]), ()),
         (text([[*row, ""] for row in ROWS], [*HEAD, ""]), ("column 6 is left out: it has no name and is empty",)),
         (gzip.compress(text().encode()), ()),

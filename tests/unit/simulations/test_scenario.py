@@ -4,6 +4,7 @@ import pytest
 
 from fedali.errors import SettingsError
 from fedali_simulations import builtin_scenarios, load_scenario
+from fedali_simulations.jobs import identity
 from fedali_simulations.template import to_toml
 
 
@@ -94,3 +95,14 @@ def test_a_scenario_that_is_not_there(tmp_path):
     broken.write_bytes(b"\xff\xfe")
     with pytest.raises(SettingsError, match="not UTF-8 text"):
         load_scenario(broken)
+
+
+def test_a_run_is_the_same_run_until_a_setting_of_its_data_is_set():
+    plain = load_scenario("digits")
+    found = [
+        identity(load_scenario("digits", [f"data.{change}"]), plain.methods[0], 0)
+        for change in ("gap=10.0", "gap=5.0", "missing=[]", "columns={}")
+    ]
+    same = identity(plain, plain.methods[0], 0)
+    assert found[0] == same
+    assert len({one["settings"] for one in found}) == 4
