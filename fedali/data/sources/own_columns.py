@@ -22,7 +22,7 @@ _TIME = re.compile(
     r"time|date|epoch|clock|elapsed|second|millis|micros|nanos|(^|[^a-z])(ts|utc|gmt)([^a-z]|$)"
 )
 _INDEX = re.compile(
-    r"(unnamed.*|index|idx|rownames?|row([ _]?(id|no|nr|num|number))?|id|no|nr|n|#|seq.*|.*counter|sample)"
+    r"(unnamed.*|level_[0-9]+|index|idx|rownames?|row([ _]?(id|no|nr|num|number))?|id|no|nr|n|#|seq.*|.*counter|sample)"
 )
 _DATE = re.compile(r"[0-9]+[-/:.][0-9]+[-/:.][0-9]+")
 _WORD = re.compile(r"\s*[^\W\d_]")
@@ -75,11 +75,12 @@ def roles_of(path: Path, header: Sequence[str], client: str | None, columns: Col
         raise DataError(
             f"{path} has a column {header[at['client']]!r}, but the file's name is the client; remove the column"
         )
+    one = " (all in one column: data.separator says what is between them)"
     for name in ("label",) if client is not None else ("client", "label"):
         if name not in at:
             raise DataError(
                 f"{path} lacks the column {name!r} (data.columns.{name} gives it another name); "
-                f"{did_you_mean(name, filter(None, header))}"
+                f"{did_you_mean(name, filter(None, header))}{'' if len(header) > 1 else one}"
             )
     notes = [
         f"column {header[i]!r} is taken as {role}"

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.data.labels import Label
-from fedali.data.sources.own_table import check_header, numbered, read_table
+from fedali.data.sources.own_table import check_header, numbered, read_table, together
 from fedali.data.sources.own_time import check_order, in_order, pauses
 from fedali.data.sources.reading import Reading
 from fedali.data.windows import cut_windows, window_starts
@@ -46,7 +46,7 @@ def read_csv(path: Path, window: int, stride: int, client: str | None, reading: 
 
     Raises ``DataError`` naming the line for whatever is wrong with the file.
     """
-    table = read_table(path, client, reading)
+    table = together(read_table(path, client, reading), window)
     label = numbered(table.labels)
     new_recording = np.concatenate([[True], np.diff(table.group) != 0])
     new_stretch = new_recording | np.concatenate([[True], np.diff(label) != 0])

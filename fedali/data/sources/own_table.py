@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import chain, compress, islice
 from pathlib import Path
@@ -58,6 +58,23 @@ def numbered(keys: Sequence[Any]) -> npt.NDArray[np.int64]:
     """A number for each distinct key."""
     numbers: dict[Any, int] = {}
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+
+
+def together(table: Table, window: int) -> Table:
+    """Rows of a recording side by side where recordings alternate: where stretches of one are half a window on average, or less."""
+    runs = np.diff(np.flatnonzero(np.diff(table.group, prepend=-1, append=-1)))
+    if len(runs) == len(np.unique(table.group)) or 2 * runs.mean() > window:
+        return table
+    order = np.argsort(table.group, kind="stable")
+    lists: dict[str, Any] = {
+        name: [found[i] for i in order.tolist()]
+        for name in ("lines", "clients", "labels", "recordings", "times")
+        if (found := getattr(table, name)) is not None
+    }
+    note = "rows of several recordings alternate, and are put together by client and recording"
+    return replace(
+        table, values=table.values[order], group=table.group[order], notes=(*table.notes, note), **lists
+    )
 
 
 def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading) -> Table:

@@ -17,6 +17,7 @@ from pathlib import Path
 from fedali.data.sources.reading import SEPARATORS, Reading
 from fedali.errors import DataError
 
+_QUOTES = ('"', "'")
 _LOOK = 64  # lines in which a header is looked for
 _MARKS = (  # longer ones first: one begins with another
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -89,10 +90,13 @@ def _sheet(
     begin = 1 if excel else 0
     found = next(
         (
-            (i, separator)
+            (i, separator, quote)
             for i in range(begin, len(first))
             for separator in separators
-            if is_header(_cells(first[i].lstrip("# ") if first[i].startswith("#") else first[i], separator))
+            for quote in _QUOTES
+            if is_header(
+                _cells(first[i].lstrip("# ") if first[i].startswith("#") else first[i], separator, quote)
+            )
         ),
         None,
     )
@@ -100,32 +104,41 @@ def _sheet(
         plain = [i for i in range(begin, len(first)) if first[i].strip() and not first[i].startswith("#")]
         at = plain[0] if plain else begin
         line = first[at] if at < len(first) else ""
-        found = at, max(separators, key=lambda separator: len(_cells(line, separator)))
-    at, separator = found
+        found = at, max(separators, key=lambda separator: len(_cells(line, separator))), _QUOTES[0]
+    at, separator, quote = found
     passed = sum(bool(line.strip()) and not line.startswith("#") for line in first[begin:at])
     notes = [f"{passed} lines above the header are passed over"] if passed else []
     if at < len(first) and first[at].startswith("#"):
         first[at] = first[at].lstrip("# ")
-    reader = _reader(chain(first[at:], lines), separator)
+    reader = _reader(chain(first[at:], lines), separator, quote)
     header = [cell.strip() for cell in next(reader, [])]
-    return Sheet(header, _rows(reader, at, len(header)), tuple(notes))
+    return Sheet(header, _rows(reader, at, header), tuple(notes))
 
 
-def _rows(reader: Iterator[list[str]], before: int, cells: int) -> Iterator[tuple[int, list[str]]]:
-    """Rows that hold anything, without comments: a line with # before it that has not as many cells as the header."""
+def _rows(reader: Iterator[list[str]], before: int, header: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Rows that hold anything, without comments: a line with # before it that has not as many cells as the header.
+
+    A separator at the end of rows alone, or of the header alone, is none.
+    """
+    cells = len(header)
     for row in reader:
-        if not row or (row[0].startswith("#") and len(row) != cells):
-            continue
+        if len(row) != cells:
+            if not row or row[0].startswith("#"):
+                continue
+            if len(row) == cells + 1 and not row[-1].strip():
+                del row[-1]
+            elif len(row) == cells - 1 and not header[-1]:
+                row.append("")
         if row[0] or any(cell.strip() for cell in row):
             yield before + reader.line_num, row  # type: ignore[attr-defined]
 
 
-def _reader(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
-    return csv.reader(lines, delimiter=separator, skipinitialspace=separator == " ")
+def _reader(lines: Iterable[str], separator: str, quote: str) -> Iterator[list[str]]:
+    return csv.reader(lines, delimiter=separator, quotechar=quote, skipinitialspace=separator == " ")
 
 
-def _cells(line: str, separator: str) -> list[str]:
+def _cells(line: str, separator: str, quote: str = _QUOTES[0]) -> list[str]:
     try:
-        return [cell.strip() for cell in next(_reader([line], separator), [])]
+        return [cell.strip() for cell in next(_reader([line], separator, quote), [])]
     except csv.Error:
         return []

@@ -83,6 +83,9 @@ UNITS = ["", "", "s", "m/s2", "m/s²"]
         (text([["-", "-", "s", "g", "[g]"], *ROWS]), ("line 2 is passed over, it has units: g, [g]",)),
         (text([*ROWS, [""] * 5]), ()),
         (text([[*row, ""] for row in ROWS], [*HEAD, ""]), ("column 6 is left out: it has no name and is empty",)),
+        (text([[*row, ""] for row in ROWS]), ()),
+        (text(ROWS, [*HEAD, ""]), ("column 6 is left out: it has no name and is empty",)),
+        (text([[*(f"'{cell}'" for cell in row)] for row in ROWS], [f"'{name}'" for name in HEAD]), ()),
         (gzip.compress(text().encode()), ()),
     ],
 )  # fmt: skip
@@ -97,7 +100,11 @@ def test_what_is_certain_is_read(tmp_path, plain, content, notes):
     [
         (text().encode("latin-1"), r'not UTF-8 text.*data\.encoding = "cp1252"', {"encoding": "latin-1"}),
         (text().encode("utf-16-le"), r'data\.encoding = "utf-16-le"', {"encoding": "utf-16-le"}),
-        (text(separator="~"), "lacks the column 'client'", {"separator": "~"}),
+        (
+            text(separator="~"),
+            r"lacks the column 'client'.*all in one column: data\.separator",
+            {"separator": "~"},
+        ),
         (text(separator="  "), "lacks the column 'client'", {"separator": " "}),
         (
             text([[*row[:3], row[3].replace(".", ","), row[4]] for row in ROWS], separator=";"),
@@ -196,6 +203,23 @@ def test_folders_have_litter_and_endings_in_capitals(tmp_path, plain):
     )
 
 
+def test_rows_of_clients_that_alternate_are_put_together(tmp_path, plain):
+    mixed = [row for pair in zip(ROWS[:80], ROWS[80:], strict=True) for row in pair]
+    found = load(tmp_path, text(mixed))
+    assert same(found, plain)
+    assert found.notes == (
+        "rows of several recordings alternate, and are put together by client and recording",
+    )
+    rng = np.random.default_rng(0)  # and rows of others change nothing
+    whose = rng.permutation([0] * 80 + [1] * 80)
+    of = [iter(ROWS[:80]), iter(ROWS[80:])]
+    mixed = [next(of[k]) for k in whose]
+    data = load(tmp_path, text(mixed))
+    for client in ("ann", "bob"):
+        one, other = (d.x[d.client == d.client_names.index(client)] for d in (data, plain))
+        assert np.array_equal(one, other)
+
+
 FRAME = pd.DataFrame(ROWS, columns=HEAD).astype({"time": float, "x": float, "y": float})
 
 
@@ -207,6 +231,7 @@ FRAME = pd.DataFrame(ROWS, columns=HEAD).astype({"time": float, "x": float, "y":
         {"index": True, "index_label": "index"},
         {"sep": ";"},
         {"sep": "\t", "decimal": ","},
+        {"quotechar": "'", "quoting": 1},
         {"decimal": ","},
         {"quoting": 1},
         {"quoting": 2},
