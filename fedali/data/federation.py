@@ -13,7 +13,13 @@ import numpy.typing as npt
 from fedali.data import shift as domain_shift
 from fedali.data.dataset import Dataset
 from fedali.data.normalisation import Normalisation as Normalisation
-from fedali.data.normalisation import channel_axis, channel_shape, channel_statistics
+from fedali.data.normalisation import (
+    channel_axis,
+    channel_shape,
+    channel_statistics,
+    constant_channels,
+    constant_note,
+)
 from fedali.data.partition import Partition
 from fedali.data.split import Split, check_fractions, split
 from fedali.errors import DataError, SettingsError, did_you_mean
@@ -44,6 +50,7 @@ class Federation:
     """All clients of a study, how to normalise each one's samples, and what was done to get here.
 
     ``shifts`` holds each client's domain shift as ``fedali.data.shift.draw`` gave it; it is empty without one.
+    ``constant`` is the part of ``notes`` on channels that do not change.
     """
 
     name: str
@@ -55,6 +62,7 @@ class Federation:
     licence: str
     citation: str
     shifts: tuple[dict[str, Any], ...] = ()
+    constant: tuple[str, ...] = ()
 
     def counts(self) -> Indices:
         """Samples per client and class [clients, classes], all three parts together."""
@@ -123,16 +131,24 @@ def build_federation(
         _check_parts(dataset.name, name, parts, max(minimum_train, 1))
         dropped += parts.dropped
         clients.append(_client(name, x, places, dataset.y[rows], parts))
+    normalisation = _normalisations(clients, normalise, held_out)
+    constant = () if normalise == "none" else _constant(dataset, clients, normalisation, normalise, held_out)
     return Federation(
         name=dataset.name,
         clients=tuple(clients),
         input_shape=dataset.sample_shape,
         class_names=dataset.class_names,
-        normalisation=_normalisations(clients, normalise, held_out),
-        notes=(*partition.notes, *_notes(dataset, partition, clients, dropped, fractions, normalise, shift)),
+        normalisation=normalisation,
+        notes=(
+            *dataset.notes,
+            *partition.notes,
+            *_notes(dataset, partition, clients, dropped, fractions, normalise, shift),
+            *constant,
+        ),
         licence=dataset.licence,
         citation=dataset.citation,
         shifts=tuple(shifts),
+        constant=tuple(constant),
     )
 
 
@@ -193,6 +209,22 @@ def _normalisations(
         return tuple(channel_statistics([c.x_train]) for c in clients)
     shape = channel_shape(clients[0].x_train.shape[1:])
     return (Normalisation(np.zeros(shape, np.float32), np.ones(shape, np.float32)),) * len(clients)
+
+
+def _constant(
+    dataset: Dataset,
+    clients: Sequence[ClientData],
+    normalisation: Sequence[Normalisation],
+    normalise: str,
+    held_out: Sequence[int],
+) -> list[str]:
+    """A note that names the channels that never change in what they are normalised by."""
+    if normalise == "global":
+        seen = [client.x_train for k, client in enumerate(clients) if k not in held_out]
+        return constant_note([dataset.channel_names[k] for k in constant_channels(normalisation[0], seen)])
+    found = [constant_channels(own, [c.x_train]) for own, c in zip(normalisation, clients, strict=True)]
+    names = [dataset.channel_names[k] for k in sorted({k for channels in found for k in channels})]
+    return constant_note(names, f" of {sum(map(bool, found))} clients")
 
 
 def _notes(

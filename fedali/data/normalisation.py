@@ -17,6 +17,7 @@ SMALLEST_STD = 1e-6
 _ROUNDING = (
     1e-13  # of a mean square: a smaller variance may be nothing but what sums of a million numbers rounded
 )
+_SHOWN = 10  # names in a note
 _AT_ONCE = 256  # samples in float64
 
 
@@ -56,15 +57,52 @@ def channel_shape(sample_shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def channel_statistics(arrays: Sequence[Array]) -> Normalisation:
-    """Mean and standard deviation per channel of all ``arrays`` [n, *shape] together, in float64 and two passes."""
+    """Mean and standard deviation per channel of all ``arrays`` [n, *shape] together, in float64 and two passes.
+
+    A constant channel is not scaled, its deviation is 1: one that was constant in training may move a little on a device.
+    """
     channels = channel_axis(arrays[0].ndim - 1) + 1
     axes = tuple(d for d in range(arrays[0].ndim) if d != channels)
     count = sum(x.size for x in arrays) // arrays[0].shape[channels]
     mean = sum(x.sum(axis=axes, keepdims=True, dtype=np.float64) for x in arrays) / count
     variance = sum(np.square(x - mean).sum(axis=axes, keepdims=True) for x in arrays) / count
     shape = channel_shape(arrays[0].shape[1:])
-    std = np.maximum(np.sqrt(variance), SMALLEST_STD)
+    std = _deviation(variance, np.square(mean) + variance)
     return Normalisation(mean.reshape(shape).astype(np.float32), std.reshape(shape).astype(np.float32))
+
+
+def _deviation(variance: npt.NDArray[np.float64], power: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Standard deviations of ``variance``, where the mean square is ``power``; 1 of what is constant."""
+    constant = variance <= _ROUNDING * power
+    return np.where(constant, 1.0, np.maximum(np.sqrt(np.maximum(variance, 0)), SMALLEST_STD))
+
+
+def constant_channels(normalisation: Normalisation, arrays: Sequence[Array]) -> list[int]:
+    """Channels that ``normalisation``, of all ``arrays`` [n, *shape] together, does not scale because they are constant.
+
+    >>> x = np.array([[0.5, 1], [0.5, 3]])
+    >>> constant_channels(channel_statistics([x]), [x])
+    [0]
+    """
+    axis = channel_axis(arrays[0].ndim - 1) + 1
+    found = []
+    for k in np.flatnonzero(normalisation.std.ravel() == 1).tolist():
+        values = [x.take(k, axis=axis) for x in arrays]
+        low, high = min(float(x.min()) for x in values), max(float(x.max()) for x in values)
+        if high - low <= 1e-5 * max(abs(low), abs(high)):
+            found.append(k)
+    return found
+
+
+def constant_note(names: Sequence[str], whose: str = "") -> list[str]:
+    """For people: these channels are constant; nothing where there are none.
+
+    >>> constant_note(["a", "b"])
+    ['constant in the training samples and not scaled: a, b']
+    """
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    shown = ", ".join(names[:_SHOWN])
+    return [f"constant in the training samples{whose} and not scaled: {shown}{more}"] if names else []
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,16 +121,19 @@ class ChannelSums:
     sums: npt.NDArray[np.float64]
     squares: npt.NDArray[np.float64]
 
+    def constant(self) -> list[int]:
+        """Channels that ``normalisation`` does not scale."""
+        power = self.squares / self.count
+        return np.flatnonzero(power - np.square(self.sums / self.count) <= _ROUNDING * power).tolist()
+
     def normalisation(self, sample_shape: Sequence[int]) -> Normalisation:
         """Mean and standard deviation for samples of this shape, those of ``channel_statistics`` up to rounding.
 
-        A channel that varies by less than sums in float64 can tell is a constant one, whose deviation is ``SMALLEST_STD``.
+        A channel that varies by less than sums in float64 can tell is a constant one, which is not scaled.
         """
         mean, power = self.sums / self.count, self.squares / self.count
-        variance = power - np.square(mean)
-        variance[variance < _ROUNDING * power] = 0.0
         shape = channel_shape(sample_shape)
-        std = np.maximum(np.sqrt(variance), SMALLEST_STD)
+        std = _deviation(power - np.square(mean), power)
         return Normalisation(mean.reshape(shape).astype(np.float32), std.reshape(shape).astype(np.float32))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.bundle.manifest import Manifest
+from fedali.data.labels import tidied
 from fedali.data.normalisation import channel_axis
 from fedali.data.npz import read_arrays
 from fedali.errors import DataError, MisfitError, did_you_mean
@@ -54,11 +55,11 @@ def check_samples(x: npt.ArrayLike, shape: Sequence[int], where: str = "x") -> A
 
 
 def check_labels(y: npt.ArrayLike, classes: Sequence[str], count: int, where: str = "y") -> Labels:
-    """Indices [n] of labels that are given as indices or as names.
+    """Indices [n] of labels that are given as indices or as names, in any form that ``fedali.data.labels.tidied`` takes.
 
     Raises ``DataError`` for a wrong number of them, or a label that is not of this model, naming the first.
     """
-    labels = np.asarray(y)
+    labels = tidied(np.asarray(y), count)
     if labels.shape != (count,):
         raise DataError(
             f"{where} has shape {list(labels.shape)}; {count} samples need one label each: [{count}]"
@@ -107,7 +108,7 @@ def read_samples(path: Path | str, manifest: Manifest) -> tuple[Array, Labels | 
     x = check_samples(arrays["x"], manifest.input_shape, f"{path}: x")
     if "y" not in arrays:
         return x, None
-    y = arrays["y"]
+    y = tidied(arrays["y"], len(x))
     if "class_names" in arrays and y.dtype.kind in "iu":
         names = arrays["class_names"]
         y = names[check_labels(y, names.tolist(), len(x), f"{path}: y")]

@@ -12,9 +12,10 @@ import numpy as np
 from fedali import data
 from fedali.data.sources.named import SOURCES as SOURCES
 from fedali.data.sources.named import load_named
+from fedali.data.sources.reading import Columns, Reading
 from fedali.errors import CheckpointError, DataError, SettingsError
 from fedali.support.files import write_text
-from fedali_simulations.scenario import Scenario
+from fedali_simulations.scenario import DataSettings, Scenario
 
 _PARTITION, _UNSEEN = 10, 11  # what a random stream is for
 
@@ -116,10 +117,29 @@ def _dataset(scenario: Scenario, seed: int) -> data.Dataset:
         settings.source,
         window=settings.window,
         stride=settings.stride,
+        reading=_reading(settings),
         subjects=settings.subjects,
         windows_per_client=settings.windows_per_client,
         seed=seed,
     )
+
+
+def _reading(settings: DataSettings) -> Reading:
+    columns = Columns() if settings.columns is None else Columns(**settings.columns.model_dump())
+    return Reading(
+        columns=columns,
+        gap=settings.gap,
+        unlabelled=_texts(settings.unlabelled),
+        missing=_texts(settings.missing),
+        separator=settings.separator,
+        decimal=settings.decimal,
+        encoding=settings.encoding,
+        time_format=settings.time_format,
+    )
+
+
+def _texts(values: tuple[int | float | str, ...] | None) -> tuple[str, ...] | None:
+    return None if values is None else tuple(map(str, values))
 
 
 def _partition(scenario: Scenario, dataset: data.Dataset, rng: np.random.Generator) -> data.Partition:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedali.engines.choose import resolve
-from fedali_simulations.scenario import MethodSettings, Scenario
+from fedali_simulations.scenario import DataSettings, MethodSettings, Scenario
+
+_READING = ("columns", "gap", "unlabelled", "missing", "separator", "decimal", "encoding", "time_format")
+"""Settings of own data that came later: what they are without being set is no part of a run's identity."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,9 @@ def identity(scenario: Scenario, line: MethodSettings, seed: int) -> dict[str, s
     settings = scenario.model_dump(mode="json", exclude={"methods", "seed", "seeds", "name", "description"})
     for name in ("rounds", "keep_models"):
         settings["training"].pop(name)
+    for name in _READING:
+        if settings["data"][name] == DataSettings.model_fields[name].default:
+            del settings["data"][name]
     settings["training"]["engine"] = resolve(scenario.training.engine)  # engines differ in the last bits
     text = repr((sorted(settings.items()), line.model_dump(mode="json")))
     return {

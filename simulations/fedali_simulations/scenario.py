@@ -12,6 +12,7 @@ import tomllib
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from fedali.data.sources.named import STRIDE, WINDOW
+from fedali.data.sources.reading import GAP
 from fedali.engines.choose import EngineName
 from fedali.errors import SettingsError, did_you_mean
 from fedali.methods import build_method
@@ -23,6 +24,21 @@ _SUFFIX = ".toml"
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def _as_list(value: Any) -> Any:
+    return (value,) if isinstance(value, int | float | str) else value
+
+
+class ColumnSettings(_Settings):
+    """Names of a CSV's columns, where they are called otherwise."""
+
+    client: str | None = None
+    label: str | None = None
+    recording: str | None = None
+    time: str | None = None
+    channels: tuple[str, ...] | None = None
+    """The channels, in this order; other columns are left out. Without: every column that may be one."""
 
 
 with warnings.catch_warnings():
@@ -41,6 +57,25 @@ with warnings.catch_warnings():
         """Samples in a window; own CSV data only."""
         stride: int = Field(default=STRIDE, ge=1)
         """Samples between the starts of windows; own CSV data only."""
+        columns: ColumnSettings | None = None
+        """Own CSV data: columns by what they are, such as { client = "user", label = "activity", recording = "trial",
+        time = "seconds", channels = ["x", "y", "z"] }; what is not given has the name of its role."""
+        gap: float = Field(default=GAP, gt=1)
+        """Own CSV data with times: no window crosses a pause of more than so many median intervals of its recording."""
+        unlabelled: Annotated[tuple[int | float | str, ...], BeforeValidator(_as_list)] | None = None
+        """Own data: labels that say that there is none, such as [-1, "?", ""]; what has one is left out. Without, what may be one is
+        refused; [] says that every label is a class."""
+        missing: Annotated[tuple[int | float | str, ...], BeforeValidator(_as_list)] | None = None
+        """Own data: what stands for a missing value, such as [-999, "NA", ""]; windows that hold one are left out. Without, what may be
+        one is refused; [] says that every number was measured."""
+        separator: str | None = Field(default=None, min_length=1, max_length=1)
+        """Own CSV data: between columns; without, comma, semicolon, tab or | by the header."""
+        decimal: Literal[".", ","] | None = None
+        """Own CSV data: before decimals; without, a comma where that is certain."""
+        encoding: str | None = None
+        """Own CSV data without a byte order mark, such as "cp1252"; UTF-8 without."""
+        time_format: str | None = None
+        """Own CSV data: how dates are written, such as "%d/%m/%Y %H:%M:%S.%f"; numbers and ISO 8601 without."""
         subjects: tuple[int, ...] | None = None
         """MotionSense: numbers of the people to keep; all without."""
         windows_per_client: int | None = Field(default=None, ge=1)

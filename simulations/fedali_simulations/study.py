@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from fedali.errors import CheckpointError, MissingExtraError, SettingsError
 from fedali.support.files import running_alone, write_text
 from fedali.support.names import file_name, file_name_before
@@ -29,6 +31,7 @@ from fedali_simulations.template import to_toml
 if TYPE_CHECKING:
     from fedali_simulations.report.results import Results
 
+log = structlog.get_logger("fedali.data")
 _NEEDED = ("torch", "flwr")  # by the runs, each in a process of its own: better missed before they start
 
 
@@ -87,7 +90,9 @@ def prepare(scenario: Scenario, out: Path | str | None = None, link: Link | None
         if find_spec(module) is None:
             raise MissingExtraError(module, "sim")
     scenario = at_home(scenario)
-    dataset, _ = load(scenario, scenario.seed)
+    dataset, federation = load(scenario, scenario.seed)
+    for note in (*dataset.notes, *federation.constant):
+        log.info("data", note=note)
     for folder in [Path(out)] if out else _untaken(scenario):
         with running_alone(folder):
             if (folder / "scenario.toml").exists():

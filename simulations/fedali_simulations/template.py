@@ -48,9 +48,9 @@ def _fill(container: Any, settings: BaseModel, leave_out: set[str] | frozenset[s
 
 
 def _item(value: Any) -> Any:
-    """Mappings on one line, the rest as it is."""
+    """Mappings on one line, without what is None; the rest as it is."""
     if not isinstance(value, dict):
         return value
     inline = tomlkit.inline_table()
-    inline.update(value)
+    inline.update({key: inner for key, inner in value.items() if inner is not None})
     return inline

@@ -107,7 +107,12 @@ def test_classes_that_are_numbers_are_warned_of_where_they_are_no_places():
 
 
 def test_of_data_it_says_what_they_are_and_nothing_of_them(tmp_path, capsys):
-    rows = [f"{c},{label},{i}.25,{i + 7}" for c in "ab" for label in ("sit", "run") for i in range(40)]
+    rows = [
+        f"{c},{label},{i * 7 % 40}.25,{i * 11 % 40}"
+        for c in "ab"
+        for label in ("sit", "run")
+        for i in range(40)
+    ]
     path = tmp_path / "mine.csv"
     path.write_text("\n".join(["client,label,force,angle", *rows]) + "\n")
     command(str(path), window=8, stride=4, rate=12.5)

@@ -9,6 +9,7 @@ from fedali.data.dataset import Dataset
 from fedali.data.sources.digits import load_digits_dataset
 from fedali.data.sources.motionsense import load_motionsense
 from fedali.data.sources.own import load_own
+from fedali.data.sources.reading import PLAIN, Reading
 from fedali.errors import SettingsError, did_you_mean
 
 SOURCES = ("digits", "motionsense")  # what may be named, besides a path
@@ -20,6 +21,7 @@ def load_named(
     *,
     window: int = WINDOW,
     stride: int = STRIDE,
+    reading: Reading = PLAIN,
     subjects: Sequence[int] | None = None,
     windows_per_client: int | None = None,
     seed: int = 0,
@@ -36,4 +38,4 @@ def load_named(
     path = Path(source)
     if not path.suffix and not path.exists():
         raise SettingsError(f"{what} {path.name!r} is no file or folder; {did_you_mean(path.name, SOURCES)}")
-    return load_own(path, window=window, stride=stride)
+    return load_own(path, window=window, stride=stride, reading=reading)

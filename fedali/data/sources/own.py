@@ -6,38 +6,53 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fedali.data.dataset import STORED_DTYPES, Dataset, channel_axis
-from fedali.data.npz import read_arrays
+from fedali.data.dataset import Dataset, channel_axis
 from fedali.data.sources.own_csv import Piece, read_csv
+from fedali.data.sources.own_npz import read_npz
+from fedali.data.sources.reading import PLAIN, Reading
 from fedali.data.windows import check_window
 from fedali.errors import DataError, did_you_mean
 
-ENDINGS = (".npz", ".csv")
-NOTES = (".md", ".txt", ".json", ".pdf")
-"""Files that may lie beside the data in a folder and are passed over."""
+ENDINGS = (".npz", ".csv", ".csv.gz", ".tsv")
+NOTES = (".md", ".rst", ".txt", ".json", ".pdf", ".yaml", ".yml", ".toml", ".html")
+"""Files that may lie beside the data in a folder and are passed over; of those that may be data it is said."""
+
+_LITTER = (
+    "thumbs.db",
+    "desktop.ini",
+    "__macosx",
+    "__pycache__",
+    "readme",
+    "license",
+    "licence",
+    "notice",
+    "changelog",
+)
+_MAYBE = (".txt", ".json")
 
 FEWEST_WINDOWS = 3
 """One each for training, validation and test."""
 
 
-def load_own(path: str | Path, *, window: int = 128, stride: int = 64) -> Dataset:
+def load_own(path: str | Path, *, window: int = 128, stride: int = 64, reading: Reading = PLAIN) -> Dataset:
     """Read the user's own data; the data set is named after the file or folder.
 
     * ``.npz``: ``x`` [N, ...], ``y`` [N] (integers or strings), ``client`` [N] (integers or strings); optional
       ``class_names`` (then integer ``y`` indexes them), ``channel_names``, and, for samples that overlap,
       ``recording`` [N] and ``start`` [N] as in `Dataset`; without those, samples count as independent.
-    * ``.csv``: a row per raw sample with the columns ``client``, ``label``, optional ``recording`` and ``time``; every
-      other column is a channel. Windows of ``window`` rows are cut every ``stride`` rows, inside each stretch of rows in
-      which client, label and recording stay the same. ``time`` has to increase; a gap in it is no boundary, a new
-      ``recording`` is.
+    * ``.csv`` (also ``.csv.gz``, ``.tsv``; separated by comma, semicolon, tab or ``|``, with a decimal point or comma, in UTF-8 or with a
+      byte order mark; lines above the header, comments and a row of units are passed over): a row per raw sample with the columns ``client``, ``label``, optional ``recording`` and ``time``
+      (``reading.columns`` has other names); every other column is a channel, unless it is none: an index, a clock, words. Windows of ``window`` rows are cut every ``stride`` rows, inside each stretch of rows in
+      which client, label and recording stay the same. ``time`` (numbers, or ISO 8601, UTC without a zone) must not go back in a
+      recording, may be equal within packets, and no window crosses a pause in it, see ``reading.gap``. Recordings of a client are in
+      the order of their times, where those do not overlap.
     * a folder of ``<client>.npz`` or ``<client>.csv``, the same without ``client``.
 
-    Labels become classes in sorted order. Raises ``DataError`` that says what is wrong, where, and what to do, and
+    Labels become classes in sorted order; the data set's notes say what was left out. Raises ``DataError`` that says what is wrong, where, and what to do, and
     ``SettingsError`` for a bad window or stride.
     """
     path = Path(path)
@@ -47,18 +62,16 @@ def load_own(path: str | Path, *, window: int = 128, stride: int = 64) -> Datase
             f"{path} does not exist; give a .npz or .csv file, or a folder with one such file per client"
         )
     if path.is_dir():
-        pieces = [read_piece(file, window, stride, file.stem) for file in _client_files(path)]
+        pieces = [read_piece(file, window, stride, _stem(file), reading) for file in _client_files(path)]
     else:
         _check_ending(path)
-        pieces = [read_piece(path, window, stride, None)]
+        pieces = [read_piece(path, window, stride, None, reading)]
     return _assemble(path, pieces)
 
 
 def _client_files(folder: Path) -> list[Path]:
     """The data files of ``folder``, sorted by name."""
-    files = [
-        f for f in sorted(folder.iterdir()) if not f.name.startswith(".") and f.suffix.lower() not in NOTES
-    ]
+    files = [f for f in sorted(folder.iterdir()) if not _beside(f)]
     for file in files:
         if file.is_dir():
             raise DataError(
@@ -67,107 +80,60 @@ def _client_files(folder: Path) -> list[Path]:
         _check_ending(file)
     if not files:
         raise DataError(f"{folder} holds no .npz or .csv files; put one per client there")
-    twice = [name for name, count in Counter(f.stem for f in files).items() if count > 1]
+    twice = [name for name, count in Counter(map(_stem, files)).items() if count > 1]
     if twice:
         raise DataError(f"{folder}: client {twice[0]!r} has two files; merge them or rename one")
     return files
 
 
 def _check_ending(path: Path) -> None:
-    if path.suffix not in ENDINGS:
+    if ending_of(path) not in ENDINGS:
         raise DataError(f"{path}: unknown ending {path.suffix!r}; {did_you_mean(path.suffix, ENDINGS)}")
 
 
-def read_piece(path: Path, window: int, stride: int, client: str | None) -> Piece:
+def ending_of(path: Path) -> str:
+    """What a file is by its name, in lower case; of ``.csv.gz`` both.
+
+    >>> ending_of(Path("a.CSV")), ending_of(Path("b.csv.gz")), ending_of(Path("c.d.npz"))
+    ('.csv', '.csv.gz', '.npz')
+    """
+    last = path.suffix.lower()
+    return Path(path.stem).suffix.lower() + last if last == ".gz" else last
+
+
+def _stem(path: Path) -> str:
+    return path.name[: len(path.name) - len(ending_of(path))]
+
+
+def _beside(path: Path) -> bool:
+    """Whether something in a folder of data is no data."""
+    name = path.name.lower()
+    return (
+        name.startswith((".", "~$")) or name in _LITTER or (path.is_file() and path.suffix.lower() in NOTES)
+    )
+
+
+def _passed_over(path: Path) -> list[str]:
+    """A note on files that may have been meant as data."""
+    if not path.is_dir():
+        return []
+    names = sorted(
+        f.name
+        for f in path.iterdir()
+        if _beside(f) and f.suffix.lower() in _MAYBE and f.stem.lower() not in _LITTER
+    )
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return [f"passed over in the folder, by their endings: {shown}"] if names else []
+
+
+def read_piece(path: Path, window: int, stride: int, client: str | None, reading: Reading = PLAIN) -> Piece:
     """One file, whole; with ``client`` it is that client's, and has no column or array of that name.
 
     Raises ``DataError`` as ``load_own`` does.
     """
-    return read_csv(path, window, stride, client) if path.suffix == ".csv" else _read_npz(path, client)
-
-
-def _read_npz(path: Path, client: str | None) -> Piece:
-    """One .npz; with ``client`` it is that client's file and holds no ``client`` array."""
-    arrays = read_arrays(path)
-    needed = ["x", "y"] if client is not None else ["x", "y", "client"]
-    missing = [name for name in needed if name not in arrays]
-    if missing:
-        odd = sorted(set(arrays) - {"x", "y", "client", "recording", "start", "class_names", "channel_names"})
-        hint = did_you_mean(missing[0], odd) if odd else f"it holds {', '.join(sorted(arrays)) or 'nothing'}"
-        raise DataError(f"{path} lacks the array {missing[0]!r}; {hint}")
-    if client is not None and "client" in arrays:
-        raise DataError(
-            f"{path} holds an array 'client', but the file's name is the client; leave the array out"
-        )
-    x = _to_stored(arrays["x"], path)
-    n = len(x)
-    if n == 0:
-        raise DataError(f"{path} holds no samples; add some")
-    for name in ("y", "client", "recording", "start"):
-        if name in arrays and arrays[name].shape != (n,):
-            raise DataError(
-                f"{path}: x has {n} samples but {name} has shape {list(arrays[name].shape)}; give one entry each"
-            )
-    if arrays["y"].dtype.kind not in "iuU":
-        raise DataError(f"{path}: labels y are {arrays['y'].dtype}; make them integers or strings")
-    overlap = "recording" in arrays
-    if overlap != ("start" in arrays):
-        raise DataError(
-            f"{path} has one of recording and start; overlapping samples need both, independent ones neither"
-        )
-    for name in ("recording", "start"):
-        if overlap and arrays[name].dtype.kind not in "iu":
-            raise DataError(f"{path}: {name} is {arrays[name].dtype}; make it integers")
-    owners = [client] * n if client is not None else _client_names(arrays["client"], path)
-    names = {
-        key: tuple(str(v) for v in arrays[key].ravel())
-        for key in ("class_names", "channel_names")
-        if key in arrays
-    }
-    return Piece(
-        where=str(path),
-        x=x,
-        labels=arrays["y"].tolist(),
-        clients=owners,
-        recording=arrays["recording"].astype(np.int64) if overlap else np.arange(n),
-        start=arrays["start"].astype(np.int64) if overlap else np.zeros(n, np.int64),
-        length=(x.shape[1] if x.ndim == 3 else 1) if overlap else 0,
-        everyone=tuple(dict.fromkeys(owners)) if client is None else (client,),
-        channel_names=names.get("channel_names"),
-        class_names=names.get("class_names"),
-    )
-
-
-def _to_stored(x: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
-    """``x`` in one of the dtypes that a data set stores."""
-    if x.dtype.kind not in "fiu":
-        raise DataError(f"{path}: x is {x.dtype}; make it numbers")
-    if not 2 <= x.ndim <= 4 or 0 in x.shape[1:]:
-        raise DataError(
-            f"{path}: x has shape {list(x.shape)}; make it [samples, features], [samples, time, channels] or "
-            "[samples, channels, height, width]"
-        )
-    finite = np.isfinite(x)
-    if not finite.all():
-        row = int(np.argmin(finite.reshape(len(x), -1).all(axis=1)))
-        raise DataError(
-            f"{path}: x holds {int((~finite).sum())} values that are NaN or infinite, first in row {row}; "
-            "repair or leave out these rows"
-        )
-    if x.dtype.name in STORED_DTYPES:
-        return x.astype(x.dtype.newbyteorder("="), copy=False)
-    with np.errstate(over="ignore"):  # becomes infinite, which the data set refuses
-        return x.astype(np.float32)
-
-
-def _client_names(client: npt.NDArray[Any], path: Path) -> list[str]:
-    if client.dtype.kind in "iu":
-        return [f"client-{k}" for k in client.tolist()]
-    if client.dtype.kind != "U":
-        raise DataError(f"{path}: client is {client.dtype}; make it integers or strings")
-    if "" in client:
-        raise DataError(f"{path}: client of row {int(np.argmax(client == ''))} is empty; name it")
-    return [str(name) for name in client.tolist()]
+    if ending_of(path) == ".npz":
+        return read_npz(path, client, reading)
+    return read_csv(path, window, stride, client, reading)
 
 
 def _assemble(path: Path, pieces: Sequence[Piece]) -> Dataset:
@@ -189,7 +155,7 @@ def _assemble(path: Path, pieces: Sequence[Piece]) -> Dataset:
     offsets = np.cumsum([0, *(int(p.recording.max()) + 1 for p in pieces[:-1])])
     channels = first.x.shape[channel_axis(first.x.ndim - 1) + 1]
     return Dataset(
-        name=path.stem if path.is_file() else path.resolve().name,
+        name=_stem(path) if path.is_file() else path.resolve().name,
         x=np.concatenate([p.x for p in pieces]),
         y=y,
         client=np.array([index[owner] for owner in owners], np.int64),
@@ -201,7 +167,36 @@ def _assemble(path: Path, pieces: Sequence[Piece]) -> Dataset:
         length=max(p.length for p in pieces),
         licence="the owner's",
         citation="",
+        notes=(*_together(pieces), *_without_window(pieces), *_passed_over(path)),
     )
+
+
+def _together(pieces: Sequence[Piece]) -> tuple[str, ...]:
+    """The notes of all pieces; one that several have is said once."""
+    files: dict[str, list[Piece]] = {}
+    for piece in pieces:
+        for note in piece.notes:
+            files.setdefault(note, []).append(piece)
+    some = {note: of[0].where if len(of) == 1 else f"{len(of)} files" for note, of in files.items()}
+    return tuple(note if len(files[note]) == len(pieces) else f"{some[note]}: {note}" for note in files)
+
+
+def _without_window(pieces: Sequence[Piece]) -> list[str]:
+    """A note for each class that has rows and not one window."""
+    have = {str(label) for piece in pieces for label in piece.labels}
+    lost = dict.fromkeys(str(label) for piece in pieces for label in piece.short if str(label) not in have)
+    notes = []
+    for label in lost:
+        rows = [
+            n for piece in pieces for other, runs in piece.short.items() if str(other) == label for n in runs
+        ]
+        stretches = (
+            f"its {len(rows)} stretches have {max(rows)} rows at most"
+            if len(rows) > 1
+            else f"its one stretch has {rows[0]} rows"
+        )
+        notes.append(f"class {label!r} is left out: {stretches}, and a window needs {pieces[0].length}")
+    return notes
 
 
 def _like(first: Piece, piece: Piece) -> Piece:

@@ -9,19 +9,22 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import structlog
 
 from fedali.bundle.manifest import Manifest
 from fedali.data.npz import read_shapes
 from fedali.data.samples import Labels, check_labels, check_samples, read_samples
 from fedali.data.sources.own import read_piece
 from fedali.data.sources.own_csv import Piece, check_csv
+from fedali.data.sources.reading import PLAIN
 from fedali.data.split import split
 from fedali.errors import DataError, MisfitError
 
+log = structlog.get_logger("fedali.site")
 Pair = tuple[npt.NDArray[Any], Labels]
 
 PARTS = ("train", "validation", "test")
-ENDINGS = (".npz", ".csv")
+ENDINGS = (".npz", ".csv", ".csv.gz")
 SHARES = (
     0.56,
     0.14,
@@ -66,8 +69,8 @@ class ClientFiles:
                 "or remove the folder"
             )
         for path in filter(None, paths):
-            if path.suffix == ".csv":
-                check_csv(path, self.folder.name)
+            if path.suffix != ".npz":
+                check_csv(path, self.folder.name, PLAIN)
             else:
                 read_shapes(path)
 
@@ -94,7 +97,7 @@ class ClientFiles:
         path = _one(self.folder / name)
         if path is None:
             return None
-        if path.suffix == ".csv":
+        if path.suffix != ".npz":
             shape, classes = manifest.input_shape, manifest.classes
             return _fitting(_read_whole(path, self.folder.name, shape, self.stride), shape, classes)
         x, y = read_samples(path, manifest)
@@ -116,13 +119,21 @@ def _split(
 
 
 def _read_whole(path: Path, client: str, shape: tuple[int, ...], stride: int | None) -> Piece:
-    if path.suffix == ".csv" and len(shape) != 2:
+    if path.suffix != ".npz" and len(shape) != 2:
         raise MisfitError(
             f"{path}: rows of CSV make windows [time, channels], and this model takes {list(shape)}: save .npz",
             "this device's data are rows for windows, and the federation's samples are no windows",
         )
     window = shape[0] if len(shape) == 2 else 1
-    return read_piece(path, window, stride or max(1, window // 2), client)
+    piece = read_piece(path, window, stride or max(1, window // 2), client)
+    _tell(path, piece.notes)
+    return piece
+
+
+@lru_cache(maxsize=4096)  # a file is read again in every round
+def _tell(path: Path, notes: tuple[str, ...]) -> None:
+    for note in notes:
+        log.info("data", file=str(path), note=note)
 
 
 def _fitting(piece: Piece, shape: tuple[int, ...], classes: tuple[str, ...]) -> Pair:

@@ -54,4 +54,5 @@ def _name(entry: Path) -> str | None:
         return None
     if entry.is_dir():
         return entry.name
-    return entry.stem if entry.suffix in ENDINGS else None
+    ending = next(filter(entry.name.endswith, ENDINGS), None)
+    return None if ending is None else entry.name.removesuffix(ending)

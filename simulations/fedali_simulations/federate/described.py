@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fedali.bundle.manifest import BundleNormalisation
-from fedali.data.normalisation import channel_shape
+from fedali.data.normalisation import channel_shape, constant_note
 from fedali.schema import Schema
 from fedali.wire.kit import OperatorKit
 from fedali_server.run.federated import Operator, RunSettings
@@ -50,6 +50,8 @@ def describe(
         say("round 0: the devices add up their training data, for the normalisation ...")
     found = zero.gather(settings, operator, meanwhile)
     say(str(found))
+    for note in constant_note([schema.channels[k] for k in found.sums.constant()]):
+        say(note)
     shared = found.sums.normalisation(schema.shape)
     return _described(schema, BundleNormalisation("global", shared.mean, shared.std))
 

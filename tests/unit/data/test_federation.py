@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fedali.data import Partition, build_federation, dirichlet, load_digits_dataset, load_motionsense, natural
+from fedali.data.normalisation import add_up, channel_statistics, channel_sums
 from fedali.errors import DataError, SettingsError
 
 
@@ -67,8 +68,31 @@ def test_statistics_do_not_see_validation_and_test(make_dataset):
     statistics = federation.normalisation[0]
     assert statistics.mean.shape == statistics.std.shape == (3,)
     np.testing.assert_allclose(statistics.mean, [0, 5.5, 0])
-    np.testing.assert_allclose(statistics.std, [1e-6, np.arange(12).std(), 1e-6], rtol=1e-6)
+    np.testing.assert_allclose(statistics.std, [1, np.arange(12).std(), 1], rtol=1e-6)
+    assert federation.notes[-1] == "constant in the training samples and not scaled: a, c"
     assert (federation.clients[0].x_test == 1000).all()
+
+
+def test_a_channel_that_is_constant_in_training_may_move_a_little_later(make_dataset):
+    x = np.random.default_rng(0).normal(size=(12, 8, 3)).astype(np.float32)
+    x[..., 1] = 0.1
+    x[6:, :, 2] = 9.81  # of one client alone
+    x[..., 0] *= 1e-7  # small, and no constant
+    data = make_dataset(x=x)
+    together = build_federation(data, partition=natural(data), seed=0)
+    assert together.constant == ("constant in the training samples and not scaled: b",)
+    moved = together.normalisation[0](x + np.float32(0.001))
+    np.testing.assert_allclose(moved[..., 1], 0.001, atol=1e-6)
+    assert together.normalisation[0].std[0] == np.float32(1e-6)
+    own = build_federation(data, partition=natural(data), normalise="client", seed=0)
+    assert own.constant == ("constant in the training samples of 2 clients and not scaled: b, c",)
+    assert own.normalisation[1].std[1:].tolist() == [1, 1]
+    none = build_federation(data, partition=natural(data), normalise="none", seed=0)
+    assert not none.constant
+    for shared in (together.normalisation[0], channel_statistics([x])):
+        sums = add_up([channel_sums(client.x_train) for client in together.clients])
+        np.testing.assert_array_equal(sums.normalisation((8, 3)).std == 1, shared.std == 1)
+        assert sums.constant() == [1]
 
 
 def test_none_leaves_values_and_features_have_a_statistic_each(make_dataset):

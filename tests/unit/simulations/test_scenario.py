@@ -4,6 +4,7 @@ import pytest
 
 from fedali.errors import SettingsError
 from fedali_simulations import builtin_scenarios, load_scenario
+from fedali_simulations.jobs import identity
 from fedali_simulations.template import to_toml
 
 
@@ -38,9 +39,13 @@ def test_a_resolved_scenario_read_back_is_the_same(tmp_path):
         {"name": "fedali", "label": "slow", "options": {"strength": 0.1}, "alp": {"decay": 0.9}},
         "fedavg",
     ]
-    scenario = load_scenario({"data": {"source": "digits"}, "methods": methods})
+    columns = {"client": "user", "channels": ["x", "y"]}
+    scenario = load_scenario(
+        {"data": {"source": "digits", "columns": columns, "unlabelled": [-1, "", "?"]}, "methods": methods}
+    )
     assert scenario.alp_for(scenario.methods[0]).decay == 0.9
     assert scenario.alp_for(scenario.methods[1]).decay == 0.999
+    assert load_scenario("digits", ["data.unlabelled=-1"]).data.unlabelled == (-1,)
     path = tmp_path / "resolved.toml"
     path.write_text(to_toml(scenario))
     assert load_scenario(path) == scenario
@@ -90,3 +95,14 @@ def test_a_scenario_that_is_not_there(tmp_path):
     broken.write_bytes(b"\xff\xfe")
     with pytest.raises(SettingsError, match="not UTF-8 text"):
         load_scenario(broken)
+
+
+def test_a_run_is_the_same_run_until_a_setting_of_its_data_is_set():
+    plain = load_scenario("digits")
+    found = [
+        identity(load_scenario("digits", [f"data.{change}"]), plain.methods[0], 0)
+        for change in ("gap=10.0", "gap=5.0", "missing=[]", "columns={}")
+    ]
+    same = identity(plain, plain.methods[0], 0)
+    assert found[0] == same
+    assert len({one["settings"] for one in found}) == 4

@@ -1,0 +1,277 @@
+"""Which column of a CSV is what; none that may be an index, a clock or the label is silently taken for a channel."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedali.data.sources.reading import ROLES, Columns
+from fedali.errors import DataError, did_you_mean
+
+_ENOUGH = 32  # steps from row to row: fewer say nothing of a column
+_MOST = 0.95  # of its steps; counters start anew and clocks are set
+_MOVES = 0.3  # of its steps are upwards, where some are downwards
+_SOME = 0.02  # of its steps, where none is: a clock in packets stands still between them
+_TIME = re.compile(
+    r"time|date|epoch|clock|elapsed|second|millis|micros|nanos|(^|[^a-z])(ts|utc|gmt)([^a-z]|$)"
+)
+_INDEX = re.compile(
+    r"(unnamed.*|level_[0-9]+|index|idx|rownames?|row([ _]?(id|no|nr|num|number))?|id|no|nr|n|#|seq.*|.*counter|sample)"
+)
+_DATE = re.compile(r"[0-9]+[-/:.][0-9]+[-/:.][0-9]+")
+_WORD = re.compile(r"\s*[^\W\d_]")
+_NUMBERS = {"nan", "inf", "infinity", "na", "null", "none"}  # words that stand where a number is missing
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Where columns stand: ``at`` of those with a role, ``channels`` that may be ones; ``notes`` on what was left out."""
+
+    at: dict[str, int]
+    channels: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+
+
+def nameless(name: str) -> bool:
+    """Whether a column has no name, or one that pandas gave it.
+
+    >>> nameless(""), nameless("Unnamed: 0"), nameless("x")
+    (True, True, False)
+    """
+    return not name or re.fullmatch(r"unnamed: ?[\d.]+(_level_[\d.]+)?", name.lower()) is not None
+
+
+def has_roles(cells: Sequence[str], client: str | None, columns: Columns) -> bool:
+    """Whether a line names the columns that a header has to name."""
+    needed = [getattr(columns, role) for role in ROLES] + list(columns.channels or ())
+    if any(name is not None and name not in cells for name in needed):
+        return False
+    roles = ("label",) if client is not None else ("client", "label")
+    return all(getattr(columns, role) or role in [cell.lower() for cell in cells] for role in roles)
+
+
+def roles_of(path: Path, header: Sequence[str], client: str | None, columns: Columns) -> Roles:
+    """What the header says. Raises ``DataError`` for columns that are missing or there twice."""
+    if not any(header):
+        raise DataError(f"{path} is empty; its first line must name the columns")
+    twice = [name for i, name in enumerate(header) if name and name in header[:i]]
+    if twice:
+        raise DataError(f"{path}: the column {twice[0]!r} appears twice; rename one")
+    at = {role: i for role in ROLES if (i := _place(path, header, role, columns)) is not None}
+    used: dict[int, str] = {}
+    for role, i in at.items():
+        if i in used:
+            raise DataError(
+                f"{path}: data.columns names {header[i]!r} as {used[i]} and as {role}; name another"
+            )
+        used[i] = role
+    if client is not None and "client" in at:
+        raise DataError(
+            f"{path} has a column {header[at['client']]!r}, but the file's name is the client; remove the column"
+        )
+    one = " (all in one column: data.separator says what is between them)"
+    for name in ("label",) if client is not None else ("client", "label"):
+        if name not in at:
+            raise DataError(
+                f"{path} lacks the column {name!r} (data.columns.{name} gives it another name); "
+                f"{did_you_mean(name, filter(None, header))}{'' if len(header) > 1 else one}"
+            )
+    notes = [
+        f"column {header[i]!r} is taken as {role}"
+        for role, i in at.items()
+        if header[i].lower() == role != header[i]
+    ]
+    rest = [i for i in range(len(header)) if i not in at.values()]
+    if columns.channels is not None:
+        return Roles(
+            at,
+            _named(path, header, rest, columns.channels),
+            (*notes, *_unnamed(header, rest, columns.channels)),
+        )
+    spare = [i for i in rest if header[i] in ROLES]
+    notes += [
+        f"column {header[i]!r} is left out: data.columns names another one as {header[i]}" for i in spare
+    ]
+    rest = [i for i in rest if i not in spare]
+    if not rest:
+        raise DataError(f"{path} has no channels; add a column for each measured quantity")
+    return Roles(at, tuple(rest), tuple(notes))
+
+
+def _place(path: Path, header: Sequence[str], role: str, columns: Columns) -> int | None:
+    name = getattr(columns, role)
+    if name is not None:
+        if name not in header:
+            known = did_you_mean(name, filter(None, header))
+            raise DataError(f"{path} lacks the column {name!r} that data.columns.{role} names; {known}")
+        return header.index(name)
+    if role in header:
+        return header.index(role)
+    alike = [i for i, other in enumerate(header) if other.lower() == role]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _named(
+    path: Path, header: Sequence[str], rest: Sequence[int], channels: Sequence[str]
+) -> tuple[int, ...]:
+    for name in channels:
+        if name not in header:
+            known = did_you_mean(name, filter(None, header))
+            raise DataError(f"{path} lacks the column {name!r} that data.columns.channels names; {known}")
+        if header.index(name) not in rest:
+            raise DataError(
+                f"{path}: the column {name!r} is no channel, it has another role; take it out of data.columns.channels"
+            )
+    if not channels or len(set(channels)) < len(channels):
+        raise DataError(
+            f"{path}: data.columns.channels has to name one channel or more, each once; it is {list(channels)}"
+        )
+    return tuple(header.index(name) for name in channels)
+
+
+def _unnamed(header: Sequence[str], rest: Sequence[int], channels: Sequence[str]) -> list[str]:
+    left = [header[i] or f"number {i + 1}" for i in rest if header[i] not in channels]
+    return (
+        [f"columns that data.columns.channels does not name are left out: {', '.join(left)}"] if left else []
+    )
+
+
+def without_words(
+    path: Path,
+    header: Sequence[str],
+    roles: Roles,
+    rows: Sequence[Sequence[str]],
+    number: Callable[[str], object],
+) -> Roles:
+    """Channels without those that hold no ``number`` in the first ``rows``: words, dates, or nothing at all without a name.
+
+    Raises ``DataError`` for one that may be the time, or is none of these.
+    """
+    kept, notes = [], []
+    for i in roles.channels:
+        words = sorted({row[i].strip() for row in rows} - {""})
+        what = f"column {header[i]!r}" if header[i] else f"column {i + 1}"
+        others = [header[j] for j in roles.channels if j != i and not nameless(header[j])]
+        channels = f"data.columns.channels = {_listed(others)}"
+        if nameless(header[i]) and rows and not words:
+            notes.append(f"{what} is left out: it has no name and is empty")
+        elif not words or any(number(word) is not None for word in words):
+            kept.append(i)
+        elif all(_WORD.match(word) and word.lower() not in _NUMBERS for word in words):
+            notes.append(f"{what} is left out: it holds words ({words[0]!r}), no numbers")
+        elif not all(_DATE.match(word) for word in words):
+            raise DataError(f"{path}: {what} holds no numbers ({words[0]!r}); leave it out: {channels}")
+        elif "time" in roles.at:
+            notes.append(f"{what} is left out: it is a clock, no channel")
+        else:
+            raise DataError(
+                f"{path}: {what} is a clock, no channel; say so: data.columns.time = {header[i]!r}, or leave it out: {channels}"
+            )
+    if not kept:
+        raise DataError(f"{path} has no channels; add a column for each measured quantity")
+    return Roles(roles.at, tuple(kept), (*roles.notes, *notes))
+
+
+def judged(
+    path: Path,
+    header: Sequence[str],
+    roles: Roles,
+    values: npt.NDArray[np.float64],
+    group: npt.NDArray[np.int64],
+    label: npt.NDArray[np.int64],
+) -> tuple[npt.NDArray[np.bool_], list[str]]:
+    """Which of the channels [c] that ``values`` [n, c] are of are kept, and notes on the others.
+
+    ``group`` [n] numbers the recordings of the rows, ``label`` [n] their labels. Raises ``DataError`` for a column that may be a
+    channel or none.
+    """
+    keep, notes = np.ones(len(roles.channels), bool), []
+    gone = np.isnan(values).all(axis=0)
+    if gone.any():
+        name = header[roles.channels[int(np.argmax(gone))]]
+        raise DataError(
+            f"{path}: column {name!r} holds nothing but missing values; remove it, or leave it out of data.columns.channels"
+        )
+    order = np.argsort(group, kind="stable")
+    together = np.diff(group[order]) == 0
+    for k, i in enumerate(roles.channels):
+        name, column = header[i], values[:, k]
+        kind = _kind(name, column, np.diff(column[order])[together], label)
+        others = [header[j] for j in roles.channels if j != i and not nameless(header[j])]
+        channels = f"data.columns.channels = {_listed(others)}"
+        what = f"column {name!r}" if name else f"column {i + 1}"
+        if nameless(name):
+            if kind != "index":
+                raise DataError(
+                    f"{path}: {what} has no name, and may be a channel or none; name it, or say which are the channels: {channels}"
+                )
+        elif kind == "label":
+            raise DataError(
+                f"{path}: {what} has one value for each label, so that it may be the label in numbers; leave it out, or name "
+                f"it too if it was measured: {channels}"
+            )
+        elif kind == "clock" and _TIME.search(name.lower()):
+            if "time" not in roles.at:
+                raise DataError(
+                    f"{path}: {what} is a clock, no channel; say so: data.columns.time = {name!r}, or leave it out: {channels}"
+                )
+        elif kind and not (kind == "index" and _INDEX.fullmatch(name.lower())):
+            looks = (
+                "counts up by one, like an index"
+                if kind == "index"
+                else "only rises, like a clock or a counter"
+            )
+            raise DataError(
+                f"{path}: {what} {looks}; if it is a clock say data.columns.time = {name!r}, if not leave it out, or name it "
+                f"too if it was measured: {channels}"
+            )
+        if nameless(name) or kind:
+            keep[k] = False
+            notes.append(
+                f"{what} is left out: it is {'an index' if kind == 'index' else 'a clock'}, no channel"
+            )
+        elif _is_state(column):
+            notes.append(
+                f"{what} is a channel, and rarely changes; if it was not measured leave it out: {channels}"
+            )
+    if not keep.any():
+        raise DataError(f"{path} has no channels; add a column for each measured quantity")
+    return keep, notes
+
+
+def _kind(
+    name: str, column: npt.NDArray[np.float64], steps: npt.NDArray[np.float64], label: npt.NDArray[np.int64]
+) -> str:
+    """``index``, ``clock``, ``label``, or nothing for what may be measured."""
+    steps, label, column = steps[~np.isnan(steps)], label[~np.isnan(column)], column[~np.isnan(column)]
+    whole = bool((column == np.rint(column)).all())
+    if nameless(name) and whole and len(np.unique(column)) == len(column):
+        return "index"
+    if len(steps) < _ENOUGH:
+        return ""
+    if whole and np.mean(steps == 1) >= _MOST:
+        return "index"
+    rises, falls = np.mean(steps > 0), np.mean(steps < 0)
+    often = _SOME if falls == 0 else 0 if _TIME.search(name.lower()) else _MOVES
+    if falls <= 1 - _MOST and rises > often:
+        return "index" if whole and (nameless(name) or _INDEX.fullmatch(name.lower())) else "clock"
+    _, first, place = np.unique(label, return_index=True, return_inverse=True)
+    of_label = column[first]
+    return "label" if bool((of_label[place] == column).all()) and len(np.unique(of_label)) > 1 else ""
+
+
+def _is_state(column: npt.NDArray[np.float64]) -> bool:
+    """Whether a column has few whole numbers that rarely change, as a number of a person or a trial has."""
+    column = column[~np.isnan(column)]
+    changes = np.count_nonzero(np.diff(column))
+    return bool(len(column) >= 100 and 0 < changes <= len(column) / 100 and (column == np.rint(column)).all())
+
+
+def _listed(names: Sequence[Any]) -> str:
+    return "[" + ", ".join(f'"{name}"' for name in names) + "]"

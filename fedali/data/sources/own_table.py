@@ -1,0 +1,188 @@
+"""The rows of a CSV, each cell as what its column is for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from itertools import chain, compress, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedali.data.labels import Label, is_unlabelled, label_of
+from fedali.data.sources.own_columns import Roles, has_roles, judged, roles_of, without_words
+from fedali.data.sources.own_numbers import Numbers, check_codes, is_comma, numbers_of
+from fedali.data.sources.own_text import Sheet, open_sheet
+from fedali.data.sources.own_time import iso_moment
+from fedali.data.sources.reading import Reading
+from fedali.errors import DataError
+
+_PEEK = 200  # rows that are looked at before any is read
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The rows of a CSV: channels [n, c] float32, NaN for a missing value, and per row its line, client, label (None for
+    none), recording and time (all or none).
+
+    ``group`` [n] numbers the pairs of client and recording.
+    """
+
+    channel_names: tuple[str, ...]
+    values: npt.NDArray[np.float32]
+    group: npt.NDArray[np.int64]
+    lines: list[int]
+    clients: list[str]
+    labels: list[Any]
+    recordings: list[str]
+    times: list[float] | None
+    notes: tuple[str, ...]
+
+
+def read_table(path: Path, client: str | None, reading: Reading) -> Table:
+    """A CSV; with ``client`` it is that client's file. Raises ``DataError`` naming the line for whatever is wrong with it."""
+    with open_sheet(path, reading, lambda cells: has_roles(cells, client, reading.columns)) as sheet:
+        return _parse(path, sheet, client, reading)
+
+
+def check_header(path: Path, client: str | None, reading: Reading) -> None:
+    """Look at the header alone. Raises ``DataError`` for one that ``read_table`` would refuse."""
+    with open_sheet(path, reading, lambda cells: has_roles(cells, client, reading.columns)) as sheet:
+        roles_of(path, sheet.header, client, reading.columns)
+
+
+def numbered(keys: Sequence[Any]) -> npt.NDArray[np.int64]:
+    """A number for each distinct key."""
+    numbers: dict[Any, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+
+
+def together(table: Table, window: int) -> Table:
+    """Rows of a recording side by side where recordings alternate: where stretches of one are half a window on average, or less."""
+    runs = np.diff(np.flatnonzero(np.diff(table.group, prepend=-1, append=-1)))
+    if len(runs) == len(np.unique(table.group)) or 2 * runs.mean() > window:
+        return table
+    order = np.argsort(table.group, kind="stable")
+    lists: dict[str, Any] = {
+        name: [found[i] for i in order.tolist()]
+        for name in ("lines", "clients", "labels", "recordings", "times")
+        if (found := getattr(table, name)) is not None
+    }
+    note = "rows of several recordings alternate, and are put together by client and recording"
+    return replace(
+        table, values=table.values[order], group=table.group[order], notes=(*table.notes, note), **lists
+    )
+
+
+def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading) -> Table:
+    header, notes = sheet.header, list(sheet.notes)
+    roles = roles_of(path, header, client, reading.columns)
+    first = list(islice(sheet.rows, _PEEK))
+    peek = [row for _, row in first if len(row) == len(header)]
+    number = numbers_of(path, reading, [row[i] for row in peek for i in roles.channels])
+    if first and peek and first[0][1] is peek[0] and _are_units(peek, roles, number):
+        units = ", ".join(peek[0][i].strip() or "-" for i in roles.channels)
+        notes.append(f"line {first[0][0]} is passed over, it has units: {units}")
+        del first[0], peek[0]
+    if reading.columns.channels is None:
+        roles = without_words(path, header, roles, peek, number)
+    columns, channels = roles.at, roles.channels
+    values, lines, clients, labels, recordings, times = [], [], [], [], [], []
+    known: dict[str, Label | None] = {}
+    file = str(path)
+    for line, row in chain(first, sheet.rows):
+        where = f"{file}, line {line}"
+        if len(row) != len(header):
+            raise DataError(f"{where}: {len(row)} cells where the header has {len(header)}; repair the line")
+        at_once = number.row([row[i] for i in channels])
+        values.append(at_once or [number.of(where, header[i], row[i]) for i in channels])
+        lines.append(line)
+        clients.append(client if client is not None else _filled(where, "client", row[columns["client"]]))
+        text = row[columns["label"]].strip()
+        if text not in known:
+            known[text] = _label(f"{where}: label", text, reading)
+        labels.append(known[text])
+        recordings.append(row[columns["recording"]].strip() if "recording" in columns else "")
+        if "time" in columns:
+            times.append(_moment(where, header[columns["time"]], row[columns["time"]], number, reading))
+    if not values:
+        raise DataError(f"{path} has no rows below its header; add samples")
+    if not all(isinstance(label, int) for label in labels if label is not None):
+        labels = [None if label is None else str(label) for label in labels]
+    group = numbered(list(zip(clients, recordings, strict=True)))
+    numbers, names = np.array(values, np.float64), [header[i] for i in channels]
+    if number.values:
+        numbers[np.isin(numbers, list(number.values))] = np.nan
+    notes += roles.notes
+    if reading.columns.channels is None:
+        keep, more = judged(path, header, roles, numbers, group, numbered(labels))
+        numbers, names = numbers[:, keep], list(compress(names, keep))
+        notes += more
+    if reading.missing is None:
+        check_codes(str(path), names, numbers)
+    with np.errstate(over="ignore"):  # becomes infinite, which the data set refuses
+        array = numbers.astype(np.float32)
+    moments = times if "time" in columns else None
+    return Table(tuple(names), array, group, lines, clients, labels, recordings, moments, tuple(notes))
+
+
+def _are_units(rows: Sequence[Sequence[str]], roles: Roles, number: Numbers) -> bool:
+    """Whether the first row has no number, but words where the second one has numbers, and a client and label of no other row."""
+    first = [rows[0][i].strip() for i in roles.channels]
+    if not any(first) or any(cell and number(cell) is not None for cell in first):
+        return False
+    names = [rows[0][roles.at[role]].strip() for role in ("client", "label") if role in roles.at]
+    if not any(names):
+        return True
+    second = [rows[1][i] for i in roles.channels] if len(rows) > 1 else []
+    others = {row[roles.at["label"]].strip() for row in rows[1:]}
+    return names[-1] not in others and any(
+        cell and number(after) is not None for cell, after in zip(first, second, strict=False)
+    )
+
+
+def _filled(where: str, column: str, cell: str) -> str:
+    if not cell.strip():
+        raise DataError(f"{where}: {column} is empty; fill it in")
+    return cell.strip()
+
+
+def _label(where: str, text: str, reading: Reading) -> Label | None:
+    if is_unlabelled(text, reading.unlabelled, where):
+        return None
+    label = label_of(text)
+    if label is None:
+        raise DataError(f"{where} {text!r} is neither a whole number nor a name; make it one")
+    return label
+
+
+def _moment(where: str, column: str, cell: str, number: Numbers, reading: Reading) -> float:
+    """A time as a number: seconds or any other unit, or a date and time by the setting, or ISO 8601; UTC without a zone."""
+    text = cell.strip()
+    if reading.time_format is not None:
+        try:
+            found = datetime.strptime(text, reading.time_format)
+        except ValueError:
+            raise DataError(
+                f"{where}: column {column!r} is {text!r}, not as data.time_format {reading.time_format!r} has it; "
+                "repair the line or the setting"
+            ) from None
+        return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
+    moment = number(text.replace(".", ",") if number.comma else text)
+    if moment is None or np.isnan(moment):
+        moment = iso_moment(text)
+    if moment is None:
+        hint = (
+            ', or say how dates are written, such as data.time_format = "%d/%m/%Y %H:%M:%S.%f"'
+            if text
+            else ""
+        )
+        if is_comma(text):
+            hint = ', or say that its comma is a decimal sign: data.decimal = ","'
+        raise DataError(
+            f"{where}: column {column!r} is {repr(text) if text else 'empty'}, not a finite number; repair or remove the line{hint}"
+        )
+    return moment

@@ -1,0 +1,78 @@
+"""Times of a CSV's rows: what order recordings are in, and where they pause."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fedali.errors import DataError
+
+Indices = npt.NDArray[np.int64]
+Times = npt.NDArray[np.float64]
+
+
+def iso_moment(text: str) -> float | None:
+    """Seconds since 1970 of an ISO 8601 time, UTC where it names no zone; None for what is none.
+
+    >>> iso_moment("1970-01-01T00:01:00Z"), iso_moment("1970-01-01 00:01"), iso_moment("noon")
+    (60.0, 60.0, None)
+    """
+    try:
+        found = datetime.fromisoformat(text.removesuffix("Z") + "+00:00" * text.endswith("Z"))
+    except ValueError:
+        return None
+    return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
+
+
+def check_order(path: Path, times: Times, lines: Sequence[int], begins: npt.NDArray[np.bool_]) -> None:
+    """Raise ``DataError`` where time goes back within a recording, each of which ``begins`` [n] at a row.
+
+    Equal times are those of a packet.
+    """
+    back = ~begins[1:] & (np.diff(times) < 0)
+    if back.any():
+        line = lines[int(np.argmax(back)) + 1]
+        raise DataError(
+            f"{path}, line {line}: time does not increase, it goes back; sort the rows, or start a new recording there"
+        )
+
+
+def pauses(times: Times, recording: Indices, gap: float) -> npt.NDArray[np.bool_]:
+    """Which rows [n] come after a pause of more than ``gap`` median intervals of their recording; intervals of 0 do not count.
+
+    >>> pauses(np.array([0.0, 1, 2, 3, 14, 15]), np.zeros(6, np.int64), 10).tolist()
+    [False, False, False, False, True, False]
+    """
+    after = np.zeros(len(times), bool)
+    edges = np.flatnonzero(np.diff(recording)) + 1
+    for begin, end in zip([0, *edges.tolist()], [*edges.tolist(), len(times)], strict=True):
+        steps = np.diff(times[begin:end])
+        if (steps > 0).any():
+            after[begin + 1 : end] = steps > gap * np.median(steps[steps > 0])
+    return after
+
+
+def in_order(times: Times, recording: Indices, client: Indices) -> tuple[Indices, int]:
+    """Numbers of the recordings [n] so that those of a client rise with their times, and how many clients have none to go by.
+
+    A client whose recordings overlap in time has no one clock for them: its recordings stay in the order of the rows.
+
+    >>> in_order(np.array([50.0, 60, 0, 10]), np.array([0, 0, 1, 1]), np.zeros(4, np.int64))
+    (array([1, 1, 0, 0]), 0)
+    """
+    begins = np.flatnonzero(np.diff(recording, prepend=-1))
+    ends = np.append(begins[1:], len(recording)) - 1
+    first, last, owner = times[begins], times[ends], client[begins]
+    number, without = np.arange(len(begins)), 0
+    for one in np.unique(owner):
+        places = np.flatnonzero(owner == one)
+        order = places[np.argsort(first[places], kind="stable")]
+        if (first[order[1:]] < last[order[:-1]]).any():
+            without += 1
+        else:
+            number[order] = places
+    return number[recording], without
