@@ -10,8 +10,18 @@ from pathlib import Path
 from fedali.engines.choose import resolve
 from fedali_simulations.scenario import DataSettings, MethodSettings, Scenario
 
-_READING = ("columns", "gap", "unlabelled", "missing", "separator", "decimal", "encoding", "time_format")
-"""Settings of own data that came later: what they are without being set is no part of a run's identity."""
+_READING = (
+    "schema",
+    "columns",
+    "gap",
+    "unlabelled",
+    "missing",
+    "separator",
+    "decimal",
+    "encoding",
+    "time_format",
+)
+"""Settings of data that came later: what they are without being set is no part of a run's identity."""
 
 
 @dataclass(frozen=True)

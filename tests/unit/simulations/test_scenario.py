@@ -106,3 +106,12 @@ def test_a_run_is_the_same_run_until_a_setting_of_its_data_is_set():
     same = identity(plain, plain.methods[0], 0)
     assert found[0] == same
     assert len({one["settings"] for one in found}) == 4
+
+
+@pytest.mark.parametrize(
+    ("scenario", "settings"), [("digits", "6d42962c613f4886"), ("motionsense", "641961b309f2f0fe")]
+)
+def test_runs_of_0_1_0_are_resumed(scenario, settings):
+    """What its checkpoints have to agree on: a new setting that is not set is no part of it."""
+    found = load_scenario(scenario, ["training.engine=loop"])
+    assert identity(found, found.methods[0], 0)["settings"] == settings
