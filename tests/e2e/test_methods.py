@@ -92,7 +92,8 @@ class Scaffold(Method):
 
 
 @pytest.mark.slow
-def test_a_method_of_ones_own_runs_on_devices_and_is_exported(tmp_path):
+def test_a_method_of_ones_own_runs_on_devices_and_is_exported(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("m")  # a socket's path has to be short
     (tmp_path / "my_method.py").write_text(MINE)
     small = ["alp.num_prototypes=8", "model.options.channels=[4,8]", "training.epochs=1", "training.rounds=2"]
     small += ["training.optimizer=sgd", "training.momentum=0.0", "methods=scaffold,my_method:Scaffold"]
