@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from fedali.data.sources.digits import load_digits_dataset as load_digits_dataset
     from fedali.data.sources.motionsense import load_motionsense as load_motionsense
     from fedali.data.sources.own import load_own as load_own
+    from fedali.data.sources.reading import Columns as Columns
+    from fedali.data.sources.reading import Reading as Reading
     from fedali.data.split import Split as Split
 
 _HOMES = {
@@ -49,16 +51,20 @@ _HOMES = {
     "load_digits_dataset": "fedali.data.sources.digits",
     "load_motionsense": "fedali.data.sources.motionsense",
     "load_own": "fedali.data.sources.own",
+    "Columns": "fedali.data.sources.reading",
+    "Reading": "fedali.data.sources.reading",
     "Split": "split",
 }
 
 __all__ = [
     "ClientData",
+    "Columns",
     "Dataset",
     "DomainShift",
     "Federation",
     "Normalisation",
     "Partition",
+    "Reading",
     "Split",
     "build_federation",
     "dirichlet",

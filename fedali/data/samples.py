@@ -91,7 +91,8 @@ def check_labels(y: npt.ArrayLike, classes: Sequence[str], count: int, where: st
 def read_samples(path: Path | str, manifest: Manifest) -> tuple[Array, Labels | None]:
     """Samples [n, *shape] of a ``.npz`` (``x``, and ``y`` where it has labels) or ``.npy`` file, and labels [n] or None.
 
-    Labels of a file that has ``class_names`` are of those. Raises ``DataError`` for what does not fit the model.
+    Labels of a file that has ``class_names`` are of those; whole numbers without are names of classes where there are such, else places,
+    and refused where they may be either. Raises ``DataError`` for what does not fit the model.
     """
     path = Path(path)
     if not path.exists():
@@ -112,7 +113,28 @@ def read_samples(path: Path | str, manifest: Manifest) -> tuple[Array, Labels | 
     if "class_names" in arrays and y.dtype.kind in "iu":
         names = arrays["class_names"]
         y = names[check_labels(y, names.tolist(), len(x), f"{path}: y")]
+    elif y.dtype.kind in "iu":
+        y = _named(y, manifest.classes, f"{path}: y")
     return x, check_labels(y, manifest.classes, len(x), f"{path}: y")
+
+
+def _named(y: Array, classes: Sequence[str], where: str) -> Array:
+    """Whole numbers that are names of classes as those, as a simulation reads them; places of classes as they are.
+
+    Raises ``DataError`` for what may be either, and means different classes.
+    """
+    found = {int(label): str(label) for label in np.unique(y)}
+    if not all(name in classes for name in found.values()):
+        return y
+    names = np.array([found[int(label)] for label in y.ravel()]).reshape(y.shape)
+    places = {label: classes[label] for label in found if 0 <= label < len(classes)}
+    if len(places) == len(found) and places != found:
+        raise MisfitError(
+            f"{where} has whole numbers that may be names of classes or their places: {min(found)} is class "
+            f"{found[min(found)]!r} by name and {places[min(found)]!r} by place; save them as strings, or add class_names",
+            "this device's labels are whole numbers that may be names of classes or their places",
+        )
+    return names
 
 
 def _in_words(shape: Sequence[int]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fedali.errors import SettingsError
+
 ROLES = ("client", "label", "recording", "time")
 """Columns of a CSV that are no channels, by what they are for."""
 
@@ -31,18 +33,38 @@ class Columns:
 
 @dataclass(frozen=True)
 class Reading:
-    """A scenario's settings for own data, ``data.*``, by the same names; the defaults read what is certain."""
+    """A scenario's settings for own data, ``data.*``, by the same names; the defaults read what is certain.
+
+    Args:
+        columns: names of a CSV's columns.
+        gap: of times: no window crosses a pause of more than so many median intervals of its recording.
+        unlabelled: labels that say that there is none, as text; None when nobody has said so, and what may be one is refused.
+        missing: what stands for a missing value, words in any case or numbers, as text; windows that hold one are left out. None as above.
+        separator: between columns; None for one of ``SEPARATORS``, by the header.
+        decimal: ``","`` or ``"."``; None for a comma where that is certain.
+        encoding: of a CSV without a byte order mark; None for UTF-8.
+        time_format: of dates, as ``datetime.strptime`` takes it; None for numbers and ISO 8601.
+
+    >>> Reading(columns=Columns(client="user", label="activity"), unlabelled=("-1", "")).gap
+    10.0
+    """
 
     columns: Columns = field(default_factory=Columns)
     gap: float = GAP
     unlabelled: tuple[str, ...] | None = None
-    """Labels that say that there is none; None when nobody has said so, and what may be one is refused."""
     missing: tuple[str, ...] | None = None
-    """What stands for a missing value, words in any case or numbers; windows that hold one are left out. None as above."""
     separator: str | None = None
     decimal: str | None = None
     encoding: str | None = None
     time_format: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.gap > 1:
+            raise SettingsError(f"data.gap is {self.gap}; it has to be more than 1 median interval")
+        if self.separator is not None and len(self.separator) != 1:
+            raise SettingsError(f"data.separator is {self.separator!r}; it has to be one character")
+        if self.decimal not in (None, ",", "."):
+            raise SettingsError(f"data.decimal is {self.decimal!r}; it is , or .")
 
 
 PLAIN = Reading()

@@ -43,5 +43,8 @@ def schema(
     if data == "motionsense":  # which is known without its data
         found = motionsense.SCHEMA
     else:
-        found = Schema.of(load_named(data, window=window, stride=stride, what="DATA"), rate=rate)
+        dataset = load_named(data, window=window, stride=stride, what="DATA")
+        for note in dataset.notes:
+            typer.echo(f"note: {note}", err=True)
+        found = Schema.of(dataset, rate=rate)
     typer.echo(found.to_toml(), nl=False)

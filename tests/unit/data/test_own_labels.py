@@ -1,11 +1,13 @@
 """Labels of one's own data: none vanishes or becomes a class without a word."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from fedali.data import load_own
 from fedali.data.labels import labels_of
-from fedali.data.samples import check_labels
+from fedali.data.samples import check_labels, read_samples
 from fedali.data.sources.reading import Reading
 from fedali.errors import DataError
 
@@ -111,3 +113,31 @@ def test_samples_without_a_label(tmp_path, none):
 def test_arrays_that_are_no_labels(tmp_path, y, message):
     with pytest.raises(DataError, match=message):
         load_own(save(tmp_path, y)[0])
+
+
+@pytest.mark.parametrize(
+    ("classes", "y", "expected"),
+    [
+        (("1", "2", "3"), [1, 2, 3], [0, 1, 2]),  # names, as a simulation reads them
+        (("1", "2", "3"), [3.0, 1.0, 3.0], [2, 0, 2]),
+        (("rest", "run", "walk"), [2, 0, 1], [2, 0, 1]),
+        (("0", "1", "2"), [2, 0, 1], [2, 0, 1]),
+        (("5", "7", "9"), [0, 1, 2], [0, 1, 2]),
+        (("1", "2", "3"), ["1", "2", "2"], [0, 1, 1]),
+    ],
+)
+def test_whole_numbers_of_a_device_mean_what_they_mean_in_a_simulation(tmp_path, classes, y, expected):
+    manifest = SimpleNamespace(input_shape=(4,), classes=classes)
+    np.savez(tmp_path / "a.npz", x=np.ones((3, 4)), y=y)
+    assert read_samples(tmp_path / "a.npz", manifest)[1].tolist() == expected
+
+
+def test_whole_numbers_that_may_be_names_or_places_are_refused(tmp_path):
+    manifest = SimpleNamespace(input_shape=(4,), classes=("1", "2", "3"))
+    np.savez(tmp_path / "a.npz", x=np.ones((3, 4)), y=[1, 2, 1])
+    with pytest.raises(
+        DataError, match="1 is class '1' by name and '2' by place; save them as strings, or add class_names"
+    ):
+        read_samples(tmp_path / "a.npz", manifest)
+    np.savez(tmp_path / "a.npz", x=np.ones((3, 4)), y=[1, 2, 1], class_names=["3", "1", "2"])
+    assert read_samples(tmp_path / "a.npz", manifest)[1].tolist() == [0, 1, 0]
