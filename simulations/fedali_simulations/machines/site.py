@@ -198,7 +198,8 @@ class _PartOfRun:
 
 def _check_methods(settings: Mapping[str, Any]) -> None:
     """Raise ``SettingsError`` for a method from outside FedAli: a server does not say which code is run here."""
-    for line in settings["methods"]:
+    given = settings.get("methods", ())
+    for line in [given] if isinstance(given, str | Mapping) else given:
         name = line["name"] if isinstance(line, Mapping) else line
         build_method(str(name), doors=False)
 

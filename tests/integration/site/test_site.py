@@ -106,6 +106,10 @@ def test_a_site_without_its_folder_or_with_another_engine_says_so(tmp_path, star
             {"scenario": json.dumps({"data": {"source": "/etc/x.npz"}, "sites": 2})},
             "start it with --data PATH",
         ),
+        (
+            {"scenario": json.dumps({"data": {"source": "digits"}, "methods": ["os:path"], "sites": 2})},
+            "'os:path' is no part of FedAli, and its code is not run here",
+        ),
     ],
 )
 def test_a_run_that_is_not_what_it_should_be_is_refused(tmp_path, change, message):
