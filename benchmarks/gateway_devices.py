@@ -23,6 +23,7 @@ import numpy as np
 
 from fedali.bundle.file import read_bundle
 from fedali.methods import build_method, shared_indices
+from fedali.uploads import Upload
 from fedali.v1 import federation_pb2, federation_pb2_grpc, relay_pb2, relay_pb2_grpc
 from fedali.wire import messages as wire
 from fedali.wire import options
@@ -139,8 +140,9 @@ class Bench:
         assert {report.state for report in outcome.devices} == {"done"}
         assert len(outcome.devices) == self.order.devices
         count = self.order.devices
-        assert outcome.theta.weight == count * (count + 1) / 2
-        mean = np.frombuffer(outcome.theta.total, "<f8") / outcome.theta.weight
+        upload = Upload.from_bytes(outcome.upload)
+        assert upload.sums["theta"].weight == count * (count + 1) / 2
+        mean = upload.mean("theta")
         np.testing.assert_array_equal(mean.astype(np.float32), self._trained())
         self.seen.rounds.append({"seconds": seconds, "cpu_seconds": _busy(self.order.gateway) - busy})
         self.seen.sent, self.seen.received = outcome.devices[0].received, outcome.devices[0].sent
