@@ -13,7 +13,6 @@ from fedali.step.forward import make_adapt as make_adapt
 from fedali.step.forward import make_embed as make_embed
 from fedali.step.forward import make_occupancy as make_occupancy
 from fedali.step.forward import make_predict as make_predict
-from fedali.step.training import cross_entropy as cross_entropy
 from fedali.step.training import make_head_step as make_head_step
 from fedali.step.training import make_step as make_step
 from fedali.step.types import Adapt as Adapt

@@ -25,11 +25,6 @@ _Forward = Callable[[Parameters, Tensor, Batch, Shared, Hyper], tuple[Output, Te
 _Loss = Callable[..., tuple[Tensor, tuple[Tensor, Tensor]]]
 
 
-def cross_entropy(output: Output, batch: Batch) -> Tensor:
-    """Weighted mean cross-entropy; 0 for a batch of padding alone."""
-    return CLASSIFICATION.loss(output, batch)
-
-
 def make_step(model: Model, method: Method, optimizer: Optimizer, *, eager: bool = False) -> Step:
     """The local step of ``model`` under ``method`` and ``optimizer``.
 
