@@ -135,6 +135,7 @@ def _reading(settings: DataSettings) -> Reading:
         decimal=settings.decimal,
         encoding=settings.encoding,
         time_format=settings.time_format,
+        layout=settings.layout,
     )
 
 
