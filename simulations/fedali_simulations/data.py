@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,12 @@ def _dataset(scenario: Scenario, seed: int) -> data.Dataset:
         windows_per_client=settings.windows_per_client,
         seed=seed,
     )
+
+
+def reading_for_others(settings: DataSettings) -> Reading:
+    """What of a scenario's settings is true of other files of the kind; their channels are the data set's."""
+    found = _reading(settings)
+    return replace(found, columns=replace(found.columns, channels=None))
 
 
 def _reading(settings: DataSettings) -> Reading:

@@ -66,7 +66,7 @@ def load_own(path: str | Path, *, window: int = 128, stride: int = 64, reading: 
     else:
         _check_ending(path)
         pieces = [read_piece(path, window, stride, None, reading)]
-    return _assemble(path, pieces)
+    return _assemble(path, pieces, stride)
 
 
 def _client_files(folder: Path) -> list[Path]:
@@ -143,8 +143,8 @@ def read_piece(
     return read_csv(path, window, stride, client, reading, model)
 
 
-def _assemble(path: Path, pieces: Sequence[Piece]) -> Dataset:
-    """One data set of all pieces."""
+def _assemble(path: Path, pieces: Sequence[Piece], stride: int) -> Dataset:
+    """One data set of all pieces, whose windows were cut every ``stride`` rows."""
     first = pieces[0]
     pieces = [first, *(_like(first, piece) for piece in pieces[1:])]
     owners = [owner for piece in pieces for owner in piece.clients]
@@ -173,6 +173,7 @@ def _assemble(path: Path, pieces: Sequence[Piece]) -> Dataset:
         citation="",
         notes=(*_together(pieces), *_without_window(pieces), *_passed_over(path)),
         interval=_interval(pieces),
+        stride=stride if any(piece.longest for piece in pieces) else None,
     )
 
 
