@@ -171,7 +171,7 @@ def _assemble(path: Path, pieces: Sequence[Piece], stride: int) -> Dataset:
         length=max(p.length for p in pieces),
         licence="the owner's",
         citation="",
-        notes=(*_together(pieces), *_without_window(pieces), *_passed_over(path)),
+        notes=(*_together(pieces), *without_window(pieces), *_passed_over(path)),
         interval=_interval(pieces),
         stride=stride if any(piece.longest for piece in pieces) else None,
     )
@@ -205,7 +205,7 @@ def _together(pieces: Sequence[Piece]) -> tuple[str, ...]:
     return tuple(note if len(files[note]) == len(pieces) else f"{some[note]}: {note}" for note in files)
 
 
-def _without_window(pieces: Sequence[Piece]) -> list[str]:
+def without_window(pieces: Sequence[Piece]) -> list[str]:
     """A note for each class that has rows and not one window."""
     have = {str(label) for piece in pieces for label in piece.labels}
     lost = dict.fromkeys(str(label) for piece in pieces for label in piece.short if str(label) not in have)

@@ -83,7 +83,7 @@ def roles_of(
                 f"{path}: data.columns names {header[i]!r} as {used[i]} and as {role}; name another"
             )
         used[i] = role
-    if client is not None and "client" in at and "client" not in model.may_lack:
+    if client is not None and "client" in at and not model.owners:
         raise DataError(
             f"{path} has a column {header[at['client']]!r}, but the file's name is the client; remove the column"
         )

@@ -31,7 +31,7 @@ def read_npz(path: Path, client: str | None, reading: Reading, model: ForModel =
         odd = sorted(set(arrays) - {"x", "y", "client", "recording", "start", "class_names", "channel_names"})
         hint = did_you_mean(missing[0], odd) if odd else f"it holds {', '.join(sorted(arrays)) or 'nothing'}"
         raise DataError(f"{path} lacks the array {missing[0]!r}; {hint}")
-    if client is not None and "client" in arrays and "client" not in model.may_lack:
+    if client is not None and "client" in arrays and not model.owners:
         raise DataError(
             f"{path} holds an array 'client', but the file's name is the client; leave the array out"
         )

@@ -83,13 +83,15 @@ class ForModel:
     """What a file is read for where there is a model already, on a device or at a site.
 
     Args:
-        may_lack: roles whose columns or arrays may be missing, also those that ``Columns`` has a name for; a file without ``client`` is
-            of one, and samples without a label are kept.
+        may_lack: roles whose columns or arrays may be missing, also those that ``Columns`` has a name for; without ``label``, samples that
+            have none are kept.
+        owners: whether there may be a column or an array ``client`` where the file is one client's.
         channels: whether ``Columns.channels`` are the model's, and not named by whoever reads.
         shape: of a sample; None where the axes are as the layout says.
     """
 
     may_lack: frozenset[str] = frozenset()
+    owners: bool = False
     channels: bool = False
     shape: tuple[int, ...] | None = None
 
