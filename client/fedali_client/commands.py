@@ -195,7 +195,7 @@ def _open(options: argparse.Namespace, *, read_only: bool = False, capacity: int
 def _read(options: argparse.Namespace, client: EdgeClient, labels: Need = "all") -> FileSamples:
     """The samples of ``--data``; notes go to stderr."""
     settings = parse_settings(options.settings)
-    found = read_file(options.data.expanduser(), client.manifest, settings, labels=labels)
+    found = read_file(user_path(options.data), client.manifest, settings, labels=labels)
     _tell(options, found.notes)
     return found
 
@@ -206,7 +206,7 @@ def _parts(options: argparse.Namespace, client: EdgeClient) -> dict[str, Pair | 
         found = _read(options, client)
         return {"train": (found.x, found.y), "validation": None, "test": (found.x, found.y)}
     settings = parse_settings(options.settings)
-    parts, notes = read_parts(options.data.expanduser(), client.manifest, settings)
+    parts, notes = read_parts(user_path(options.data), client.manifest, settings)
     _tell(options, notes)
     return parts
 
