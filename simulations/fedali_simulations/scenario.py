@@ -68,6 +68,12 @@ with warnings.catch_warnings():
         missing: Annotated[tuple[int | float | str, ...], BeforeValidator(_as_list)] | None = None
         """Own data: what stands for a missing value, such as [-999, "NA", ""]; windows that hold one are left out. Without, what may be
         one is refused; [] says that every number was measured."""
+        header: tuple[str, ...] | None = None
+        """Own CSV data whose first line has no names: the names of all columns, in their order, such as ["client", "label", "x", "y"]."""
+        quote: str | None = Field(default=None, min_length=1, max_length=1)
+        """Own CSV data: around cells; without, " or ' by the header."""
+        escape: str | None = Field(default=None, min_length=1, max_length=1)
+        """Own CSV data: before a quote or separator that belongs to a cell, where quotes are not doubled."""
         separator: str | None = Field(default=None, min_length=1, max_length=1)
         """Own CSV data: between columns; without, comma, semicolon, tab or | by the header."""
         decimal: Literal[".", ","] | None = None
