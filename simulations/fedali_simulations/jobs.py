@@ -20,6 +20,8 @@ _READING = (
     "decimal",
     "encoding",
     "time_format",
+    "devices",
+    "clients",
 )
 """Settings of data that came later: what they are without being set is no part of a run's identity."""
 

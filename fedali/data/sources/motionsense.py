@@ -9,11 +9,9 @@ exactly the windows that ``CHECKSUM`` stands for.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ import numpy.typing as npt
 
 from fedali.data.dataset import Dataset
 from fedali.data.npz import read_arrays
-from fedali.data.sources.download import Progress, download
+from fedali.data.sources.download import Progress, download, locked
 from fedali.data.sources.extras import require
 from fedali.data.sources.motionsense_zip import ARITHMETICS, WINDOW, decode_zip
 from fedali.errors import DataError, SettingsError
@@ -112,7 +110,7 @@ def windows_checksum(
 def _from_cache(cache: Path, url: str, checksum: str, progress: Progress | None) -> _Windows:
     """The windows from ``cache``, put there first when they are missing; one process at a time."""
     path = cache / _FILE
-    with _locked(cache):
+    with locked(cache):
         if path.is_file():
             try:
                 windows = _read_npz(path)
@@ -165,21 +163,6 @@ def _from_source(cache: Path, url: str, checksum: str, progress: Progress | None
 
 def _checksum(windows: _Windows) -> str:
     return windows_checksum(windows.x, windows.y, windows.subject, windows.trial)
-
-
-@contextmanager
-def _locked(cache: Path) -> Iterator[None]:
-    """Hold the lock of ``cache``: sites started together must not write one download at the same time."""
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        stream = (cache / ".lock").open("wb")
-    except OSError as error:
-        raise DataError(
-            f"cannot write the cache folder {cache}: {error.strerror}; set FEDALI_DATA instead"
-        ) from error
-    with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 def _read_npz(path: Path) -> _Windows:
