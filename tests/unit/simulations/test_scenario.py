@@ -101,11 +101,14 @@ def test_a_run_is_the_same_run_until_a_setting_of_its_data_is_set():
     plain = load_scenario("digits")
     found = [
         identity(load_scenario("digits", [f"data.{change}"]), plain.methods[0], 0)
-        for change in ("gap=10.0", "gap=5.0", "missing=[]", "columns={}")
+        for change in (
+            *("gap=10.0", "clients=people", "gap=5.0", "missing=[]", "columns={}", "devices=[]"),
+            "clients=devices",
+        )
     ]
     same = identity(plain, plain.methods[0], 0)
-    assert found[0] == same
-    assert len({one["settings"] for one in found}) == 4
+    assert found[0] == found[1] == same
+    assert len({one["settings"] for one in found}) == 6
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ class Tree:
             deeper: list[Place] = []
             for place in level:
                 for name in self._names(place):
-                    match = re.search(pattern, name)
+                    match = re.search(pattern, "/".join((*place, name)))
                     if match is not None:
                         key = tuple(group or "" for group in match.groups())
                         if key in here:

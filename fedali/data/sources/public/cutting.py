@@ -51,15 +51,13 @@ class Cutter:
         """
         signal = np.asarray(signal, np.float32)
         whole = np.asarray(np.isfinite(signal).all(axis=1))
-        self.leave_out("samples with missing values are left out", np.count_nonzero(~whole))
+        self.leave_out("samples with missing values, left out", np.count_nonzero(~whole))
         for first, last in runs(whole):
             if not whole[first]:
                 continue
             x = cut_windows(signal[first:last], self.window, self.stride)
             if not len(x):
-                self.leave_out(
-                    f"stretches are shorter than a window of {self.window} and left out: data.window", 1
-                )
+                self.leave_out(f"stretches shorter than a window of {self.window}, left out (data.window)", 1)
                 continue
             starts = start + first + window_starts(last - first, self.window, self.stride)
             self.add_windows(person, label, recording, starts, x, device)
@@ -110,7 +108,7 @@ class Cutter:
         )
 
     def _notes(self) -> list[str]:
-        return [f"{count:,} {what}" for what, count in sorted(self.left_out.items())]
+        return [f"{what}: {count:,}" for what, count in sorted(self.left_out.items())]
 
     def _without(self, clients: Sequence[str]) -> list[str]:
         have = {cut[0] for cut in self._cut}

@@ -114,11 +114,11 @@ def _chosen(
     if names is None:
         return known
     asked = [str(name) for name in names]
+    if not asked:
+        raise SettingsError(f"{setting} is empty; choose from {known[0]}..{known[-1]}")
     odd = next((name for name in asked if name not in known), None)
-    if odd is not None or not asked:
-        what = "an empty list" if odd is None else repr(odd)
-        hint = f"choose from {known[0]}..{known[-1]}" if odd is None else did_you_mean(odd, known)
-        raise SettingsError(f"{setting}: {facts.name} has no {what}; {hint}")
+    if odd is not None:
+        raise SettingsError(f"{setting}: {facts.name} has no {odd!r}; {did_you_mean(odd, known)}")
     return tuple(name for name in known if name in asked)
 
 

@@ -67,4 +67,4 @@ def read(tree: Tree, wanted: Wanted, cutter: Cutter) -> None:
         for _, _, activity, first, last in known[np.argsort(known[:, 3], kind="stable")].tolist():
             covered[first - 1 : last] = True
             cutter.add(person, activity - 1, (number,), first - 1, signal[first - 1 : last])
-        cutter.leave_out("samples without a label are left out", np.count_nonzero(~covered))
+        cutter.leave_out("samples without a label, left out", np.count_nonzero(~covered))

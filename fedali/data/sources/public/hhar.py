@@ -120,10 +120,10 @@ def _samples(tree: Tree, place: Place, records: Array, cutter: Cutter) -> Array:
         raise DataError(f"{tree.where(place)}: activity {found!r} is none of HHAR's; {tree.get}")
     late = records["Arrival_Time"] * 1_000_000 - records["Creation_Time"]
     for first, last in runs(samples["label"]):
-        samples["time"][first:last] = records["Creation_Time"][first:last] + round(
-            np.median(late[first:last])
-        )
-    cutter.leave_out("samples without an activity (null) are left out", np.sum(samples["label"] < 0))
+        middle = (last - first) // 2
+        usual = np.partition(late[first:last], middle)[middle]  # a median that stays a whole number
+        samples["time"][first:last] = records["Creation_Time"][first:last] + usual
+    cutter.leave_out("samples without an activity (null), left out", np.sum(samples["label"] < 0))
     return samples[samples["label"] >= 0]
 
 
@@ -132,7 +132,7 @@ def _stretches(blocks: _Blocks, wanted: Wanted, cutter: Cutter) -> Iterator[tupl
     longest = wanted.gap * _STEP
     for (model, _), sensors in sorted(blocks.items()):
         if len(sensors) < 2:
-            cutter.leave_out("devices of a person have one sensor alone and are left out", 1)
+            cutter.leave_out("devices of a person with one sensor alone, left out", 1)
             continue
         acc, gyro = (_in_time(sensors[name]) for name in ("accelerometer", "gyroscope"))
         for first, last in runs(acc["label"], pauses(acc["time"], longest)):
@@ -143,7 +143,7 @@ def _stretches(blocks: _Blocks, wanted: Wanted, cutter: Cutter) -> Iterator[tupl
             if len(signal):
                 yield tick, int(acc["label"][first]), model, signal
             else:
-                cutter.leave_out("stretches have no gyroscope at the time and are left out", 1)
+                cutter.leave_out("stretches without a gyroscope at the time, left out", 1)
 
 
 def _in_time(parts: list[Array]) -> Array:

@@ -86,6 +86,8 @@ def load_public(
             f"{name} comes in windows of {facts.window[0]} every {facts.window[1]} samples, not {window} every {stride}: leave "
             "data.window and data.stride out"
         )
+    if windows_per_client is not None and windows_per_client < 1:
+        raise SettingsError(f"windows_per_client must be at least 1, not {windows_per_client}")
     choice = wanted(
         facts,
         subjects=subjects,
@@ -105,8 +107,6 @@ def fewer(dataset: Dataset, windows_per_client: int | None, seed: int) -> Datase
     """A random choice of so many windows of each client, drawn from ``seed`` and the client's name alone."""
     if windows_per_client is None:
         return dataset
-    if windows_per_client < 1:
-        raise SettingsError(f"windows_per_client must be at least 1, not {windows_per_client}")
     chosen = []
     for place, client in enumerate(dataset.client_names):
         rows = np.flatnonzero(dataset.client == place)

@@ -83,7 +83,7 @@ def read(tree: Tree, wanted: Wanted, cutter: Cutter) -> None:
             continue
         table = read_table(tree, place, [0, column, *(_COLUMN[channel] for channel in wanted.channels)])
         time, label, signal = table[:, 0], np.nan_to_num(table[:, 1]), table[:, 2:]
-        cutter.leave_out("samples without a label are left out", np.sum(label == 0))
+        cutter.leave_out("samples without a label, left out", np.sum(label == 0))
         for first, last in runs(label, pauses(time, wanted.gap / wanted.facts.rate * 1e3)):
             if label[first] == 0:
                 continue
@@ -93,6 +93,6 @@ def read(tree: Tree, wanted: Wanted, cutter: Cutter) -> None:
                 )
             stretch, filled = bridge(signal[first:last], round(BRIDGED * wanted.facts.rate))
             cutter.leave_out(
-                f"values in holes of up to {BRIDGED:g} s are on a straight line between neighbours", filled
+                f"values in holes of up to {BRIDGED:g} s, put on a straight line between neighbours", filled
             )
             cutter.add(person, codes.index(int(label[first])), (_RUNS.index(name),), first, stretch)

@@ -62,7 +62,7 @@ def read(tree: Tree, wanted: Wanted, cutter: Cutter) -> None:
         place = files[person,]
         table = read_table(tree, place, [0, 1, *(_COLUMN[name] for name in wanted.channels)])
         time, activity, signal = table[:, 0], table[:, 1], table[:, 2:]
-        cutter.leave_out("samples of activity 0, between activities, are left out", np.sum(activity == 0))
+        cutter.leave_out("samples of activity 0, between activities, left out", np.sum(activity == 0))
         for first, last in runs(activity, pauses(time, wanted.gap / wanted.facts.rate)):
             if activity[first] == 0:
                 continue
@@ -72,6 +72,6 @@ def read(tree: Tree, wanted: Wanted, cutter: Cutter) -> None:
                 )
             stretch, filled = bridge(signal[first:last], round(BRIDGED * wanted.facts.rate))
             cutter.leave_out(
-                f"values in holes of up to {BRIDGED:g} s are on a straight line between neighbours", filled
+                f"values in holes of up to {BRIDGED:g} s, put on a straight line between neighbours", filled
             )
             cutter.add(person, codes.index(int(activity[first])), (0,), first, stretch)

@@ -45,17 +45,17 @@ def read(tree: Tree, wanted: Wanted, cutter: Cutter) -> None:
     performances: dict[tuple[str, str, str], dict[str, dict[str, Place]]] = defaultdict(dict)
     for (person, sensor, activity, part, device), place in files.items():
         if person in wanted.people and device in wanted.devices:
-            performances[person, activity, part].setdefault(device, {})[sensor] = place
+            performances[person, activity, part or "1"].setdefault(device, {})[sensor] = place
     for (person, activity, part), devices in performances.items():
         label = wanted.facts.classes.index(activity)
         for device in sorted(devices):
             places = devices[device]
             if len(places) < 2:
-                cutter.leave_out("recordings without accelerometer or gyroscope are left out", 1)
+                cutter.leave_out("recordings without accelerometer or gyroscope, left out", 1)
                 continue
             sensors = [_sensor(tree, places[sensor]) for sensor in ("acc", "Gyroscope")]
             begin, signal = on_grid(sensors, _STEP, wanted.gap * _STEP)
-            cutter.add(person, label, (label, int(part or 1)), begin, signal[:, wanted.picked], device)
+            cutter.add(person, label, (label, int(part)), begin, signal[:, wanted.picked], device)
 
 
 def _sensor(tree: Tree, place: Place) -> tuple[Indices, Array]:

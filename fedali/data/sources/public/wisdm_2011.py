@@ -42,17 +42,17 @@ def read(tree: Tree, wanted: Wanted, cutter: Cutter) -> None:
     """The stretches in which person and activity stay the same and time goes on."""
     place = tree.find(r"(?:^|/)WISDM_ar_v1\.1_raw\.txt$", "WISDM_ar_v1.1_raw.txt")[()]
     records, broken = read_records(tree, place, _RECORD, _LINE)
-    cutter.leave_out("lines that are no record are left out", broken)
+    cutter.leave_out("lines that are no record, left out", broken)
     names = [name.encode() for name in wanted.facts.classes]
     activity = np.char.strip(records["activity"])
     known = np.isin(activity, names)
-    cutter.leave_out("records of other activities are left out", np.count_nonzero(~known))
-    cutter.leave_out("records at time 0 are left out", np.count_nonzero(records["time"] == 0))
+    cutter.leave_out("records of other activities, left out", np.count_nonzero(~known))
+    cutter.leave_out("records at time 0, left out", np.count_nonzero(records["time"] == 0))
     keep = known & (records["time"] != 0)
     records, activity = records[keep], activity[keep]
     again = np.zeros(len(records), bool)
     again[1:] = (np.diff(records["time"]) == 0) & (np.diff(records["person"]) == 0)
-    cutter.leave_out("records of a moment that was there before are left out", np.count_nonzero(again))
+    cutter.leave_out("records of a moment that was there before, left out", np.count_nonzero(again))
     records, activity = records[~again], activity[~again]
     signal = np.stack([records[axis] for axis in "xyz"], axis=1)[:, wanted.picked]
     longest = wanted.gap / wanted.facts.rate * 1e9

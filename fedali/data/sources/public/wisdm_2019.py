@@ -60,7 +60,7 @@ def read(tree: Tree, wanted: Wanted, cutter: Cutter) -> None:
         for device in wanted.devices:
             places = [files.get((device, sensor, person)) for sensor in ("accel", "gyro")]
             if places[0] is None or places[1] is None:
-                cutter.leave_out(f"people have no {device} with both sensors", 1)
+                cutter.leave_out(f"people without a {device} with both sensors", 1)
                 continue
             accel, gyro = (_records(tree, place, cutter) for place in places if place is not None)
             done: Counter[str] = Counter()
@@ -75,7 +75,7 @@ def read(tree: Tree, wanted: Wanted, cutter: Cutter) -> None:
 
 def _records(tree: Tree, place: Place, cutter: Cutter) -> Array:
     records, broken = read_records(tree, place, _RECORD, _LINE, range(1, 6))
-    cutter.leave_out("lines that are no record are left out", broken)
+    cutter.leave_out("lines that are no record, left out", broken)
     return records
 
 
