@@ -35,7 +35,7 @@ _RECORD = np.dtype(
     [("person", "i4"), ("activity", "S16"), ("time", "i8"), ("x", "f4"), ("y", "f4"), ("z", "f4")]
 )
 _NUMBER = rb"-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-_LINE = rb" *\d+ *, *[A-Za-z]+ *, *\d+ *" + (rb", *" + _NUMBER + rb" *") * 3
+_LINE = rb" *\d+ *,[A-Za-z]+, *\d+ *" + (rb", *" + _NUMBER + rb" *") * 3
 
 
 def read(tree: Tree, wanted: Wanted, cutter: Cutter) -> None:
@@ -44,7 +44,7 @@ def read(tree: Tree, wanted: Wanted, cutter: Cutter) -> None:
     records, broken = read_records(tree, place, _RECORD, _LINE)
     cutter.leave_out("lines that are no record, left out", broken)
     names = [name.encode() for name in wanted.facts.classes]
-    activity = np.char.strip(records["activity"])
+    activity = records["activity"]
     known = np.isin(activity, names)
     cutter.leave_out("records of other activities, left out", np.count_nonzero(~known))
     cutter.leave_out("records at time 0, left out", np.count_nonzero(records["time"] == 0))

@@ -75,8 +75,9 @@ def read(tree: Tree, wanted: Wanted, cutter: Cutter) -> None:
 
 def _records(tree: Tree, place: Place, cutter: Cutter) -> Array:
     records, broken = read_records(tree, place, _RECORD, _LINE, range(1, 6))
-    cutter.leave_out("lines that are no record, left out", broken)
-    return records
+    known = np.isin(records["code"], [code.encode() for code in CODES])
+    cutter.leave_out("lines that are no record, left out", broken + np.sum(~known))
+    return records[known]
 
 
 def _together(accel: Array, gyro: Array, wanted: Wanted) -> tuple[int, Array]:
