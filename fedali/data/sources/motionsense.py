@@ -67,7 +67,7 @@ def load_motionsense(
     """MotionSense, one client per person: ``x`` [N, 128, 6] float16.
 
     Looked for in ``folder`` (or the one that the environment variable ``FEDALI_DATA`` names), which then has to hold
-    ``motionsense.npz``; without either, in ``cache`` (the user's cache folder); else downloaded there from ``url`` and
+    ``motionsense.npz`` or ``A_DeviceMotion_data.zip``, or be one of those; without either, in ``cache`` (the user's cache folder); else downloaded there from ``url`` and
     kept. ``subjects`` (1..24) keeps some people, ``windows_per_client`` a random subset of that many windows of each,
     drawn from ``seed`` and the person alone, so that choosing other people does not change it.
 
@@ -77,10 +77,8 @@ def load_motionsense(
     if folder is None and os.environ.get("FEDALI_DATA"):
         folder = Path(os.environ["FEDALI_DATA"])
     if folder is not None:
-        path = Path(folder) / _FILE
-        if not path.is_file():
-            raise DataError(f"{path} does not exist; FEDALI_DATA must name the folder that holds {_FILE}")
-        windows = _read_npz(path)
+        path = _within(Path(folder))
+        windows = _read_npz(path) if path.suffix == ".npz" else _decoded(path, checksum)
     else:
         cache = Path(cache) if cache is not None else Path(require("platformdirs").user_cache_dir("fedali"))
         path = cache / _FILE
@@ -133,6 +131,37 @@ def _from_cache(cache: Path, url: str, checksum: str, progress: Progress | None)
     return windows
 
 
+def _within(folder: Path) -> Path:
+    """The file that the windows are in."""
+    if folder.is_file():
+        return folder
+    found = next((folder / name for name in (_FILE, _ZIP) if (folder / name).is_file()), None)
+    if found is None:
+        raise DataError(
+            f"{folder / _FILE} does not exist; FEDALI_DATA must name the folder that holds {_FILE}, or {_ZIP} as downloaded"
+        )
+    return found
+
+
+def _decoded(path: Path, checksum: str) -> _Windows:
+    """The windows of the owner's zip; ``DataError`` unless they are the known ones."""
+    try:
+        return _decode(path, checksum)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except DataError as error:
+        raise DataError(f"{path}: {error}; get it from {URL}") from error
+
+
+def _decode(path: Path, checksum: str) -> _Windows:
+    # Six-digit decimals can fall so near the middle of two float16 numbers that float32 on the way decides.
+    for arithmetic in ARITHMETICS:
+        windows = _Windows(*decode_zip(path, ACTIVITIES, WINDOW, STRIDE, arithmetic))
+        if len(windows.x) and _checksum(windows) == checksum:
+            return windows
+    raise DataError("it decodes to other windows than the published ones")
+
+
 def _from_source(cache: Path, url: str, checksum: str, progress: Progress | None) -> _Windows:
     """Download the owner's zip unless it lies in ``cache``, decode it, and refuse other windows than the known ones."""
     path = cache / _ZIP
@@ -144,12 +173,7 @@ def _from_source(cache: Path, url: str, checksum: str, progress: Progress | None
                 f"{error}; set FEDALI_DATA to a folder with {_FILE}, or put the zip at {path}"
             ) from error
     try:
-        # Six-digit decimals can fall so near the middle of two float16 numbers that float32 on the way decides.
-        for arithmetic in ARITHMETICS:
-            windows = _Windows(*decode_zip(path, ACTIVITIES, WINDOW, STRIDE, arithmetic))
-            if len(windows.x) and _checksum(windows) == checksum:
-                return windows
-        raise DataError("it decodes to other windows than the published ones")
+        return _decode(path, checksum)
     except OSError as error:
         raise DataError(
             f"cannot read {path}: {error.strerror or error}; set FEDALI_DATA to a folder with {_FILE}"

@@ -17,6 +17,7 @@ from fedali.data.sources.extras import require
 from fedali.data.sources.public.archive import Tree
 from fedali.data.sources.public.cutting import Cutter
 from fedali.data.sources.public.facts import PublicSet, Wanted, wanted
+from fedali.data.sources.public.kept import kept
 from fedali.data.sources.reading import GAP
 from fedali.data.windows import check_window
 from fedali.errors import DataError, SettingsError
@@ -97,10 +98,14 @@ def load_public(
         gap=gap,
     )
     found, notes = _find(facts, path, cache, url or facts.url, progress)
-    cutter = Cutter(choice, window, stride)
-    with Tree(found, facts.get) as tree:
-        read(tree, choice, cutter)
-    return fewer(cutter.dataset(notes), windows_per_client, seed)
+
+    def cut() -> Dataset:
+        cutter = Cutter(choice, window, stride)
+        with Tree(found, facts.get) as tree:
+            read(tree, choice, cutter)
+        return cutter.dataset(notes)
+
+    return fewer(kept(found, choice, window, stride, cache, cut), windows_per_client, seed)
 
 
 def fewer(dataset: Dataset, windows_per_client: int | None, seed: int) -> Dataset:

@@ -6,7 +6,7 @@ import pytest
 
 from fedali.data import Reading, load_public
 from fedali.data.sources.named import SOURCES, absolute_source, known_schema, load_named
-from fedali.data.sources.public import hapt, pamap2
+from fedali.data.sources.public import hapt, kept, pamap2
 from fedali.data.sources.public.load import PUBLIC, facts_of
 from fedali.data.sources.reading import Columns
 from fedali.data.split import split
@@ -137,6 +137,39 @@ def test_a_choice_of_windows_depends_on_seed_and_client_alone(tmp_path):
     assert np.bincount(both.client).tolist() == [4, 4]
     assert chosen(seed=3, subjects=[102])[1] == starts
     assert any(chosen(seed=seed)[1] != starts for seed in range(4, 9))
+
+
+def test_a_large_set_is_cut_once_until_a_file_or_a_setting_changes(tmp_path, monkeypatch):
+    path = put(tmp_path, pamap2_files(), "unpacked")
+    cache, read, true = tmp_path / "cache", [], pamap2.read
+    monkeypatch.setattr(pamap2, "read", lambda *what: (read.append(1), true(*what)))
+
+    def load(**settings):
+        found = load_public("pamap2", path, cache=cache, **{"window": 20, "stride": 10} | settings)
+        return found, len(read)
+
+    plain, _ = load()
+    assert not cache.exists()
+    monkeypatch.setattr(kept, "LARGE", 0)
+    first, again = load(), load()
+    assert (first[1], again[1]) == (2, 2)
+    assert same(plain, first[0])
+    assert same(plain, again[0])
+    assert again[0].notes == plain.notes
+    assert load(stride=5)[1] == 3
+    assert load(subjects=[102])[1] == 4
+    assert load(subjects=[102], windows_per_client=3)[1] == 4
+    for file in (cache / "cut").iterdir():
+        file.write_bytes(file.read_bytes()[:500])
+    assert load()[1] == 5
+    file = path / "PAMAP2_Dataset" / "Protocol" / "subject102.dat"
+    file.write_text(file.read_text().replace(" 24 ", " 0 "))
+    changed, count = load()
+    assert count == 6
+    assert len(changed.y) < len(plain.y)
+    for stride in range(11, 17):
+        load(stride=stride)
+    assert len(list((cache / "cut").iterdir())) == 4
 
 
 @pytest.mark.parametrize("name", PUBLIC)
