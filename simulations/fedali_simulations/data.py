@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,12 @@ def _dataset(scenario: Scenario, seed: int) -> data.Dataset:
     )
 
 
+def reading_for_others(settings: DataSettings) -> Reading:
+    """What of a scenario's settings is true of other files of the kind; their channels are the data set's."""
+    found = _reading(settings)
+    return replace(found, columns=replace(found.columns, channels=None))
+
+
 def _reading(settings: DataSettings) -> Reading:
     columns = Columns() if settings.columns is None else Columns(**settings.columns.model_dump())
     return Reading(
@@ -137,6 +144,7 @@ def _reading(settings: DataSettings) -> Reading:
         decimal=settings.decimal,
         encoding=settings.encoding,
         time_format=settings.time_format,
+        layout=settings.layout,
     )
 
 

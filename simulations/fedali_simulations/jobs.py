@@ -20,6 +20,7 @@ _READING = (
     "decimal",
     "encoding",
     "time_format",
+    "layout",
     "devices",
     "clients",
 )

@@ -18,6 +18,7 @@ from fedali.data.sources.named import absolute_source
 from fedali.errors import CheckpointError, MissingExtraError, SettingsError
 from fedali.support.files import running_alone, write_text
 from fedali.support.names import file_name, file_name_before
+from fedali.support.places import place_matplotlib, user_path
 from fedali_server.flower.link import Link
 from fedali_server.run.folder import RunFolder
 from fedali_simulations.data import check_facts, load
@@ -126,7 +127,7 @@ def at_home(scenario: Scenario) -> Scenario:
     if scenario.data.source is not None:
         paths["source"] = absolute_source(scenario.data.source)
     if scenario.data.schema is not None:
-        paths["schema"] = str(Path(scenario.data.schema).expanduser().absolute())
+        paths["schema"] = str(user_path(scenario.data.schema).absolute())
     return scenario.model_copy(update={"data": scenario.data.model_copy(update=paths)})
 
 
@@ -185,6 +186,7 @@ def _run(folder: Path, workers: int, link: Link | None, report: Report) -> Resul
     write_text(folder / "results.json", json.dumps(results.to_dict(), indent=1))
     write_text(folder / "table.csv", results.table.to_csv(index=False))
     write_text(folder / "table.md", to_markdown(results, environment()))
+    place_matplotlib()
     from fedali_simulations.report import pictures
 
     pictures.draw_all(

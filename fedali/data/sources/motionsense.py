@@ -22,11 +22,11 @@ import numpy.typing as npt
 from fedali.data.dataset import Dataset
 from fedali.data.npz import read_arrays
 from fedali.data.sources.download import Progress, download, locked
-from fedali.data.sources.extras import require
 from fedali.data.sources.motionsense_zip import ARITHMETICS, WINDOW, decode_zip
 from fedali.errors import DataError, SettingsError
 from fedali.schema import Schema
 from fedali.support.files import atomic
+from fedali.support.places import cache_folder
 
 URL = "https://github.com/mmalekzadeh/motion-sense/raw/master/data/A_DeviceMotion_data.zip"
 CHECKSUM = "1a742fb9ef092cfebcc63f2f3bd12140e70297f4fbf2bf1b9e5baeac367513d4"
@@ -80,7 +80,7 @@ def load_motionsense(
         path = _within(Path(folder))
         windows = _read_npz(path) if path.suffix == ".npz" else _decoded(path, checksum)
     else:
-        cache = Path(cache) if cache is not None else Path(require("platformdirs").user_cache_dir("fedali"))
+        cache = Path(cache) if cache is not None else cache_folder("")
         path = cache / _FILE
         windows = _from_cache(cache, url, checksum, progress)
     return _choose(_to_dataset(windows, path), subjects, windows_per_client, seed)
@@ -240,6 +240,8 @@ def _to_dataset(windows: _Windows, path: Path) -> Dataset:
         recording=key,
         start=start,
         length=WINDOW,
+        interval=None if SCHEMA.rate is None else 1 / SCHEMA.rate,
+        stride=STRIDE,
         licence="MIT, Copyright (c) 2018 Mohammad Malekzadeh",
         citation="Malekzadeh, Clegg, Cavallaro, Haddadi: Mobile Sensor Data Anonymization. IoTDI 2019. "
         "doi:10.1145/3302505.3310068",

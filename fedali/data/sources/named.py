@@ -14,6 +14,7 @@ from fedali.data.sources.public.load import PUBLIC, Clients, load_public, schema
 from fedali.data.sources.reading import PLAIN, Reading
 from fedali.errors import SettingsError, did_you_mean
 from fedali.schema import Schema
+from fedali.support.places import user_path
 
 SOURCES = ("digits", "motionsense", *PUBLIC)  # what may be named, besides a path
 WINDOW, STRIDE = 128, 64  # raw samples, of windows that are cut
@@ -39,7 +40,7 @@ def load_named(
     """
     name, path = split_source(source)
     if name is None:
-        own = Path(source)
+        own = user_path(source)
         if not own.suffix and not own.exists():
             known = did_you_mean(own.name, SOURCES)
             raise SettingsError(f"{what} {own.name!r} is no file or folder; {known}")
@@ -84,7 +85,7 @@ def split_source(source: str) -> tuple[str | None, Path | None]:
     name, colon, path = source.partition(":")
     if name not in SOURCES or (colon and name == "digits"):
         return None, None
-    return name, Path(path) if path else None
+    return name, user_path(path) if path else None
 
 
 def absolute_source(source: str) -> str:
@@ -95,8 +96,8 @@ def absolute_source(source: str) -> str:
     """
     name, path = split_source(source)
     if name is None:
-        return str(Path(source).expanduser().absolute())
-    return name if path is None else f"{name}:{path.expanduser().absolute()}"
+        return str(user_path(source).absolute())
+    return name if path is None else f"{name}:{user_path(path).absolute()}"
 
 
 def known_schema(source: str, window: int = WINDOW) -> Schema | None:

@@ -105,6 +105,8 @@ class Cutter:
             licence=facts.licence,
             citation=facts.citation,
             notes=(*notes, *self._notes(), *self._without(clients)),
+            interval=1 / facts.rate,
+            stride=self.stride,
         )
 
     def _notes(self) -> list[str]:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from fedali.data.dataset import Dataset
 from fedali.data.npz import read_arrays
-from fedali.data.sources.extras import require
 from fedali.data.sources.public.facts import Wanted
 from fedali.errors import DataError, FedaliError
 from fedali.support.files import atomic
+from fedali.support.places import cache_folder
 from fedali.version import __version__
 
 LARGE = 50_000_000  # bytes, of text or archives; what is smaller is read in a few seconds
@@ -29,14 +28,17 @@ def kept(
 ) -> Dataset:
     """What ``make`` gives, or gave before of the same files with the same choice; a disk that is full is no error."""
     files = _files(found)
-    if sum(size for _, size, _ in files) < LARGE or (cache is None and find_spec("platformdirs") is None):
+    if sum(size for _, size, _ in files) < LARGE:
         return make()
     known = repr((__version__, _FORM, wanted, window, stride, str(found.absolute()), files))
-    folder = (cache or Path(require("platformdirs").user_cache_dir("fedali"))) / "cut"
+    try:
+        folder = cache / "cut" if cache is not None else cache_folder("cut")
+    except FedaliError:  # no folder, or no platformdirs to find one
+        return make()
     path = folder / f"{wanted.facts.name}-{hashlib.sha256(known.encode()).hexdigest()[:32]}.npz"
     if path.exists():
         with contextlib.suppress(DataError):  # half of it, or another's: it is made anew
-            return _read(path, wanted)
+            return _read(path, wanted, stride)
     data = make()
     with contextlib.suppress(FedaliError), atomic(path) as temporary:
         np.savez(
@@ -59,7 +61,7 @@ def _files(found: Path) -> list[tuple[str, int, int]]:
     return [(name, state.st_size, state.st_mtime_ns) for name, state in states]
 
 
-def _read(path: Path, wanted: Wanted) -> Dataset:
+def _read(path: Path, wanted: Wanted, stride: int) -> Dataset:
     arrays = read_arrays(path)
     try:
         return Dataset(
@@ -72,6 +74,8 @@ def _read(path: Path, wanted: Wanted) -> Dataset:
             licence=wanted.facts.licence,
             citation=wanted.facts.citation,
             notes=tuple(arrays["notes"].tolist()),
+            interval=1 / wanted.facts.rate,
+            stride=stride,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is none of FedAli's") from error

@@ -13,7 +13,6 @@ import numpy as np
 
 from fedali.data.dataset import Dataset
 from fedali.data.sources.download import Progress, download, locked
-from fedali.data.sources.extras import require
 from fedali.data.sources.public.archive import Tree
 from fedali.data.sources.public.cutting import Cutter
 from fedali.data.sources.public.facts import PublicSet, Wanted, wanted
@@ -22,6 +21,7 @@ from fedali.data.sources.reading import GAP
 from fedali.data.windows import check_window
 from fedali.errors import DataError, SettingsError
 from fedali.schema import Schema
+from fedali.support.places import cache_folder
 
 _HOMES = {  # module, and the name of the facts in it
     "uci-har": ("uci_har", "FACTS"),
@@ -46,8 +46,12 @@ def facts_of(name: str) -> PublicSet:
 
 
 def schema_of(name: str, window: int) -> Schema:
-    """What samples of a set are, with its usual channels, without its data."""
+    """What samples of a set are, with its usual channels, without its data; ``SettingsError`` for windows that it does not have."""
     facts = facts_of(name)
+    if facts.window is not None and window != facts.window[0]:
+        raise SettingsError(
+            f"{name} comes in windows of {facts.window[0]}, not {window}: leave the window out"
+        )
     units = tuple(facts.units[facts.channels.index(channel)] for channel in facts.usual)
     return Schema(name, (window, len(facts.usual)), facts.classes, facts.usual, units, rate=facts.rate)
 
@@ -150,7 +154,7 @@ def _find(
         raise DataError(
             f"{facts.name} is not downloaded, as its licence is {facts.licence}: {facts.get}, or set FEDALI_DATA to the folder it lies in"
         )
-    cache = Path(cache) if cache is not None else Path(require("platformdirs").user_cache_dir("fedali"))
+    cache = Path(cache) if cache is not None else cache_folder("")
     archive = cache / f"{facts.name.removesuffix('-gestures')}.zip"
     with locked(cache):
         if not archive.exists():

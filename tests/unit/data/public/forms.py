@@ -68,7 +68,7 @@ def windows(values, window, stride):
 def same(one, other):
     """Whether two data sets are equal in all that training sees."""
     arrays = ("x", "y", "client", "recording", "start")
-    names = ("client_names", "class_names", "channel_names", "length")
+    names = ("client_names", "class_names", "channel_names", "length", "interval", "stride")
     return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in arrays) and all(
         getattr(one, name) == getattr(other, name) for name in names
     )

@@ -195,6 +195,9 @@ def test_its_schema_is_known_without_its_data(tmp_path):
     assert known.units[:7] == ("m/s²",) * 3 + ("rad/s",) * 3 + ("µT",)
     assert known.rate == 100
     assert known_schema("mine.csv") is None
+    assert (data.interval, data.stride) == (0.01, 10)
+    with pytest.raises(SettingsError, match="uci-har comes in windows of 128, not 20"):
+        known_schema("uci-har", 20)
 
 
 def test_no_split_has_one_moment_in_two_parts_though_devices_saw_it(tmp_path):
