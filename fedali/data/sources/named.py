@@ -10,7 +10,7 @@ from fedali.data.dataset import Dataset
 from fedali.data.sources import motionsense
 from fedali.data.sources.digits import load_digits_dataset
 from fedali.data.sources.own import load_own
-from fedali.data.sources.public.load import PUBLIC, Clients, load_public, schema_of
+from fedali.data.sources.public.load import PUBLIC, Clients, facts_of, load_public, schema_of
 from fedali.data.sources.reading import PLAIN, Reading
 from fedali.errors import SettingsError, did_you_mean
 from fedali.schema import Schema
@@ -105,6 +105,19 @@ def known_schema(source: str, window: int = WINDOW) -> Schema | None:
     if source == "motionsense":
         return motionsense.SCHEMA
     return schema_of(source, window) if source in PUBLIC else None
+
+
+def people_of(source: str) -> list[int | str]:
+    """The people of a public data set, who are its clients; nobody of other data.
+
+    >>> people_of("hhar")[:2], people_of("motionsense")[:2], people_of("mine.csv")
+    (['a', 'b'], [1, 2], [])
+    """
+    name, _ = split_source(source)
+    if name == "motionsense":
+        return list(range(1, 25))
+    people = facts_of(name).people if name in PUBLIC else ()
+    return [int(one) if one.isdecimal() else one for one in people]
 
 
 def _refuse(name: str, **settings: object) -> None:

@@ -48,10 +48,12 @@ def read(tree: Tree, wanted: Wanted, cutter: Cutter) -> None:
     files = tree.find(r"(?:^|/)RawData/(acc|gyro)_exp(\d+)_user(\d+)\.txt$", "RawData/acc_exp01_user01.txt")
     place = tree.find(r"(?:^|/)RawData/labels\.txt$", "RawData/labels.txt")[()]
     labels = read_table(tree, place, range(5), np.int64)
-    odd = np.flatnonzero((labels[:, 2] < 1) | (labels[:, 2] > len(wanted.facts.classes)))
-    if len(odd):
+    known = (labels[:, 2] >= 1) & (labels[:, 2] <= len(wanted.facts.classes)) & (labels[:, 3] >= 1)
+    if not known.all():
+        row = int(np.argmin(known))
+        stretch = " ".join(map(str, labels[row].tolist()))
         raise DataError(
-            f"{tree.where(place)}:{odd[0] + 1}: activity {labels[odd[0], 2]} is none of 1..12; {tree.get}"
+            f"{tree.where(place)}:{row + 1}: {stretch!r} is no stretch of an activity 1..12, from 1 on; {tree.get}"
         )
     for sensor, experiment, user in files:
         person, number = str(int(user)), int(experiment)
@@ -62,9 +64,9 @@ def read(tree: Tree, wanted: Wanted, cutter: Cutter) -> None:
         both = [read_table(tree, files[kind, experiment, user], range(3)) for kind in ("acc", "gyro")]
         length = min(map(len, both))
         signal = np.concatenate([values[:length] for values in both], axis=1)[:, wanted.picked]
-        known = labels[(labels[:, 0] == number) & (labels[:, 1] == int(user))]
+        own = labels[(labels[:, 0] == number) & (labels[:, 1] == int(user))]
         covered = np.zeros(length, bool)
-        for _, _, activity, first, last in known[np.argsort(known[:, 3], kind="stable")].tolist():
+        for _, _, activity, first, last in own[np.argsort(own[:, 3], kind="stable")].tolist():
             covered[first - 1 : last] = True
             cutter.add(person, activity - 1, (number,), first - 1, signal[first - 1 : last])
         cutter.leave_out("samples without a label, left out", np.count_nonzero(~covered))

@@ -141,13 +141,13 @@ def _find(
     """Where the data are, and what has to be said about it."""
     if path is not None:
         return path, ()
-    base = os.environ.get("FEDALI_DATA")
+    base, stem = os.environ.get("FEDALI_DATA"), facts.name.removesuffix("-gestures")
     if base:
-        names = (*(f"{facts.name}{ending}" for ending in _ENDINGS), *facts.archives)
+        names = (*(f"{stem}{ending}" for ending in _ENDINGS), *facts.archives)
         here = next((Path(base) / name for name in names if (Path(base) / name).exists()), None)
         if here is None:
             raise DataError(
-                f"{base} (FEDALI_DATA) holds neither {facts.name}/ nor {' nor '.join(facts.archives)}; {facts.get}"
+                f"{base} (FEDALI_DATA) holds neither {stem}/ nor {' nor '.join(facts.archives)}; {facts.get}"
             )
         return here, ()
     if url is None:
@@ -155,7 +155,7 @@ def _find(
             f"{facts.name} is not downloaded, as its licence is {facts.licence}: {facts.get}, or set FEDALI_DATA to the folder it lies in"
         )
     cache = Path(cache) if cache is not None else cache_folder("")
-    archive = cache / f"{facts.name.removesuffix('-gestures')}.zip"
+    archive = cache / f"{stem}.zip"
     with locked(cache):
         if not archive.exists():
             _download(facts, url, archive, progress)

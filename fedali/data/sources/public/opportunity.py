@@ -76,7 +76,7 @@ _RUNS = ("ADL1", "ADL2", "ADL3", "ADL4", "ADL5", "Drill")
 
 def read(tree: Tree, wanted: Wanted, cutter: Cutter) -> None:
     """The labelled stretches of each run, one run after the other."""
-    files = tree.find(r"(?:^|/)S(\d)-(ADL\d|Drill)\.dat$", "dataset/S1-ADL1.dat")
+    files = tree.find(r"(?:^|/)S(\d)-(ADL[1-5]|Drill)\.dat$", "dataset/S1-ADL1.dat")
     codes, column = (list(_LOCOMOTION), 243) if wanted.facts.name == FACTS.name else (list(_GESTURES), 249)
     for (person, name), place in files.items():
         if person not in wanted.people:

@@ -42,18 +42,18 @@ _FILE = rf"proband(\d+)/data/(?:.*/)?(acc|Gyroscope)_({'|'.join(FACTS.classes)})
 def read(tree: Tree, wanted: Wanted, cutter: Cutter) -> None:
     """Each activity, each part of it, at each place."""
     files = tree.find(_FILE, "proband1/data/acc_walking_csv.zip", inside=r"(?:^|/)(?:acc|gyr)_[^/]*\.zip$")
-    performances: dict[tuple[str, str, str], dict[str, dict[str, Place]]] = defaultdict(dict)
+    performances: dict[tuple[str, str, str], list[tuple[Place, str, str]]] = defaultdict(list)
     for (person, sensor, activity, part, device), place in files.items():
         if person in wanted.people and device in wanted.devices:
-            performances[person, activity, part or "1"].setdefault(device, {})[sensor] = place
-    for (person, activity, part), devices in performances.items():
+            performances[person, activity, part or "1"].append((place, device, sensor))
+    for (person, activity, part), places in performances.items():
         label = wanted.facts.classes.index(activity)
-        for device in sorted(devices):
-            places = devices[device]
-            if len(places) < 2:
+        found = {(device, sensor): _sensor(tree, place) for place, device, sensor in sorted(places)}
+        for device in sorted({device for _, device, _ in places}):
+            sensors = [found[device, name] for name in ("acc", "Gyroscope") if (device, name) in found]
+            if len(sensors) < 2:
                 cutter.leave_out("recordings without accelerometer or gyroscope, left out", 1)
                 continue
-            sensors = [_sensor(tree, places[sensor]) for sensor in ("acc", "Gyroscope")]
             begin, signal = on_grid(sensors, _STEP, wanted.gap * _STEP)
             cutter.add(person, label, (label, int(part)), begin, signal[:, wanted.picked], device)
 

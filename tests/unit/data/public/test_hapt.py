@@ -58,7 +58,7 @@ def test_a_file_that_is_missing_or_broken_is_one_line(tmp_path):
         load_public("hapt", put(tmp_path / "a", lacking, "unpacked"))
     odd = files()
     odd["HAPT Data Set.zip"]["HAPT Data Set/RawData/labels.txt"] += "3 2 13 1 50\n"
-    with pytest.raises(DataError, match=r"labels\.txt:6: activity 13 is none of 1\.\.12"):
+    with pytest.raises(DataError, match=r"labels\.txt:6: '3 2 13 1 50' is no stretch of an activity 1\.\.12"):
         load_public("hapt", put(tmp_path / "b", odd, "unpacked"))
     cut = put(tmp_path / "c", files(), "as downloaded")
     cut.write_bytes(cut.read_bytes()[:-200])
