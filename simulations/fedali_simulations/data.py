@@ -120,6 +120,8 @@ def _dataset(scenario: Scenario, seed: int) -> data.Dataset:
         stride=settings.stride,
         reading=_reading(settings),
         subjects=settings.subjects,
+        devices=settings.devices,
+        clients=settings.clients,
         windows_per_client=settings.windows_per_client,
         seed=seed,
     )

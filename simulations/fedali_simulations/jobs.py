@@ -24,6 +24,8 @@ _READING = (
     "encoding",
     "time_format",
     "layout",
+    "devices",
+    "clients",
 )
 """Settings of data that came later: what they are without being set is no part of a run's identity."""
 

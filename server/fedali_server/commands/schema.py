@@ -11,7 +11,7 @@ def schema(
     data: Annotated[
         str,
         typer.Argument(
-            help="Your own data (.npz, .csv or a folder with a file per client), or a built-in name: digits, motionsense.",
+            help="Your own data (.npz, .csv or a folder with a file per client), or a built-in name: digits, motionsense, uci-har, pamap2 and others.",
             show_default=False,
         ),
     ],
@@ -36,13 +36,11 @@ def schema(
       fedali schema motionsense
       fedali run study.toml --kit kits/operator          with [data] schema = "schema.toml" in study.toml
     """
-    from fedali.data.sources import motionsense
-    from fedali.data.sources.named import load_named
+    from fedali.data.sources.named import known_schema, load_named
     from fedali.schema import Schema
 
-    if data == "motionsense":  # which is known without its data
-        found = motionsense.SCHEMA
-    else:
+    found = known_schema(data, window)
+    if found is None:
         dataset = load_named(data, window=window, stride=stride, what="DATA")
         for note in dataset.notes:
             typer.echo(f"note: {note}", err=True)
