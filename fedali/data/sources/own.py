@@ -168,6 +168,7 @@ def _assemble(path: Path, pieces: Sequence[Piece]) -> Dataset:
         licence="the owner's",
         citation="",
         notes=(*_together(pieces), *_without_window(pieces), *_passed_over(path)),
+        files=tuple(piece.seen for piece in pieces if piece.seen is not None),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.data.labels import Label
+from fedali.data.look.files import SeenFile, clock_of
 from fedali.data.sources.own_table import check_header, numbered, read_table, together
 from fedali.data.sources.own_time import check_order, in_order, pauses
 from fedali.data.sources.reading import Reading
@@ -23,7 +24,7 @@ class Piece:
 
     ``everyone`` names each client that the file mentions, also one that is left without a whole window; ``remedy`` is
     what to do about that. ``notes`` say what was left out, and why; ``short`` has the rows of each stretch that is shorter than
-    a window, by its label.
+    a window, by its label; ``seen`` how the file was read.
     """
 
     where: str
@@ -39,6 +40,7 @@ class Piece:
     remedy: str = ""
     notes: tuple[str, ...] = ()
     short: Mapping[int | str, Sequence[int]] = field(default_factory=dict)
+    seen: SeenFile | None = None
 
 
 def read_csv(path: Path, window: int, stride: int, client: str | None, reading: Reading) -> Piece:
@@ -52,12 +54,14 @@ def read_csv(path: Path, window: int, stride: int, client: str | None, reading: 
     new_stretch = new_recording | np.concatenate([[True], np.diff(label) != 0])
     recording = np.cumsum(new_recording) - 1
     begin_of_recording = np.flatnonzero(new_recording)[recording]
-    notes = list(table.notes)
+    notes, seen = list(table.notes), table.seen
     if table.times is not None:
         times = np.array(table.times)
         check_order(path, times, table.lines, new_recording)
         paused = pauses(times, recording, reading.gap)
         new_stretch |= paused
+        clock = clock_of(dict(seen.columns)["time"], times, recording, paused, dates=table.dates)
+        seen = replace(seen, clock=clock)
         recording, without = in_order(times, recording, numbered(table.clients))
         notes += _on_time(int(paused.sum()), reading.gap, without)
     begins = np.flatnonzero(new_stretch).tolist()
@@ -92,6 +96,7 @@ def read_csv(path: Path, window: int, stride: int, client: str | None, reading: 
         remedy=f"a window needs {window} rows in a row of one client, label and recording, without a pause: sort the rows, shorten the window, ",
         notes=tuple(notes),
         short=short,
+        seen=seen,
     )
 
 

@@ -31,10 +31,16 @@ _EXCEL = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Sheet:
-    """A header, the rows below it with their line numbers, and notes on what was passed over."""
+    """A header and the line it is in, the rows below it with their line numbers, and notes on what was passed over.
+
+    ``separator`` and ``encoding`` are those it was read with.
+    """
 
     header: list[str]
+    line: int
     rows: Iterator[tuple[int, list[str]]]
+    separator: str
+    encoding: str
     notes: tuple[str, ...]
 
 
@@ -81,7 +87,7 @@ def _text(path: Path, stream: gzip.GzipFile | io.BufferedReader, reading: Readin
 
 
 def _sheet(
-    path: Path, text: Iterable[str], reading: Reading, is_header: Callable[[Sequence[str]], bool]
+    path: Path, text: io.TextIOWrapper, reading: Reading, is_header: Callable[[Sequence[str]], bool]
 ) -> Sheet:
     lines = iter(text)
     first = list(islice(lines, _LOOK))
@@ -112,7 +118,7 @@ def _sheet(
         first[at] = first[at].lstrip("# ")
     reader = _reader(chain(first[at:], lines), separator, quote)
     header = [cell.strip() for cell in next(reader, [])]
-    return Sheet(header, _rows(reader, at, header), tuple(notes))
+    return Sheet(header, at + 1, _rows(reader, at, header), separator, text.encoding, tuple(notes))
 
 
 def _rows(reader: Iterator[list[str]], before: int, header: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
