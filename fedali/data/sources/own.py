@@ -18,6 +18,7 @@ from fedali.data.windows import check_window
 from fedali.errors import DataError, did_you_mean
 
 ENDINGS = (".npz", ".csv", ".csv.gz", ".tsv")
+CSV = (".csv", ".csv.gz", ".tsv")
 NOTES = (".md", ".rst", ".txt", ".json", ".pdf", ".yaml", ".yml", ".toml", ".html")
 """Files that may lie beside the data in a folder and are passed over; of those that may be data it is said."""
 
@@ -62,14 +63,14 @@ def load_own(path: str | Path, *, window: int = 128, stride: int = 64, reading: 
             f"{path} does not exist; give a .npz or .csv file, or a folder with one such file per client"
         )
     if path.is_dir():
-        pieces = [read_piece(file, window, stride, _stem(file), reading) for file in _client_files(path)]
+        pieces = [read_piece(file, window, stride, stem_of(file), reading) for file in client_files(path)]
     else:
         _check_ending(path)
         pieces = [read_piece(path, window, stride, None, reading)]
     return _assemble(path, pieces)
 
 
-def _client_files(folder: Path) -> list[Path]:
+def client_files(folder: Path) -> list[Path]:
     """The data files of ``folder``, sorted by name."""
     files = [f for f in sorted(folder.iterdir()) if not _beside(f)]
     for file in files:
@@ -80,7 +81,7 @@ def _client_files(folder: Path) -> list[Path]:
         _check_ending(file)
     if not files:
         raise DataError(f"{folder} holds no .npz or .csv files; put one per client there")
-    twice = [name for name, count in Counter(map(_stem, files)).items() if count > 1]
+    twice = [name for name, count in Counter(map(stem_of, files)).items() if count > 1]
     if twice:
         raise DataError(f"{folder}: client {twice[0]!r} has two files; merge them or rename one")
     return files
@@ -101,7 +102,8 @@ def ending_of(path: Path) -> str:
     return Path(path.stem).suffix.lower() + last if last == ".gz" else last
 
 
-def _stem(path: Path) -> str:
+def stem_of(path: Path) -> str:
+    """A file's name without its ending: its client's, in a folder."""
     return path.name[: len(path.name) - len(ending_of(path))]
 
 
@@ -155,7 +157,7 @@ def _assemble(path: Path, pieces: Sequence[Piece]) -> Dataset:
     offsets = np.cumsum([0, *(int(p.recording.max()) + 1 for p in pieces[:-1])])
     channels = first.x.shape[channel_axis(first.x.ndim - 1) + 1]
     return Dataset(
-        name=_stem(path) if path.is_file() else path.resolve().name,
+        name=stem_of(path) if path.is_file() else path.resolve().name,
         x=np.concatenate([p.x for p in pieces]),
         y=y,
         client=np.array([index[owner] for owner in owners], np.int64),

@@ -43,12 +43,15 @@ class Piece:
     seen: SeenFile | None = None
 
 
-def read_csv(path: Path, window: int, stride: int, client: str | None, reading: Reading) -> Piece:
-    """Windows [n, window, c] float32 of one CSV; with ``client`` it is that client's file and has no such column.
+def read_csv(
+    path: Path, window: int, stride: int, client: str | None, reading: Reading, most: int | None = None
+) -> Piece:
+    """Windows [n, window, c] float32 of one CSV, or of its first rows, ``most`` of them; with ``client`` it is that client's file and has
+    no such column.
 
     Raises ``DataError`` naming the line for whatever is wrong with the file.
     """
-    table = together(read_table(path, client, reading), window)
+    table = together(read_table(path, client, reading, most), window)
     label = numbered(table.labels)
     new_recording = np.concatenate([[True], np.diff(table.group) != 0])
     new_stretch = new_recording | np.concatenate([[True], np.diff(label) != 0])

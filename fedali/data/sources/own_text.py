@@ -46,7 +46,7 @@ class Sheet:
 
 @contextmanager
 def open_sheet(path: Path, reading: Reading, is_header: Callable[[Sequence[str]], bool]) -> Iterator[Sheet]:
-    """A CSV whose header is the first line that ``is_header``, split as that line can be; else its first line that is no comment.
+    """A CSV whose header is the first line that ``is_header``, split as that line can be; else the first of most lines that split alike.
 
     Whatever is wrong with the file becomes a ``DataError``.
     """
@@ -107,10 +107,7 @@ def _sheet(
         None,
     )
     if found is None:
-        plain = [i for i in range(begin, len(first)) if first[i].strip() and not first[i].startswith("#")]
-        at = plain[0] if plain else begin
-        line = first[at] if at < len(first) else ""
-        found = at, max(separators, key=lambda separator: len(_cells(line, separator))), _QUOTES[0]
+        found = *_likeliest(first, begin, separators), _QUOTES[0]
     at, separator, quote = found
     passed = sum(bool(line.strip()) and not line.startswith("#") for line in first[begin:at])
     notes = [f"{passed} lines above the header are passed over"] if passed else []
@@ -119,6 +116,21 @@ def _sheet(
     reader = _reader(chain(first[at:], lines), separator, quote)
     header = [cell.strip() for cell in next(reader, [])]
     return Sheet(header, at + 1, _rows(reader, at, header), separator, text.encoding, tuple(notes))
+
+
+def _likeliest(lines: Sequence[str], begin: int, separators: Sequence[str]) -> tuple[int, str]:
+    """Where the header is, and the separator, when no line names what it has to: the first of the most lines that split alike."""
+    plain = [i for i in range(begin, len(lines)) if lines[i].strip() and not lines[i].startswith("#")]
+    best = (0, 0), begin, separators[0]
+    for separator in separators:
+        cells = [len(_cells(lines[i], separator)) for i in plain]
+        for count in sorted(set(cells) - {1}):
+            best = max(
+                best,
+                ((cells.count(count), count), plain[cells.index(count)], separator),
+                key=lambda one: one[0],
+            )
+    return (best[1], best[2]) if best[0][0] else (plain[0] if plain else begin, separators[0])
 
 
 def _rows(reader: Iterator[list[str]], before: int, header: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
