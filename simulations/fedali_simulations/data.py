@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,22 @@ def load_federation(scenario: Scenario, seed: int) -> data.Federation:
 
 def load(scenario: Scenario, seed: int) -> tuple[data.Dataset, data.Federation]:
     """What the data's source holds, and the clients that are made of it."""
-    dataset = _dataset(scenario, seed)
+    try:
+        dataset = load_dataset(scenario, seed)
+    except DataError as error:
+        source = str(scenario.data.source)
+        if not Path(source).exists():
+            raise
+        raise DataError(f"{error}. What FedAli makes of it: fedali data {shlex.quote(source)}") from error
+    return dataset, federation_of(scenario, dataset, seed)
+
+
+def federation_of(scenario: Scenario, dataset: data.Dataset, seed: int) -> data.Federation:
+    """The clients that are made of what the data's source holds."""
     partition = _partition(scenario, dataset, random_stream(seed, _PARTITION))
     split = scenario.split
     shift = None if scenario.shift.kind is None else (scenario.shift.kind, scenario.shift.severity)
-    federation = data.build_federation(
+    return data.build_federation(
         dataset,
         partition=partition,
         fractions=(split.train, split.validation, split.test),
@@ -41,7 +53,6 @@ def load(scenario: Scenario, seed: int) -> tuple[data.Dataset, data.Federation]:
         seed=seed,
         held_out=unseen_clients(scenario, len(partition.assignments), seed),
     )
-    return dataset, federation
 
 
 def check_facts(folder: Path, dataset: data.Dataset, *, note: bool = True) -> None:
@@ -106,7 +117,8 @@ def random_stream(seed: int, purpose: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([seed, purpose]))
 
 
-def _dataset(scenario: Scenario, seed: int) -> data.Dataset:
+def load_dataset(scenario: Scenario, seed: int) -> data.Dataset:
+    """What the data's source holds, before any partition."""
     settings = scenario.data
     if settings.source is None:
         raise SettingsError(
@@ -117,14 +129,15 @@ def _dataset(scenario: Scenario, seed: int) -> data.Dataset:
         settings.source,
         window=settings.window,
         stride=settings.stride,
-        reading=_reading(settings),
+        reading=reading_of(settings),
         subjects=settings.subjects,
         windows_per_client=settings.windows_per_client,
         seed=seed,
     )
 
 
-def _reading(settings: DataSettings) -> Reading:
+def reading_of(settings: DataSettings) -> Reading:
+    """How own data are read."""
     columns = Columns() if settings.columns is None else Columns(**settings.columns.model_dump())
     return Reading(
         columns=columns,

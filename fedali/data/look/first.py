@@ -28,9 +28,11 @@ from fedali.errors import DataError
 MOST = 20_000
 """Rows that are looked at."""
 
+WINDOWS = (128, 64, 32, 16, 8)
+"""Rows of windows that a guess may be."""
+
 _BYTES = 1 << 22  # of a file, in which letters are looked at
 _PEEK = 200  # cells in which a decimal sign is looked for
-_WINDOWS = (128, 64, 32, 16, 8)  # rows
 _POINTED = re.compile(r"[+-]?[0-9]*\.[0-9]+")
 
 
@@ -42,6 +44,7 @@ class FirstLook:
         where: its path.
         rows: that were looked at.
         separator: between columns.
+        decimal: sign before decimals.
         encoding: of its text.
         header: the line that names the columns, from 1.
         columns: what each holds, and is for.
@@ -52,6 +55,7 @@ class FirstLook:
     where: str
     rows: int
     separator: str
+    decimal: str
     encoding: str
     header: int
     columns: tuple[ColumnFacts, ...]
@@ -86,6 +90,7 @@ def first_look(
         where=str(path),
         rows=len(rows),
         separator=sheet.separator,
+        decimal="," if comma else ".",
         encoding=sheet.encoding,
         header=sheet.line,
         columns=tuple(columns),
@@ -181,7 +186,7 @@ def _shorter(
     looked: FirstLook, path: Path, client: str | None, reading: Reading, window: int, stride: int
 ) -> dict[str, int]:
     """Windows that each client has enough of, where it has not with the given ones; nothing where none are short enough."""
-    for length in (window, *(n for n in _WINDOWS if n < window)):
+    for length in (window, *(n for n in WINDOWS if n < window)):
         step = stride if length == window else length // 2
         piece = read_csv(path, length, step, client, reading, MOST)
         whole = piece.everyone[:-1] if looked.rows == MOST and len(piece.everyone) > 1 else piece.everyone
