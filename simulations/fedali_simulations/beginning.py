@@ -8,28 +8,32 @@ from typing import Any
 
 import tomllib
 
+from fedali_simulations.scenario import PartitionSettings
+
 _ESCAPED = re.compile(r"[^\x20-\x7e\n]")
+_MINIMUM = PartitionSettings().minimum
 _UNSHOWN = re.compile(r"[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def beginning(
-    settings: Mapping[str, Any], shape: Sequence[int] | None = None, *, overlap: bool = True, clients: int = 2
+    settings: Mapping[str, Any], shape: Sequence[int], *, overlap: bool, clients: Sequence[int]
 ) -> dict[str, Any]:
     """``settings`` of a scenario, and what else it needs for its data to train.
 
     Args:
         settings: those that are set.
-        shape: of a sample, which says what model can take it; None where it is not known.
+        shape: of a sample, which says what model can take it.
         overlap: whether samples are windows that may overlap.
-        clients: whose data they are; one alone has to be divided.
+        clients: samples of each; one alone has to be divided.
     """
     found = {key: dict(value) if isinstance(value, Mapping) else value for key, value in settings.items()}
-    if shape is not None and len(shape) != 2:
+    if len(shape) != 2:
         found["model"] = {"name": "cnn2d" if len(shape) == 3 else "mlp"} | found.get("model", {})
     if not overlap:
         found["split"] = {"order": "random"} | found.get("split", {})
-    if clients < 2:
-        found["partition"] = {"kind": "dirichlet", "clients": 4, "minimum": 3} | found.get("partition", {})
+    if len(clients) < 2:
+        least = {"minimum": 3} if sum(clients) < 8 * _MINIMUM else {}
+        found["partition"] = {"kind": "dirichlet", "clients": 4} | least | found.get("partition", {})
     return found
 
 

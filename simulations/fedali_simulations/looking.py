@@ -144,7 +144,10 @@ def _attempt(settings: dict[str, Any], *, complete: bool = False) -> _Attempt:
         window = {"window": scenario.data.window, "stride": scenario.data.stride}
         data = {"source": data["source"], **window, **data}
     begins = beginning(
-        {**settings, "data": data}, look.shape, overlap=look.length > 0, clients=len(look.clients)
+        {**settings, "data": data},
+        look.shape,
+        overlap=look.length > 0,
+        clients=[one.samples for one in look.clients],
     )
     return _Attempt(begins, look, _parts(load_scenario(begins), dataset))
 

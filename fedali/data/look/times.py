@@ -11,6 +11,8 @@ from fedali.data.look.files import Clock
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 """Of the units that a time may count."""
 
+UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+
 STEADY = 0.05
 """Recordings whose rates differ by less have one rate."""
 

@@ -14,7 +14,7 @@ from fedali_server.console import Console
 from fedali_simulations.beginning import to_text
 from fedali_simulations.looking import Parts, Seen
 from fedali_simulations.report.first import first_columns, first_facts
-from fedali_simulations.report.words import kind, many, number, pairs, shown, some
+from fedali_simulations.report.words import kind, many, number, pairs, shown, some, values
 
 _WIDE = 1000  # columns: a table's own width is asked for as if there were room
 _ROWS = 20  # of a table: more clients, classes or channels are summarised
@@ -55,7 +55,7 @@ def _print_look(seen: Seen, look: Look, parts: Parts, console: Console) -> None:
     for table in _people(clients, [one.name for one in look.classes], kind(look.shape), console):
         console.print(table)
         console.print()
-    console.print(_channels(look.channels))
+    console.print(_channels(look.channels, console))
     console.print()
     console.print(_grid(pairs(look, seen.reading, parts), console))
 
@@ -87,7 +87,8 @@ def _introduced(seen: Seen) -> str:
     if seen.first is not None and seen.first.refusal:
         return "guess: a beginning"
     if seen.guessed is None:
-        return "A scenario that reads it"
+        alone = seen.look is not None and len(seen.look.clients) == 1
+        return "guess: a scenario that divides its one client" if alone else "A scenario that reads it"
     why = "this reads it" if seen.first is not None else "shorter windows, so that each client has enough"
     return f"guess: {why} ({headline(seen.guessed)})"
 
@@ -139,22 +140,27 @@ def _classes(clients: Sequence[ClientFacts], classes: Sequence[str], word: str) 
     return table
 
 
-def _channels(channels: Sequence[ChannelFacts]) -> Table:
+def _channels(channels: Sequence[ChannelFacts], console: Console) -> Table:
     """Values of each channel; of many, of the first ones, the constant ones, and of all together."""
     constant = [one for one in channels if one.constant]
     rows = list(channels)
     if len(channels) > _ROWS:
-        rows = [*channels[: _ROWS // 2], *(one for one in constant if one not in channels[: _ROWS // 2])][
-            :_ROWS
-        ]
-    table = _table("channel", "min", "mean", "max", "std", left=("",) if constant else ())
-    for one in rows:
-        numbers = (f"{value:.4g}" for value in (one.low, one.mean, one.high, one.deviation))
-        table.add_row(one.name, *numbers, *(["constant" if one.constant else ""] if constant else []))
-    if len(channels) > len(rows):
-        low, high = min(one.low for one in channels), max(one.high for one in channels)
-        mean = sum(one.mean for one in channels) / len(channels)
-        table.add_row(f"all {len(channels)}", f"{low:.4g}", f"{mean:.4g}", f"{high:.4g}", style="bold")
+        begin = channels[: _ROWS // 2]
+        rows = [*begin, *(one for one in constant if one not in begin)][:_ROWS]
+    for headings in (("min", "mean", "max", "std"), ("min", "max")):
+        table = _table("channel", *headings, left=("",) if constant else ())
+        for one in rows:
+            numbers = dict(zip(("min", "mean", "max", "std"), values(one), strict=True))
+            row = [one.name, *map(numbers.get, headings), "constant" if one.constant else ""]
+            table.add_row(*row[: len(table.columns)])
+        if len(channels) > len(rows):
+            low, high = min(one.low for one in channels), max(one.high for one in channels)
+            ends = {"min": f"{low:.4g}", "max": f"{high:.4g}"}
+            more = f"{len(constant)} constant" if constant else ""
+            row = [f"all {len(channels)}", *(ends.get(name, "") for name in headings), more]
+            table.add_row(*row[: len(table.columns)], style="bold")
+        if _fits(table, console):
+            break
     return table
 
 

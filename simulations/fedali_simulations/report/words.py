@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.text import Text
 
-from fedali.data.look.facts import Look
+from fedali.data.look.facts import ChannelFacts, Look
 from fedali.data.look.files import SeenFile
 from fedali.data.look.first import FirstLook
-from fedali.data.look.times import Times
+from fedali.data.look.times import UNITS, Times
 from fedali_server.console import Console
 from fedali_simulations.looking import Parts
 
 _SOME = 5  # names in a list
 _AXES = {1: "features", 2: "time x channels", 3: "channels x height x width"}
-_UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _NAMES = {",": "comma", ";": "semicolon", "\t": "tab", " ": "space", "|": "|"}
 
 
@@ -43,6 +43,19 @@ def some(names: Sequence[str]) -> str:
     """The first of some names, and how many more there are."""
     more = f" and {number(len(names) - _SOME)} more" if len(names) > _SOME else ""
     return ", ".join(names[:_SOME]) + more
+
+
+def values(channel: ChannelFacts) -> list[str]:
+    """Minimum, mean, maximum and standard deviation with as many decimals as tell.
+
+    >>> values(ChannelFacts("x", -1.7432, 0.024, 12.5, 0.7624, False))
+    ['-1.74', '0.02', '12.50', '0.76']
+    """
+    found = (channel.low, channel.mean, channel.high, channel.deviation)
+    decimals = 1 - math.floor(math.log10(channel.deviation)) if channel.deviation > 0 else 9
+    if channel.constant or decimals > 5:
+        return [f"{value:.4g}" for value in found]
+    return [f"{value:.{max(decimals, 0)}f}" for value in found]
 
 
 def shown(console: Console, text: str) -> Text:
@@ -120,7 +133,7 @@ def times_in_words(look: Look) -> list[tuple[str, str]]:
     if not times.unit:
         words += f"; of which unit is not known: {times.why}"
     elif not times.certain:
-        words += f"; guess: {_UNITS[times.unit]}, {times.why}"
+        words += f"; guess: {UNITS[times.unit]}, {times.why}"
     unit = span if times.unit else "{:.3g}".format
     rate = ""
     if times.rate is not None and times.slowest is not None and times.fastest is not None:
@@ -153,5 +166,5 @@ def _windows(look: Look) -> str:
     text = f"{look.length} rows"
     if look.times is not None and look.times.rate is not None:
         text += f", {'' if look.times.certain else 'guess: '}{span(look.length / look.times.rate)}"
-    text += f"; neighbours share {look.shared:.0%}" if look.shared else "; neighbours share no row"
+    text += f"; neighbours share {look.shared:.0%} of them" if look.shared else "; neighbours share no row"
     return text + (f"; {number(look.used)} of {many(look.rows, 'row')} are in one" if look.rows else "")
