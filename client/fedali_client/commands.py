@@ -15,6 +15,7 @@ from fedali.bundle.file import Bundle
 from fedali.data.samples import read_samples
 from fedali.errors import DataError, MissingExtraError
 from fedali.support.memory import stay_small
+from fedali.support.places import user_path
 from fedali_client.client import EdgeClient
 from fedali_client.data import read_line
 from fedali_client.observations import UNLABELLED
@@ -122,7 +123,8 @@ def examine(options: argparse.Namespace) -> None:
     """What this machine can do with a bundle."""
     from fedali_client.doctor import doctor
 
-    doctor(_bundle(options), options.state.expanduser(), as_json=options.json)
+    state = user_path(options.state, "--state DIR")
+    doctor(_bundle(options), user_path(options.bundle), state, as_json=options.json)
 
 
 def join(options: argparse.Namespace) -> None:
@@ -155,8 +157,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
 
 def _bundle(options: argparse.Namespace) -> Bundle:
     return open_bundle(
-        options.bundle.expanduser(),
-        options.state.expanduser(),
+        user_path(options.bundle),
+        user_path(options.state, "--state DIR"),
         options.key,
         allow_unsigned=options.allow_unsigned,
         remember=True,

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from fedali.errors import FedaliError
+from fedali.support.places import user_path
 from fedali.wire.kit import DeviceKit, read_kit_as
 from fedali_client.client import EdgeClient
 from fedali_client.compute.graphs import Runtime
@@ -18,12 +19,12 @@ from fedali_client.state.lock import Lock
 
 def join(options: argparse.Namespace) -> None:
     """Take part in a federation until the process is stopped."""
-    kit = read_kit_as(options.kit.expanduser(), DeviceKit)
+    kit = read_kit_as(user_path(options.kit), DeviceKit)
     files = DataFiles(
-        *(path and path.expanduser() for path in (options.data, options.validation, options.test))
+        *(path and user_path(path) for path in (options.data, options.validation, options.test))
     )
     files.counts()
-    root: Path = options.state.expanduser()
+    root: Path = user_path(options.state, "--state DIR")
     folder = root / "joined" / f"{kit.federation}.{kit.name}"
     _make(folder)
     lock = Lock(folder / "lock")
