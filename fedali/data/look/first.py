@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fedali.data.look.columns import ColumnFacts, column_facts
-from fedali.data.look.guesses import guess_roles, guess_values
+from fedali.data.look.guesses import guess_roles, guess_values, names_clock
 from fedali.data.sources.own import CSV, FEWEST_WINDOWS, client_files, ending_of, stem_of
 from fedali.data.sources.own_columns import kind_of, nameless
 from fedali.data.sources.own_csv import read_csv
@@ -97,12 +97,14 @@ def first_look(
         guess=guess | guess_values(columns, cells, reading),
         refusal="",
     )
+    why = ""
     if any(Numbers(comma)(cell) is not None for cell in sheet.header):
-        return replace(
-            looked,
-            guess={},
-            refusal=f"line {sheet.line} holds numbers, and no line names the columns: put one above it",
-        )
+        why = f"line {sheet.line} holds numbers, and no line names the columns: put one above it"
+        looked = replace(looked, columns=tuple(facts), guess={})
+    elif client is None and not any(column.role == "client" for column in columns):
+        why = "no column looks like a client's: name it by data.columns.client, or put a file for each client, <client>.csv, into a folder"
+    if why:
+        return replace(looked, refusal=why)
     return _tried(looked, path, client, reading, window, stride)
 
 
@@ -130,7 +132,10 @@ def _rows(path: Path, reading: Reading) -> tuple[Sheet, list[list[str]]]:
 def _without_clocks(
     columns: Sequence[ColumnFacts], cells: Sequence[Sequence[str]], number: Numbers
 ) -> list[ColumnFacts]:
-    """The columns; of what was taken for a channel, an index, a clock and the label in numbers no longer are."""
+    """The columns; of what was taken for a channel, an index, a clock and the label in numbers no longer are.
+
+    A clock may be the time, where there is none.
+    """
     at = {column.role: i for i, column in enumerate(columns) if column.role != "channel"}
     owners = [cells[at[role]] for role in ("client", "recording") if role in at]
     none = ("",) * len(cells[0])
@@ -140,13 +145,19 @@ def _without_clocks(
     )
     order = np.argsort(group, kind="stable")
     together = np.diff(group[order]) == 0
-    found = []
+    found, timed = [], "time" in at
     for column, texts in zip(columns, cells, strict=True):
+        kind, named = "", nameless(column.name)
         if column.role == "channel" and not column.certain:
             values = np.array([np.nan if (value := number(text)) is None else value for text in texts])
-            if nameless(column.name) or kind_of(column.name, values, np.diff(values[order])[together], label):
-                column = replace(column, role="")
-        found.append(column)
+            kind = kind_of(column.name, values, np.diff(values[order])[together], label)
+        clock = kind == "clock" and not timed and names_clock(column.name)
+        timed |= clock
+        found.append(
+            replace(column, role="time" if clock else "")
+            if kind or (named and not column.certain)
+            else column
+        )
     return found
 
 

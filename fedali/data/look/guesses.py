@@ -22,6 +22,7 @@ _WORDS = {  # of the names of columns, the surest first
     "recording": "recording recordingid session sessionid trial trialid experiment experimentid exp run runid take segment sequence "
     "file filename visit episode bout",
 }
+_UNITS = {"t", "ts", "s", "sec", "ms", "msec", "us", "ns"}
 _LARGEST = 1000  # clients, classes or recordings that a guess takes a column for
 _DAYS = [
     "%d/%m/%Y",
@@ -53,9 +54,12 @@ def guess_roles(columns: Sequence[ColumnFacts], reading: Reading, *, client: boo
         if len(places) == 1:
             found[places[0]] = role, True
     for likely in (_by_name, _by_cells):
-        for role in roles:
-            free = [i for i in range(len(columns)) if i not in found]
-            if role not in [known for known, _ in found.values()] and (places := likely(role, columns, free)):
+        lacking = [role for role in roles if role not in {known for known, _ in found.values()}]
+        if likely is _by_cells and {"client", "label"} <= set(lacking):  # words may be either
+            lacking = ["time"] if "time" in lacking else []
+        for role in lacking:
+            places = likely(role, columns, [i for i in range(len(columns)) if i not in found])
+            if places:
                 found[places[0]] = role, False
     channels = reading.columns.channels
     for i, column in enumerate(columns):
@@ -72,6 +76,20 @@ def _measured(column: ColumnFacts) -> bool:
     return column.numeric and not (
         _names(column) and any(_rank(role, column.name) is not None for role in _WORDS)
     )
+
+
+def names_clock(name: str) -> bool:
+    """Whether the name of a column that only rises may be one of times, since it has a unit or is short for it.
+
+    >>> names_clock("t [ms]"), names_clock("Zeit (s)"), names_clock("steps")
+    (True, True, False)
+    """
+    return names_time(name) or bool(_UNITS & set(_parts(name)))
+
+
+def _parts(name: str) -> list[str]:
+    """The words in a name, in lower case."""
+    return re.split(r"[\W_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
 
 
 def _by_name(role: str, columns: Sequence[ColumnFacts], free: Sequence[int]) -> list[int]:
@@ -93,7 +111,7 @@ def _by_cells(role: str, columns: Sequence[ColumnFacts], free: Sequence[int]) ->
 def _rank(role: str, name: str) -> int | None:
     """The place of a name among the words for a role; None where it is none of them."""
     known = _WORDS[role].split()
-    parts = re.split(r"[\W_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
+    parts = _parts(name)
     ranks = [known.index(part) for part in ["".join(parts), *parts] if part in known]
     return min(ranks) if ranks else None
 

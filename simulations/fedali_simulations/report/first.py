@@ -23,12 +23,13 @@ def first_columns(first: FirstLook, console: Console) -> Table:
     table.add_column("column", overflow="fold", max_width=24)
     table.add_column("holds", overflow="fold")
     table.add_column("is", overflow="fold")
+    guessed = any(column.role for column in first.columns)
     for column in first.columns:
         role = column.role or "left out"
         table.add_row(
             column.name or "(no name)",
             _holds(column),
-            shown(console, role if column.certain else f"guess: {role}"),
+            shown(console, role if column.certain else f"guess: {role}" if guessed else ""),
         )
     return table
 
@@ -40,7 +41,8 @@ def _holds(column: ColumnFacts) -> str:
     if column.numeric and not (column.holds == "whole numbers" and names):
         odd = f"; also {', '.join(map(repr, column.odd[:3]))}" if column.odd else ""
         rises = ", rising" if column.rises else ""
-        return f"{column.holds}, {column.low:.6g} to {column.high:.6g}{rises}{odd}"
+        form = ".0f" if column.holds == "whole numbers" else ".6g"
+        return f"{column.holds}, {column.low:{form}} to {column.high:{form}}{rises}{odd}"
     examples = ", ".join(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…" for text in column.examples)
     more = ", …" if column.distinct > len(column.examples) else ""
     what = {"text": "word", "dates": "date"}.get(column.holds, "number")

@@ -62,10 +62,9 @@ def _print_look(seen: Seen, look: Look, parts: Parts, console: Console) -> None:
 
 def _print_beginning(seen: Seen, console: Console) -> None:
     if seen.first is not None and seen.first.refusal:
+        yet = "the likeliest settings do not read it yet: " if seen.beginning is not None else ""
         console.print()
-        console.print(
-            shown(console, f"guess: the likeliest settings do not read it yet: {seen.first.refusal}")
-        )
+        console.print(shown(console, f"guess: {yet}{seen.first.refusal}"))
     if seen.beginning is None:
         return
     text = to_text(seen.beginning, ascii_alone=not console.encoding.lower().startswith("utf"))
@@ -118,10 +117,10 @@ def _people(
     ordered = sorted(clients, key=lambda one: one.samples)
     fewest, middle, most = ordered[0], ordered[len(ordered) // 2], ordered[-1]
     lacking = [one.name for one in clients if 0 in one.counts]
-    lines = [
-        f"{many(len(clients), 'client')}: {number(fewest.samples)} {word}s ({fewest.name}) to {number(most.samples)} "
-        f"({most.name}), median {number(middle.samples)}"
-    ]
+    sizes = f"{number(fewest.samples)} {word}s ({fewest.name}) to {number(most.samples)} ({most.name}), median {number(middle.samples)}"
+    if fewest.samples == most.samples:
+        sizes = f"{number(most.samples)} {word}s each"
+    lines = [f"{many(len(clients), 'client')}: {sizes}"]
     if lacking:
         lines.append(f"{number(len(lacking))} of them lack a class: {some(lacking)}")
     return [shown(console, "\n".join(lines)), _classes(clients, classes, word)]

@@ -52,7 +52,7 @@ def values(channel: ChannelFacts) -> list[str]:
     ['-1.74', '0.02', '12.50', '0.76']
     """
     found = (channel.low, channel.mean, channel.high, channel.deviation)
-    decimals = 1 - math.floor(math.log10(channel.deviation)) if channel.deviation > 0 else 9
+    decimals = 2 - round(math.log10(channel.deviation)) if channel.deviation > 0 else 9
     if channel.constant or decimals > 5:
         return [f"{value:.4g}" for value in found]
     return [f"{value:.{max(decimals, 0)}f}" for value in found]
@@ -85,7 +85,7 @@ def pairs(look: Look, reading: Mapping[str, Any], parts: Parts) -> list[tuple[st
     rows += times_in_words(look)
     if look.length:
         rows += [("recordings", number(look.recordings)), ("windows", _windows(look))]
-    rows += _under("left out", look.notes)
+    rows += _under("notes", look.notes)
     if parts.refusal:
         return [*rows, ("split", f"refused: {parts.refusal}")]
     sizes = f"{number(parts.training)} for training, {number(parts.validation)} for validation, {number(parts.test)} for tests"
@@ -149,16 +149,16 @@ def times_in_words(look: Look) -> list[tuple[str, str]]:
 
 def _gaps(times: Times) -> str:
     unit = span if times.unit else "{:.3g}".format
-    longest = "" if times.certain or not times.unit else "guess: "
+    longest = "the longest " if times.certain or not times.unit else "the longest, guess: "
     gaps = (
         "none"
         if not times.pauses
-        else (
-            f"{number(times.pauses)}, no window crosses one; the longest {longest}{unit(times.longest_pause)}"
-        )
+        else (f"{number(times.pauses)}, no window crosses one; {longest}{unit(times.longest_pause)}")
     )
     if times.holes:
-        gaps += f"; {many(times.holes, 'shorter hole')}, the longest {longest}{unit(times.longest_hole)}: windows go across"
+        gaps += (
+            f"; {many(times.holes, 'shorter hole')}, {longest}{unit(times.longest_hole)}: windows go across"
+        )
     return gaps
 
 
