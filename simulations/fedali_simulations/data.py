@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ def load(scenario: Scenario, seed: int) -> tuple[data.Dataset, data.Federation]:
         source = str(scenario.data.source)
         if not Path(source).exists():
             raise
+        source = min(source, os.path.relpath(source), key=len)
         raise DataError(f"{error}. What FedAli makes of it: fedali data {shlex.quote(source)}") from error
     return dataset, federation_of(scenario, dataset, seed)
 
