@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,12 @@ def load_dataset(scenario: Scenario, seed: int) -> data.Dataset:
     )
 
 
+def reading_for_others(settings: DataSettings) -> Reading:
+    """What of a scenario's settings is true of other files of the kind; their channels are the data set's."""
+    found = reading_of(settings)
+    return replace(found, columns=replace(found.columns, channels=None))
+
+
 def reading_of(settings: DataSettings) -> Reading:
     """How own data are read."""
     columns = Columns() if settings.columns is None else Columns(**settings.columns.model_dump())
@@ -150,6 +157,7 @@ def reading_of(settings: DataSettings) -> Reading:
         decimal=settings.decimal,
         encoding=settings.encoding,
         time_format=settings.time_format,
+        layout=settings.layout,
     )
 
 

@@ -20,6 +20,7 @@ _READING = (
     "decimal",
     "encoding",
     "time_format",
+    "layout",
 )
 """Settings of data that came later: what they are without being set is no part of a run's identity."""
 

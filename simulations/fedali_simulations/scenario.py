@@ -76,6 +76,9 @@ with warnings.catch_warnings():
         """Own CSV data without a byte order mark, such as "cp1252"; UTF-8 without."""
         time_format: str | None = None
         """Own CSV data: how dates are written, such as "%d/%m/%Y %H:%M:%S.%f"; numbers and ISO 8601 without."""
+        layout: Literal["hwc", "chw", "hw", "tc", "ct"] | None = None
+        """Own .npz data: axes of a sample, of images (height, width, channels; hw: grey ones) or of windows (time, channels). Without, chw
+        and tc, or what is certain; what is not is refused."""
         subjects: tuple[int, ...] | None = None
         """MotionSense: numbers of the people to keep; all without."""
         windows_per_client: int | None = Field(default=None, ge=1)

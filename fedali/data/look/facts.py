@@ -59,6 +59,7 @@ class Look:
         channels: in the order of the data.
         recordings: how many a window was cut from; 0 where samples are independent.
         length: raw rows that a window spans; 0 likewise.
+        stride: raw rows between the beginnings of windows that were cut; None where that is not known.
         shared: the share of a window's rows that the next one has too, the median over neighbours in a recording.
         rows: raw rows in the files; 0 where that is not known.
         used: raw rows in one window or more; 0 where samples are independent.
@@ -76,6 +77,7 @@ class Look:
     channels: tuple[ChannelFacts, ...]
     recordings: int
     length: int
+    stride: int | None
     shared: float
     rows: int
     used: int
@@ -108,6 +110,7 @@ def look_at(dataset: Dataset) -> Look:
         channels=_channels(dataset),
         recordings=len(np.unique(dataset.recording)) if windows else 0,
         length=dataset.length if windows else 0,
+        stride=dataset.stride,
         shared=shared,
         rows=sum(file.rows for file in dataset.files),
         used=used,

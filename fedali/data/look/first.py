@@ -174,7 +174,7 @@ def _tried(
     for columns in tries if reading.columns.channels is None else tries[:1]:
         guess = {**({"columns": columns} if columns else {}), **looked.guess}
         try:
-            piece = read_csv(path, window, stride, client, with_guess(reading, guess), MOST)
+            piece = read_csv(path, window, stride, client, with_guess(reading, guess), most=MOST)
         except DataError as error:
             refusal = refusal or str(error)
             continue
@@ -199,7 +199,7 @@ def _shorter(
     """Windows that each client has enough of, where it has not with the given ones; nothing where none are short enough."""
     for length in (window, *(n for n in WINDOWS if n < window)):
         step = stride if length == window else length // 2
-        piece = read_csv(path, length, step, client, reading, MOST)
+        piece = read_csv(path, length, step, client, reading, most=MOST)
         whole = piece.everyone[:-1] if looked.rows == MOST and len(piece.everyone) > 1 else piece.everyone
         if all(piece.clients.count(one) >= FEWEST_WINDOWS for one in whole):
             return {} if length == window else {"window": length, "stride": step}
@@ -250,7 +250,7 @@ def refused_file(path: Path, reading: Reading) -> tuple[Path, str | None] | None
         return None
     for file in files:
         try:
-            read_table(file, stem_of(file), reading, MOST)
+            read_table(file, stem_of(file), reading, most=MOST)
         except DataError:
             return file, stem_of(file)
     return (files[0], stem_of(files[0])) if files else None

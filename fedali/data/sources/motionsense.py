@@ -233,6 +233,8 @@ def _to_dataset(windows: _Windows, path: Path) -> Dataset:
         recording=key,
         start=start,
         length=WINDOW,
+        interval=None if SCHEMA.rate is None else 1 / SCHEMA.rate,
+        stride=STRIDE,
         licence="MIT, Copyright (c) 2018 Mohammad Malekzadeh",
         citation="Malekzadeh, Clegg, Cavallaro, Haddadi: Mobile Sensor Data Anonymization. IoTDI 2019. "
         "doi:10.1145/3302505.3310068",

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fedali.data.dataset import Dataset, channel_axis
 from fedali.data.sources.own_csv import Piece, read_csv
 from fedali.data.sources.own_npz import read_npz
-from fedali.data.sources.reading import PLAIN, Reading
+from fedali.data.sources.reading import ITSELF, PLAIN, ForModel, Reading
 from fedali.data.windows import check_window
 from fedali.errors import DataError, did_you_mean
 
@@ -67,7 +67,7 @@ def load_own(path: str | Path, *, window: int = 128, stride: int = 64, reading: 
     else:
         _check_ending(path)
         pieces = [read_piece(path, window, stride, None, reading)]
-    return _assemble(path, pieces)
+    return _assemble(path, pieces, stride)
 
 
 def client_files(folder: Path) -> list[Path]:
@@ -128,18 +128,25 @@ def _passed_over(path: Path) -> list[str]:
     return [f"passed over in the folder, by their endings: {shown}"] if names else []
 
 
-def read_piece(path: Path, window: int, stride: int, client: str | None, reading: Reading = PLAIN) -> Piece:
-    """One file, whole; with ``client`` it is that client's, and has no column or array of that name.
+def read_piece(
+    path: Path,
+    window: int,
+    stride: int,
+    client: str | None,
+    reading: Reading = PLAIN,
+    model: ForModel = ITSELF,
+) -> Piece:
+    """One file, whole; with ``client`` it is that client's, and has no column or array of that name unless ``model`` says so.
 
     Raises ``DataError`` as ``load_own`` does.
     """
     if ending_of(path) == ".npz":
-        return read_npz(path, client, reading)
-    return read_csv(path, window, stride, client, reading)
+        return read_npz(path, client, reading, model)
+    return read_csv(path, window, stride, client, reading, model)
 
 
-def _assemble(path: Path, pieces: Sequence[Piece]) -> Dataset:
-    """One data set of all pieces."""
+def _assemble(path: Path, pieces: Sequence[Piece], stride: int) -> Dataset:
+    """One data set of all pieces, whose windows were cut every ``stride`` rows."""
     first = pieces[0]
     pieces = [first, *(_like(first, piece) for piece in pieces[1:])]
     owners = [owner for piece in pieces for owner in piece.clients]
@@ -147,10 +154,7 @@ def _assemble(path: Path, pieces: Sequence[Piece]) -> Dataset:
     for piece in pieces:
         for client in piece.everyone:
             if windows[client] < FEWEST_WINDOWS:
-                raise DataError(
-                    f"{piece.where}: client {client!r} has {windows[client]} samples or whole windows, fewer than "
-                    f"{FEWEST_WINDOWS}; {piece.remedy}give it more data, or leave it out"
-                )
+                raise DataError(f"{piece.where}: {_too_few(client, windows[client], piece)}")
     client_names = tuple(dict.fromkeys(owners))
     index = {name: k for k, name in enumerate(client_names)}
     class_names, y = _classes(pieces)
@@ -169,9 +173,29 @@ def _assemble(path: Path, pieces: Sequence[Piece]) -> Dataset:
         length=max(p.length for p in pieces),
         licence="the owner's",
         citation="",
-        notes=(*_together(pieces), *_without_window(pieces), *_passed_over(path)),
+        notes=(*_together(pieces), *without_window(pieces), *_passed_over(path)),
+        interval=_interval(pieces),
+        stride=stride if any(piece.longest for piece in pieces) else None,
         files=tuple(piece.seen for piece in pieces if piece.seen is not None),
     )
+
+
+def _too_few(client: str, have: int, piece: Piece) -> str:
+    """Why a client cannot take part, and what to do."""
+    if not piece.longest:
+        return f"client {client!r} has {have} samples, fewer than {FEWEST_WINDOWS}; give it more, or leave it out"
+    longest = piece.longest.get(client, 0)
+    shorter = f", into which data.window = {longest} fits" if 0 < longest < piece.length else ""
+    return (
+        f"client {client!r} has {have} whole windows, fewer than {FEWEST_WINDOWS}: a window needs {piece.length} rows in a row of one "
+        f"client, label and recording, without a pause, and its longest stretch has {longest}{shorter}. Shorten data.window or "
+        "data.stride, sort the rows, give it more data, or leave it out"
+    )
+
+
+def _interval(pieces: Sequence[Piece]) -> float | None:
+    found = [piece.interval for piece in pieces if piece.interval is not None]
+    return float(np.median(found)) if found else None
 
 
 def _together(pieces: Sequence[Piece]) -> tuple[str, ...]:
@@ -184,7 +208,7 @@ def _together(pieces: Sequence[Piece]) -> tuple[str, ...]:
     return tuple(note if len(files[note]) == len(pieces) else f"{some[note]}: {note}" for note in files)
 
 
-def _without_window(pieces: Sequence[Piece]) -> list[str]:
+def without_window(pieces: Sequence[Piece]) -> list[str]:
     """A note for each class that has rows and not one window."""
     have = {str(label) for piece in pieces for label in piece.labels}
     lost = dict.fromkeys(str(label) for piece in pieces for label in piece.short if str(label) not in have)

@@ -19,7 +19,7 @@ from fedali.data.sources.own_columns import Roles, has_roles, judged, roles_of, 
 from fedali.data.sources.own_numbers import Numbers, check_codes, is_comma, numbers_of
 from fedali.data.sources.own_text import Sheet, open_sheet
 from fedali.data.sources.own_time import iso_moment
-from fedali.data.sources.reading import Reading
+from fedali.data.sources.reading import ITSELF, ForModel, Reading
 from fedali.errors import DataError
 
 _PEEK = 200  # rows that are looked at before any is read
@@ -30,7 +30,8 @@ class Table:
     """The rows of a CSV: channels [n, c] float32, NaN for a missing value, and per row its line, client, label (None for
     none), recording and time (all or none).
 
-    ``group`` [n] numbers the pairs of client and recording; ``seen`` says how the file was read, ``dates`` whether all times are dates.
+    ``group`` [n] numbers the pairs of client and recording; ``dated`` is whether times are seconds since 1970 of what were dates, all of
+    them; ``seen`` says how the file was read.
     """
 
     channel_names: tuple[str, ...]
@@ -41,24 +42,26 @@ class Table:
     labels: list[Any]
     recordings: list[str]
     times: list[float] | None
-    dates: bool
+    dated: bool
     seen: SeenFile
     notes: tuple[str, ...]
 
 
-def read_table(path: Path, client: str | None, reading: Reading, most: int | None = None) -> Table:
+def read_table(
+    path: Path, client: str | None, reading: Reading, model: ForModel = ITSELF, *, most: int | None = None
+) -> Table:
     """A CSV, or its first rows, ``most`` of them; with ``client`` it is that client's file.
 
     Raises ``DataError`` naming the line for whatever is wrong with it.
     """
-    with open_sheet(path, reading, lambda cells: has_roles(cells, client, reading.columns)) as sheet:
-        return _parse(path, replace(sheet, rows=islice(sheet.rows, most)), client, reading)
+    with open_sheet(path, reading, lambda cells: has_roles(cells, client, reading.columns, model)) as sheet:
+        return _parse(path, replace(sheet, rows=islice(sheet.rows, most)), client, reading, model)
 
 
-def check_header(path: Path, client: str | None, reading: Reading) -> None:
+def check_header(path: Path, client: str | None, reading: Reading, model: ForModel = ITSELF) -> None:
     """Look at the header alone. Raises ``DataError`` for one that ``read_table`` would refuse."""
-    with open_sheet(path, reading, lambda cells: has_roles(cells, client, reading.columns)) as sheet:
-        roles_of(path, sheet.header, client, reading.columns)
+    with open_sheet(path, reading, lambda cells: has_roles(cells, client, reading.columns, model)) as sheet:
+        roles_of(path, sheet.header, client, reading.columns, model)
 
 
 def numbered(keys: Sequence[Any]) -> npt.NDArray[np.int64]:
@@ -84,9 +87,9 @@ def together(table: Table, window: int) -> Table:
     )
 
 
-def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading) -> Table:
+def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading, model: ForModel) -> Table:
     header, notes = sheet.header, list(sheet.notes)
-    roles = roles_of(path, header, client, reading.columns)
+    roles = roles_of(path, header, client, reading.columns, model)
     first = list(islice(sheet.rows, _PEEK))
     peek = [row for _, row in first if len(row) == len(header)]
     number = numbers_of(path, reading, [row[i] for row in peek for i in roles.channels])
@@ -107,11 +110,16 @@ def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading) -> Ta
         at_once = number.row([row[i] for i in channels])
         values.append(at_once or [number.of(where, header[i], row[i]) for i in channels])
         lines.append(line)
-        clients.append(client if client is not None else _filled(where, "client", row[columns["client"]]))
-        text = row[columns["label"]].strip()
-        if text not in known:
-            known[text] = _label(f"{where}: label", text, reading)
-        labels.append(known[text])
+        clients.append(
+            str(client) if "client" not in columns else _filled(where, "client", row[columns["client"]])
+        )
+        if "label" in columns:
+            text = row[columns["label"]].strip()
+            if text not in known:
+                known[text] = _label(f"{where}: label", text, reading)
+            labels.append(known[text])
+        else:
+            labels.append(None)
         recordings.append(row[columns["recording"]].strip() if "recording" in columns else "")
         if "time" in columns:
             moment, date = _moment(where, header[columns["time"]], row[columns["time"]], number, reading)
@@ -154,7 +162,7 @@ def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading) -> Ta
         labels=labels,
         recordings=recordings,
         times=times if "time" in columns else None,
-        dates=dates == len(times),
+        dated=0 < dates == len(times),
         seen=seen,
         notes=tuple(notes),
     )
@@ -172,11 +180,12 @@ def _are_units(rows: Sequence[Sequence[str]], roles: Roles, number: Numbers) -> 
     first = [rows[0][i].strip() for i in roles.channels]
     if not any(first) or any(cell and number(cell) is not None for cell in first):
         return False
-    names = [rows[0][roles.at[role]].strip() for role in ("client", "label") if role in roles.at]
+    whose = [role for role in ("client", "label") if role in roles.at]
+    names = [rows[0][roles.at[role]].strip() for role in whose]
     if not any(names):
         return True
     second = [rows[1][i] for i in roles.channels] if len(rows) > 1 else []
-    others = {row[roles.at["label"]].strip() for row in rows[1:]}
+    others = {row[roles.at[whose[-1]]].strip() for row in rows[1:]}
     return names[-1] not in others and any(
         cell and number(after) is not None for cell, after in zip(first, second, strict=False)
     )

@@ -177,7 +177,17 @@ class LocalFederation:
         files = [word for part in _PARTS for word in (f"--{part}", self._data(device, part))]
         files[0] = "--data"
         state = str(self.folder / "devices" / device)
-        words = ("fedali_client", "join", str(self.kit(device)), *map(str, files), "--state", state)
+        layout = {2: ("--set", "data.layout=tc"), 3: ("--set", "data.layout=chw")}
+        as_stored = layout.get(len(self._federation.input_shape), ())
+        words = (
+            "fedali_client",
+            "join",
+            str(self.kit(device)),
+            *map(str, files),
+            *as_stored,
+            "--state",
+            state,
+        )
         return self.start(device, *words)
 
     def check(self) -> None:
@@ -208,11 +218,11 @@ class LocalFederation:
 
     def _write_data(self, device: str, client: int) -> None:
         """A device's own samples, raw: it normalises them as its bundle says."""
-        owner = self._federation.clients[client]
+        owner, names = self._federation.clients[client], np.array(self._federation.class_names)
         (self.folder / "data" / device).mkdir(exist_ok=True)
         for part in _PARTS:
             with atomic(self._data(device, part)) as temporary, temporary.open("wb") as stream:
-                np.savez(stream, x=getattr(owner, f"x_{part}"), y=getattr(owner, f"y_{part}"))
+                np.savez(stream, x=getattr(owner, f"x_{part}"), y=names[getattr(owner, f"y_{part}")])
 
     def _toml(self) -> str:
         """``federation.toml`` on free ports of the loopback interface."""

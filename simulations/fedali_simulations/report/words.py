@@ -163,7 +163,7 @@ def _gaps(times: Times) -> str:
 
 
 def _windows(look: Look) -> str:
-    text = f"{look.length} rows"
+    text = f"{look.length} rows" + (f" every {look.stride}" if look.stride is not None else "")
     if look.times is not None and look.times.rate is not None:
         text += f", {'' if look.times.certain else 'guess: '}{span(look.length / look.times.rate)}"
     text += f"; neighbours share {look.shared:.0%} of them" if look.shared else "; neighbours share no row"
