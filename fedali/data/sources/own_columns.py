@@ -51,6 +51,15 @@ def nameless(name: str) -> bool:
     return not name or re.fullmatch(r"unnamed: ?[\d.]+(_level_[\d.]+)?", name.lower()) is not None
 
 
+def names_time(name: str) -> bool:
+    """Whether the name of a column is one of times.
+
+    >>> names_time("seconds_elapsed"), names_time("x")
+    (True, False)
+    """
+    return _TIME.search(name.lower()) is not None
+
+
 def has_roles(cells: Sequence[str], client: str | None, columns: Columns, model: ForModel = ITSELF) -> bool:
     """Whether a line names the columns that a header has to name; never where it has to name none."""
     needed = [getattr(columns, role) for role in ROLES if role not in model.may_lack]
@@ -247,7 +256,7 @@ def judged(
     together = np.diff(group[order]) == 0
     for k, i in enumerate(roles.channels):
         name, column = header[i], values[:, k]
-        kind = _kind(name, column, np.diff(column[order])[together], label)
+        kind = kind_of(name, column, np.diff(column[order])[together], label)
         others = [header[j] for j in roles.channels if j != i and not nameless(header[j])]
         channels = f"data.columns.channels = {_listed(others)}"
         what = f"column {name!r}" if name else f"column {i + 1}"
@@ -290,7 +299,7 @@ def judged(
     return keep, notes
 
 
-def _kind(
+def kind_of(
     name: str, column: npt.NDArray[np.float64], steps: npt.NDArray[np.float64], label: npt.NDArray[np.int64]
 ) -> str:
     """``index``, ``clock``, ``label``, or nothing for what may be measured."""

@@ -31,16 +31,22 @@ _EXCEL = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Sheet:
-    """A header, the rows below it with their line numbers, and notes on what was passed over."""
+    """A header and the line it is in, the rows below it with their line numbers, and notes on what was passed over.
+
+    ``separator`` and ``encoding`` are those it was read with.
+    """
 
     header: list[str]
+    line: int
     rows: Iterator[tuple[int, list[str]]]
+    separator: str
+    encoding: str
     notes: tuple[str, ...]
 
 
 @contextmanager
 def open_sheet(path: Path, reading: Reading, is_header: Callable[[Sequence[str]], bool]) -> Iterator[Sheet]:
-    """A CSV whose header is the first line that ``is_header``, split as that line can be; else its first line that is no comment.
+    """A CSV whose header is the first line that ``is_header``, split as that line can be; else the first of most lines that split alike.
 
     Whatever is wrong with the file becomes a ``DataError``.
     """
@@ -76,12 +82,11 @@ def _text(path: Path, stream: IO[bytes], reading: Reading) -> io.TextIOWrapper:
 
 
 def _sheet(
-    path: Path, text: Iterable[str], reading: Reading, is_header: Callable[[Sequence[str]], bool]
+    path: Path, text: io.TextIOWrapper, reading: Reading, is_header: Callable[[Sequence[str]], bool]
 ) -> Sheet:
-    lines = iter(text)
-    first = list(islice(lines, _LOOK))
+    first = list(islice(text, _LOOK))
     if reading.header is not None:
-        return _headless(chain(first, lines), first, reading.header, _marks(reading))
+        return _headless(text, first, reading, _marks(reading))
     excel = _EXCEL.fullmatch(first[0]) if first else None
     choices, begin = _marks(reading, excel.group(1) if excel else None), 1 if excel else 0
     found = next(
@@ -94,32 +99,45 @@ def _sheet(
         None,
     )
     if found is None:
-        plain = [i for i in range(begin, len(first)) if first[i].strip() and not first[i].startswith("#")]
-        at = plain[0] if plain else begin
-        line = first[at] if at < len(first) else ""
-        found = at, max(choices, key=lambda marks: len(_cells(line, marks)))
+        found = _likeliest(first, begin, choices)
     at, marks = found
     passed = sum(bool(line.strip()) and not line.startswith("#") for line in first[begin:at])
     notes = [f"{passed} lines above the header are passed over"] if passed else []
     if at < len(first) and first[at].startswith("#"):
         first[at] = first[at].lstrip("# ")
-    reader = _reader(chain(first[at:], lines), marks)
+    reader = _reader(chain(first[at:], text), marks)
     header = [cell.strip() for cell in next(reader, [])]
-    return Sheet(header, _rows(reader, at, header), tuple(notes))
+    return Sheet(header, at + 1, _rows(reader, at, header), marks.separator, text.encoding, tuple(notes))
+
+
+def _likeliest(lines: Sequence[str], begin: int, choices: Sequence[_Marks]) -> tuple[int, _Marks]:
+    """Where the header is, and its marks, when no line names what it has to: the first of the most lines that split alike."""
+    plain = [i for i in range(begin, len(lines)) if lines[i].strip() and not lines[i].startswith("#")]
+    best = (0, 0), plain[0] if plain else begin, choices[0]
+    for marks in choices:
+        cells = [len(_cells(lines[i], marks)) for i in plain]
+        for count in sorted(set(cells) - {1}):
+            best = max(
+                best,
+                ((cells.count(count), count), plain[cells.index(count)], marks),
+                key=lambda one: one[0],
+            )
+    return best[1:]
 
 
 def _headless(
-    lines: Iterable[str], first: Sequence[str], header: Sequence[str], choices: Sequence[_Marks]
+    text: io.TextIOWrapper, first: Sequence[str], reading: Reading, choices: Sequence[_Marks]
 ) -> Sheet:
     """A CSV whose columns are named by a setting; a first line with just these names is its header all the same."""
+    header = list(reading.header or ())
     plain = [line for line in first if line.strip() and not line.startswith("#")][:1]
     fits = [marks for marks in choices if plain and len(_cells(plain[0], marks)) == len(header)]
     marks = min(fits, key=lambda marks: _quoted(_cells(plain[0], marks))) if fits else choices[0]
-    rows = _rows(_reader(lines, marks), 0, header)
+    rows = _rows(_reader(chain(first, text), marks), 0, header)
     begun = list(islice(rows, 1))
-    if begun and [cell.strip() for cell in begun[0][1]] == list(header):
+    if begun and [cell.strip() for cell in begun[0][1]] == header:
         begun = []
-    return Sheet(list(header), chain(begun, rows), ())
+    return Sheet(header, 0, chain(begun, rows), marks.separator, text.encoding, ())
 
 
 def _quoted(cells: Sequence[str]) -> int:
