@@ -24,6 +24,7 @@ class GatewayDevice:
     def __init__(self, entry: SiteDevice, limits: Limits) -> None:
         self.entry, self._limits = entry, limits
         self.software = ""
+        self.train_samples = self.test_samples = 0  # that it says it has
         self.doing = ""
         self.polls = 0  # which long poll is the newest: an older one ends
         self.uploads = 0  # which upload is the newest
@@ -89,4 +90,6 @@ class GatewayDevice:
             doing=self.doing if online else "",
             software=self.software,
             revoked=revoked,
+            train_samples=self.train_samples,
+            test_samples=self.test_samples,
         )

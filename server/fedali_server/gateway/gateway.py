@@ -257,7 +257,7 @@ class Gateway:
         device, answer = self.devices.get(number), round_.answers.get(number)
         report = relay_pb2.DeviceReport(device=name, number=number)
         if answer is not None:
-            for field in ("state", "reason", "seconds", "sent", "received", "samples"):
+            for field in ("state", "reason", "seconds", "sent", "received", "samples", "weight"):
                 setattr(report, field, getattr(answer, field))
             report.metrics.update(answer.metrics)
             return report
@@ -292,7 +292,7 @@ class Gateway:
                 return spoiled()
             self.roster.who(peer)  # it may have been revoked meanwhile
             try:
-                prepared = round_.prepare(data)
+                prepared = round_.prepare(number, data)
             except (WireError, DataError) as error:
                 return refuse(str(error))
             round_.count(number, sha256, len(data), prepared, device.sent, device.received)

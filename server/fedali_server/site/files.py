@@ -74,6 +74,14 @@ class ClientFiles:
             else:
                 read_shapes(path)
 
+    def stamp(self) -> tuple[str, int, int] | None:
+        """Changes with the file that ``train`` reads; None where there is none."""
+        path = self.whole or _one(self.folder / PARTS[0])
+        if path is None:
+            return None
+        found = path.stat()
+        return path.name, found.st_mtime_ns, found.st_size
+
     def train(self, manifest: Manifest) -> Pair:
         """Samples [n, *shape] as stored, and labels [n], to train on."""
         found = self._part("train", manifest)

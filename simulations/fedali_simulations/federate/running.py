@@ -116,7 +116,7 @@ def _go_on(
 ) -> Outcome:
     operator = operator_of(kit)
     if (folder / "run.json").exists():
-        run_federation(RunFolder(folder), operator, partial(report, folder.name), meanwhile)
+        run_federation(RunFolder(folder), operator, partial(report, folder.name), meanwhile, say)
         scenario = _as_scenario(RunFolder(folder), operator)
         runs = [DeployedRun(scenario.methods[0].title, scenario.seed, folder)]
     else:
@@ -174,7 +174,7 @@ def _run_scenario(
                 key = kit.signing_key
                 export_untrained(scenario, job.line, job.seed, bundle, key=key, described=described)
             start_run(stored, bundle, _settings(job, stamp, options), operator)
-        run_federation(stored, operator, partial(report, name), meanwhile)
+        run_federation(stored, operator, partial(report, name), meanwhile, say)
         runs.append(DeployedRun(title, job.seed, job.folder))
     return runs
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fedali.cohort.weights import Weights
 from fedali.errors import WireError
 from fedali.methods import SharedState
 from fedali.v1 import federation_pb2, relay_pb2
@@ -68,6 +69,7 @@ def check_order(order: relay_pb2.RoundOrder) -> None:
         ("grace_seconds", order.grace_seconds, 0, _LONGEST),
         ("largest_step", order.largest_step, 0, LARGEST_STEP),
         ("largest_samples", order.largest_samples, 0, 2**53),
+        ("largest_weight", order.largest_weight, 0, 2**53),
         ("epochs", order.epochs, 1 if order.kind == TRAIN else 0, 10**6),
     ]
     for name, value, least, most in numbers:
@@ -113,6 +115,11 @@ def shared_state(order: relay_pb2.RoundOrder, model: RoundModel) -> SharedState:
             raise WireError(f"the order's {name} has numbers that are not finite")
         vectors.append(vector)
     return SharedState(*vectors)
+
+
+def weights_of(order: relay_pb2.RoundOrder) -> Weights:
+    """What clients may weigh."""
+    return Weights(order.largest_weight, dict(order.largest_weights))
 
 
 def due_devices(order: relay_pb2.RoundOrder, known: Mapping[int, str]) -> dict[int, str]:
