@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -69,6 +70,7 @@ class Gateway:
         self._timers: dict[RoundKey, asyncio.Task[None]] = {}
         self._progress = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
+        self._started = time.monotonic()
 
     # the life of the process
 
@@ -217,14 +219,16 @@ class Gateway:
         """Close a round when all have answered, or its time is over."""
         while True:
             self._progress.clear()
-            left = round_.seconds_left()
+            left = self.seconds_left(round_)
             if left <= 0 or not self._awaited(round_):
                 break
             waiting = asyncio.ensure_future(self._progress.wait())
             try:
-                await asyncio.wait([waiting], timeout=min(left, 3600.0))
+                await asyncio.wait([waiting], timeout=min(left, 3600.0 if round_.order.quorum else _LOOK))
             finally:
                 waiting.cancel()
+        for number in round_.waiting & self.devices.keys():
+            self.devices[number].missed = not self.devices[number].seen_in_round
         while True:
             try:
                 await self.work(lambda: round_.close(self._reports(round_)))
@@ -244,6 +248,16 @@ class Gateway:
             seconds=round(round_.watch.elapsed(), 3),
         )
         self.tell()
+
+    def seconds_left(self, round_: Round) -> float:
+        """Until a round closes, if nobody answers any more."""
+        there = [self.devices[number] for number in round_.waiting & self.devices.keys()]
+        there = [device for device in there if not self.roster.revoked(device.entry)]
+        if round_.order.quorum or any(device.online for device in there):
+            return round_.seconds_left()
+        begin = max(time.monotonic() - round_.watch.elapsed(), self._started)
+        last = max((device.away_until(round_.order.grace_seconds, begin) for device in there), default=begin)
+        return round_.seconds_left(round_.watch.elapsed() + last - time.monotonic())
 
     def _awaited(self, round_: Round) -> bool:
         """Whether some device may still answer."""
@@ -331,14 +345,21 @@ class Gateway:
         return reply
 
     async def decline(self, round_: Round, device: GatewayDevice, why: str) -> None:
-        """Go on without a device that said so."""
+        """Go on without a device that said so; what it answered before stays."""
 
-        def write() -> None:
-            if verdict(round_, device.number, "") is None:
+        def write() -> bool:
+            taken = verdict(round_, device.number, "") is None
+            if taken:
                 round_.decline(device.number, why, device.sent, device.received)
+            return taken
 
-        await self.work(write)
-        self.answered(device, why)
+        taken = await self.work(write)
+        if not taken:
+            answer = round_.answers.get(device.number)
+            what = "its answer stays" if answer is not None else "the round goes on without it as before"
+            state = "none" if answer is None else answer.state
+            log.info("a decline changes nothing", device=device.entry.name, answer=state, what=what, why=why)
+        self.answered(device, why if taken else "")
 
     def answered(self, device: GatewayDevice, why: str | bool = "") -> None:
         """A device may have answered: look whether the round is over."""

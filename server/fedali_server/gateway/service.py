@@ -117,7 +117,7 @@ class FederationService:
             influence=order.influence,
             entropy=[order.seed, 0, order.round, device.number],
             encoding=order.encoding,  # type: ignore[arg-type]
-            seconds_left=round_.seconds_left(),
+            seconds_left=self._gateway.seconds_left(round_),
         )
 
     async def download(self, request: federation_pb2.DownloadRequest, context: Context) -> None:

@@ -2,7 +2,7 @@
 
 A folder of its own:
 
-    model.fedali      what data have to fit: a bundle without normalisation, signed as every bundle
+    untrained.fedali  what data have to fit: a bundle without normalisation, signed as every bundle
     claims.json       how many samples devices said they have before, see ``fedali_server.run.claims``
     attempt.json      how often nobody could answer; each attempt is a round of another name, since sites recall what was
     statistics.json   what came out, and a report of each device; written last
@@ -57,7 +57,9 @@ class RoundZero:
     """Round 0 of a study, in ``folder``."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.bundle = folder, folder / "model.fedali"
+        self.folder = folder
+        names = "untrained.fedali", "model.fedali"  # the second of earlier versions
+        self.bundle = next((folder / name for name in names if (folder / name).exists()), folder / names[0])
         self._done, self._attempt = folder / "statistics.json", folder / "attempt.json"
 
     @property

@@ -150,12 +150,17 @@ class Round:
         """Devices that are due and have not answered; from any thread."""
         return self.due.keys() - self.answers.keys()
 
-    def seconds_left(self) -> float:
-        """Until the round closes, if nobody answers any more; from any thread."""
+    def seconds_left(self, away_until: float = math.inf) -> float:
+        """Until the round closes, if nobody answers any more; from any thread.
+
+        ``away_until`` is until when, in seconds from its begin, devices that are away are waited for; infinity while one that has to answer is there.
+        """
         end, order = self.order.seconds, self.order
         done = sorted(answer.at for answer in list(self.answers.values()) if answer.state == DONE)
+        if self.answers and not order.quorum:
+            end = min(end, away_until)
         needed = max(1, math.ceil(order.quorum * len(self.due)))
-        if len(done) >= needed:
+        if order.quorum and len(done) >= needed:
             end = min(end, done[needed - 1] + order.grace_seconds)
         return max(0.0, end - self.watch.elapsed())
 

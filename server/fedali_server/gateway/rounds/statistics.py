@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -14,6 +15,7 @@ from fedali.errors import CheckpointError, WireError
 from fedali.support.files import atomic
 from fedali.v1 import relay_pb2
 from fedali.wire.statistics import StatisticsUpdate, decode_statistics, largest_statistics, to_message
+from fedali_server.gateway.rounds.metrics import checked
 from fedali_server.gateway.rounds.round import Round
 
 _ARRAYS = ("members", "counts", "sums", "squares")
@@ -85,6 +87,7 @@ class StatisticsRound(Round):
             raise WireError("the update is of another bundle")
         self._bounds.check_samples(update.samples)
         weight = self._weights.of(number, update.samples)
+        update = replace(update, metrics=checked(self.key.kind, update.metrics))
         return update, weighed(update.sums, update.samples, weight)
 
     def _outcome(self, reports: Iterable[relay_pb2.DeviceReport]) -> relay_pb2.RoundOutcome:
