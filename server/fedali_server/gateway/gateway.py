@@ -171,6 +171,8 @@ class Gateway:
                 return await self._begin(key, order)
             if round_.content != content(order):
                 raise not_now(f"{key} was ordered with another content: give the training another name")
+            if not round_.closed and round_.wait_as(order):
+                self._progress.set()
             return round_
 
     async def _begin(self, key: RoundKey, order: relay_pb2.RoundOrder) -> Round:

@@ -114,7 +114,7 @@ def _rows(facts: Mapping[str, Any]) -> pd.DataFrame:
     import pandas as pd
 
     tests = facts["evaluate"]
-    if "samples" in tests:  # of 0.1.0
+    if "samples" in tests and "test_samples" not in tests:  # of 0.1.0
         tests = {**tests, "test_samples": tests["samples"]}
     trained = pd.DataFrame(_known(facts["train"], "samples", *METRICS[TRAIN]))
     evaluated = pd.DataFrame(_known(tests, "test_samples", *METRICS[EVALUATE]))

@@ -90,6 +90,29 @@ def prepare_bundle(bundle: Path, folder: Path, options: Options, kit: OperatorKi
     start_run(RunFolder(folder), bundle, RunSettings(name=name, **given), operator_of(kit))
 
 
+def change_waiting(folder: Path, options: Options) -> None:
+    """Change how long a run waits, and for whom, in the folder of one that is resumed; what is complete stays as it was.
+
+    Raises ``CheckpointError`` where there is no run, ``SettingsError`` for values that make no sense.
+    """
+    if not options:
+        return
+    parts = [folder]
+    if not (folder / "run.json").exists():
+        stamp, before = _facts(folder)
+        facts = json.loads((folder / "federation.json").read_text("utf-8"))
+        for job in jobs_of(scenario_of(folder), folder):
+            _settings(job, stamp, {**before, **options})
+        write_text(
+            folder / "federation.json", json.dumps({**facts, "options": {**before, **options}}, indent=1)
+        )
+        parts = [job.folder for job in jobs_of(scenario_of(folder), folder)]
+    for part in map(RunFolder, parts):
+        if (part.path / "run.json").exists() and not part.done:
+            settings = replace(settings_of(part), **options)
+            write_text(part.path / "run.json", json.dumps(asdict(settings), indent=1))
+
+
 def go_on(
     folder: Path,
     kit: OperatorKit,

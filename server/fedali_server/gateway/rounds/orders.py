@@ -23,7 +23,7 @@ STATISTICS = int(federation_pb2.TASK_KIND_STATISTICS)
 NAMES = {TRAIN: "train", EVALUATE: "evaluate", STATISTICS: "statistics"}
 DOING = {TRAIN: "training", EVALUATE: "evaluating", STATISTICS: "adding up"}
 _LONGEST = 7 * 86400.0  # seconds of a round
-_NOT_CONTENT = ("seconds", "quorum", "grace_seconds")
+NOT_CONTENT = ("seconds", "quorum", "grace_seconds")
 
 
 @dataclass(frozen=True, order=True)
@@ -88,7 +88,7 @@ def content(order: relay_pb2.RoundOrder) -> bytes:
     """SHA-256 of what devices see of an order: two orders that differ here are two rounds."""
     seen = relay_pb2.RoundOrder()
     seen.CopyFrom(order)
-    for name in _NOT_CONTENT:
+    for name in NOT_CONTENT:
         seen.ClearField(name)
     return hashlib.sha256(seen.SerializeToString(deterministic=True)).digest()
 

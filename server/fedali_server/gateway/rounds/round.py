@@ -36,7 +36,14 @@ from fedali_server.gateway.rounds.incoming import Incoming
 from fedali_server.gateway.rounds.journal import Journal
 from fedali_server.gateway.rounds.ledger import Counted
 from fedali_server.gateway.rounds.metrics import checked
-from fedali_server.gateway.rounds.orders import TRAIN, RoundKey, content, shared_state, weights_of
+from fedali_server.gateway.rounds.orders import (
+    NOT_CONTENT,
+    TRAIN,
+    RoundKey,
+    content,
+    shared_state,
+    weights_of,
+)
 from fedali_server.gateway.rounds.sums import RoundSums, check_fits
 
 log = structlog.get_logger("fedali.gateway")
@@ -163,6 +170,13 @@ class Round:
         if order.quorum and len(done) >= needed:
             end = min(end, done[needed - 1] + order.grace_seconds)
         return max(0.0, end - self.watch.elapsed())
+
+    def wait_as(self, order: relay_pb2.RoundOrder) -> bool:
+        """Wait as another order of the same round says, until this process ends; whether that is a change."""
+        changed = [name for name in NOT_CONTENT if getattr(order, name) != getattr(self.order, name)]
+        for name in changed:
+            setattr(self.order, name, getattr(order, name))
+        return bool(changed)
 
     def give(self, number: int) -> None:
         """Remember that a device took its task; from any thread."""
