@@ -133,6 +133,7 @@ def run(
     from fedali_server.console import Console
     from fedali_simulations.environment import log_to_stderr, quiet_flower
     from fedali_simulations.federate import running
+    from fedali_simulations.federate.announcing import announcement
     from fedali_simulations.report.console import print_next, print_results, print_traffic
     from fedali_simulations.report.run_display import RunDisplay
 
@@ -157,6 +158,8 @@ def run(
     }
     folder = resume or _prepare(str(what), out, settings or [], options, operators)
     with RunDisplay(folder, Console(stderr=True, quiet=as_json or quiet)) as display:
+        for line in announcement(folder, operators):
+            display.say(line)
         outcome = running.go_on(folder, operators, display.report, display.say)
     if as_json:
         typer.echo(json.dumps(outcome.to_dict()))

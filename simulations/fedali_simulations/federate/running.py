@@ -37,6 +37,7 @@ from fedali_simulations.federate.deployed import (
     why_nobody_trained,
 )
 from fedali_simulations.jobs import Job
+from fedali_simulations.report.pace import duration
 from fedali_simulations.scenario import DataSettings, MethodSettings, Scenario, TrainingSettings
 from fedali_simulations.study import at_home, jobs_of, scenario_of
 from fedali_simulations.template import to_toml
@@ -187,17 +188,28 @@ def _run_scenario(
         settings = replace(_settings(jobs[0], stamp, options), name=f"statistics-{stamp}")
         schema = read_schema(folder / SCHEMA)
         described = describe(schema, jobs[0], folder / "round-0", settings, kit, operator, say, meanwhile)
+    left = [job for job in jobs if not RunFolder(job.folder).done]
+    began, finished = time.monotonic(), 0
     for job in jobs:
         stored, title = RunFolder(job.folder), job.line.title
         name = f"{title} seed {job.seed}" if scenario.seeds > 1 else title
         if not (job.folder / "run.json").exists():
             bundle = folder / "untrained" / f"{file_name(title)}-{job.seed}.fedali"
             if not bundle.exists():
-                say(f"exporting the untrained model of {name} ...")
+                again = any((folder / "untrained").glob(f"{file_name(title)}-*.fedali"))
+                say(
+                    f"exporting the untrained model of {name}{', whose graphs are there' if again else ''} ..."
+                )
                 key = kit.signing_key
                 export_untrained(scenario, job.line, job.seed, bundle, key=key, described=described)
             start_run(stored, bundle, _settings(job, stamp, options), operator)
+        was_done = stored.done
         run_federation(stored, operator, partial(report, name), meanwhile, say)
+        if not was_done:
+            finished += 1
+            more = (time.monotonic() - began) / finished * (len(left) - finished)
+            if finished < len(left):
+                say(f"{name} is complete; {len(left) - finished} trainings left, about {duration(more)}")
         runs.append(DeployedRun(title, job.seed, job.folder))
     return runs
 
