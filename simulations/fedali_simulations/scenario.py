@@ -19,7 +19,7 @@ from fedali.methods import build_method
 from fedali.models import MODEL_NAMES
 from fedali.slots import epochs_of
 
-_SUFFIX = ".toml"
+SUFFIX = ".toml"
 
 
 class _Settings(BaseModel):
@@ -71,6 +71,12 @@ with warnings.catch_warnings():
         missing: Annotated[tuple[int | float | str, ...], BeforeValidator(_as_list)] | None = None
         """Own data: what stands for a missing value, such as [-999, "NA", ""]; windows that hold one are left out. Without, what may be
         one is refused; [] says that every number was measured."""
+        header: tuple[str, ...] | None = None
+        """Own CSV data whose first line has no names: the names of all columns, in their order, such as ["client", "label", "x", "y"]."""
+        quote: str | None = Field(default=None, min_length=1, max_length=1)
+        """Own CSV data: around cells; without, " or ' by the header."""
+        escape: str | None = Field(default=None, min_length=1, max_length=1)
+        """Own CSV data: before a quote or separator that belongs to a cell, where quotes are not doubled."""
         separator: str | None = Field(default=None, min_length=1, max_length=1)
         """Own CSV data: between columns; without, comma, semicolon, tab or | by the header."""
         decimal: Literal[".", ","] | None = None
@@ -302,7 +308,7 @@ class Scenario(_Settings):
 def builtin_scenarios() -> dict[str, str]:
     """Names of the scenarios that come with the package, with their descriptions."""
     folder = resources.files("fedali_simulations") / "scenarios"
-    names = sorted(f.name.removesuffix(_SUFFIX) for f in folder.iterdir() if f.name.endswith(_SUFFIX))
+    names = sorted(f.name.removesuffix(SUFFIX) for f in folder.iterdir() if f.name.endswith(SUFFIX))
     return {name: load_scenario(name).description for name in names}
 
 
@@ -328,12 +334,12 @@ def load_scenario(source: str | Path | Mapping[str, Any], overrides: Sequence[st
 
 def _read(source: str) -> tuple[str, str]:
     builtin = resources.files("fedali_simulations") / "scenarios"
-    if not source.endswith(_SUFFIX):
-        names = [f.name.removesuffix(_SUFFIX) for f in builtin.iterdir() if f.name.endswith(_SUFFIX)]
+    if not source.endswith(SUFFIX):
+        names = [f.name.removesuffix(SUFFIX) for f in builtin.iterdir() if f.name.endswith(SUFFIX)]
         if source not in names:
             hint = did_you_mean(source, names)
-            raise SettingsError(f"no scenario called {source!r}; {hint} (or the path of a {_SUFFIX} file)")
-        return f"scenario {source}", (builtin / f"{source}{_SUFFIX}").read_text("utf-8")
+            raise SettingsError(f"no scenario called {source!r}; {hint} (or the path of a {SUFFIX} file)")
+        return f"scenario {source}", (builtin / f"{source}{SUFFIX}").read_text("utf-8")
     try:
         return source, Path(source).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,9 +65,10 @@ def _files(found: Path) -> list[tuple[str, int, int]]:
 def _read(path: Path, wanted: Wanted, stride: int) -> Dataset:
     arrays = read_arrays(path)
     try:
+        kept: dict[str, Any] = {name: arrays[name] for name in _ARRAYS}
         return Dataset(
             name=wanted.facts.name,
-            **{name: arrays[name] for name in _ARRAYS},
+            **kept,
             client_names=tuple(arrays["client_names"].tolist()),
             class_names=wanted.facts.classes,
             channel_names=wanted.channels,
