@@ -132,3 +132,12 @@ def test_as_many_people_as_devices(source, subjects):
         scenario_for("motionsense", [f"data.source={source}", "data.clients=devices"], 3).data.subjects
         is None
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "found"), [("subjects=7", (7,)), ("subjects=a,b", ("a", "b")), ("subjects=[3, 'c']", (3, "c"))]
+)
+def test_people_are_numbers_or_letters_one_or_several(change, found):
+    known = load_scenario("motionsense", [f"data.{change}", "data.devices=watch"])
+    assert known.data.subjects == found
+    assert known.data.devices == ("watch",)
