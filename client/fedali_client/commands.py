@@ -16,6 +16,7 @@ from fedali.data.device import UNLABELLED, FileSamples, Need, Pair, read_file, r
 from fedali.data.sources.settings import parse_settings
 from fedali.errors import DataError, MissingExtraError, SettingsError
 from fedali.support.memory import stay_small
+from fedali.support.places import user_path
 from fedali.support.terminal import printable
 from fedali_client.client import EdgeClient
 from fedali_client.data import read_line
@@ -136,7 +137,8 @@ def examine(options: argparse.Namespace) -> None:
     """What this machine can do with a bundle."""
     from fedali_client.doctor import doctor
 
-    doctor(_bundle(options), options.state.expanduser(), as_json=options.json)
+    state = user_path(options.state, "--state DIR")
+    doctor(_bundle(options), user_path(options.bundle), state, as_json=options.json)
 
 
 def join(options: argparse.Namespace) -> None:
@@ -169,8 +171,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
 
 def _bundle(options: argparse.Namespace) -> Bundle:
     return open_bundle(
-        options.bundle.expanduser(),
-        options.state.expanduser(),
+        user_path(options.bundle),
+        user_path(options.state, "--state DIR"),
         options.key,
         allow_unsigned=options.allow_unsigned,
         remember=True,
@@ -193,7 +195,7 @@ def _open(options: argparse.Namespace, *, read_only: bool = False, capacity: int
 def _read(options: argparse.Namespace, client: EdgeClient, labels: Need = "all") -> FileSamples:
     """The samples of ``--data``; notes go to stderr."""
     settings = parse_settings(options.settings)
-    found = read_file(options.data.expanduser(), client.manifest, settings, labels=labels)
+    found = read_file(user_path(options.data), client.manifest, settings, labels=labels)
     _tell(options, found.notes)
     return found
 
@@ -204,7 +206,7 @@ def _parts(options: argparse.Namespace, client: EdgeClient) -> dict[str, Pair | 
         found = _read(options, client)
         return {"train": (found.x, found.y), "validation": None, "test": (found.x, found.y)}
     settings = parse_settings(options.settings)
-    parts, notes = read_parts(options.data.expanduser(), client.manifest, settings)
+    parts, notes = read_parts(user_path(options.data), client.manifest, settings)
     _tell(options, notes)
     return parts
 

@@ -24,11 +24,11 @@ import numpy.typing as npt
 from fedali.data.dataset import Dataset
 from fedali.data.npz import read_arrays
 from fedali.data.sources.download import Progress, download
-from fedali.data.sources.extras import require
 from fedali.data.sources.motionsense_zip import ARITHMETICS, WINDOW, decode_zip
 from fedali.errors import DataError, SettingsError
 from fedali.schema import Schema
 from fedali.support.files import atomic
+from fedali.support.places import cache_folder
 
 URL = "https://github.com/mmalekzadeh/motion-sense/raw/master/data/A_DeviceMotion_data.zip"
 CHECKSUM = "1a742fb9ef092cfebcc63f2f3bd12140e70297f4fbf2bf1b9e5baeac367513d4"
@@ -84,7 +84,7 @@ def load_motionsense(
             raise DataError(f"{path} does not exist; FEDALI_DATA must name the folder that holds {_FILE}")
         windows = _read_npz(path)
     else:
-        cache = Path(cache) if cache is not None else Path(require("platformdirs").user_cache_dir("fedali"))
+        cache = Path(cache) if cache is not None else cache_folder("")
         path = cache / _FILE
         windows = _from_cache(cache, url, checksum, progress)
     return _choose(_to_dataset(windows, path), subjects, windows_per_client, seed)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -32,6 +31,7 @@ from fedali.support.files import atomic, write_text
 from fedali.wire.kit import OperatorKit, read_kit_as
 from fedali_server.provisioning.federation_file import read_federation
 from fedali_server.provisioning.provision import provision
+from fedali_simulations.federate.ports import free_ports
 
 _PATIENCE = 60.0  # seconds for a process to end, or to say that it is ready
 _PARTS = ("train", "validation", "test")
@@ -226,7 +226,7 @@ class LocalFederation:
 
     def _toml(self) -> str:
         """``federation.toml`` on free ports of the loopback interface."""
-        ports = [f"127.0.0.1:{port}" for port in _free_ports(2 + len(self.sites))]
+        ports = [f"127.0.0.1:{port}" for port in free_ports(2 + len(self.sites))]
         lines = [f'name = "{self.name}"', "", "[server]"]
         lines += [f'{key} = "{ports[0]}"' for key in ("listen", "address")]
         lines += [f'operators_{key} = "{ports[1]}"' for key in ("listen", "address")]
@@ -239,12 +239,3 @@ class LocalFederation:
 
 def _device_name(index: int) -> str:
     return f"device-{index}"
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listened on a moment ago."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
