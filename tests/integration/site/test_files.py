@@ -91,7 +91,7 @@ def test_the_bundle_knows_how_files_are_read_and_settings_go_before(tmp_path):
     every = open_folder(tmp_path, ["a"], {"stride": 1})["a"].train(knows)[0]
     assert np.array_equal(every[1], values["sit"][0, 1:9, ::-1].astype(np.float32))
     named = {"columns.label": "activity", "columns.channels": ("x", "y"), "separator": ";"}
-    assert len(open_folder(tmp_path, ["a"], named)["a"].train(MANIFEST)[0]) == 11
+    assert len(open_folder(tmp_path, ["a"], named)["a"].train(MANIFEST)[0]) == 8
     with pytest.raises(MisfitError, match="lacks the channel 'z' that the model takes"):
         files.train(manifest_of((8, 2), *MANIFEST.classes, data=DataFacts(("x", "z"), reading=reading)))
 
