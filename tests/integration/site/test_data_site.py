@@ -225,7 +225,9 @@ def test_clients_that_cannot_take_part_are_reported_as_devices_are(place):
     }
     assert uploaded(outcome).sums["theta"].weight == 60
     (why,) = [line["why"] for line in logs if line["event"] == "not counted"]
-    assert why.startswith(f"{place.data}/a-1/train.npz: x holds 72 values that are NaN or infinite, first in row 3;")
+    assert why.startswith(
+        f"{place.data}/a-1/train.npz: x holds 72 values that are NaN or infinite, first in row 3;"
+    )
     assert {d.device: (d.online, d.doing) for d in site.status().devices} == {
         "a-0": (True, "waiting"),
         "a-1": (True, "waiting"),
