@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE  # hundreds of processes would compile our sour
 
 FLOWER := 1.41 1.42  # the oldest and the newest that pyproject.toml allows; constraints.txt has the newest
 
-.PHONY: soak simulate study leads study-encodings bench bench-cold bench-scale bench-edge bench-gateway bench-joined test test-rest test-all test-edge-matrix test-flower-matrix test-flower-oldest $(FLOWER:%=test-flower-%) edge-arm64 parity proto check-proto check format clean help
+.PHONY: soak simulate study leads study-encodings bench bench-cold bench-scale bench-edge bench-gateway bench-joined test test-rest test-all test-edge-matrix test-flower-matrix test-flower-oldest $(FLOWER:%=test-flower-%) edge-arm64 parity proto vectors check-proto check format clean help
 .DEFAULT_GOAL := help
 
 help: ## what can be made here
@@ -142,6 +142,9 @@ PROTOC = $(BIN)/python -m grpc_tools.protoc -I proto --plugin=protoc-gen-mypy_gr
 
 proto: $(READY) ## generate fedali/v1 from proto/fedali/v1
 	$(call PROTOC,.)
+
+vectors: $(READY) ## record the session of proto/vectors anew, from which clients in any language are tested
+	$(BIN)/python -m tests.vectors.record
 
 check-proto: $(READY)
 	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && $(call PROTOC,"$$made") && \

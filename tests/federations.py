@@ -12,6 +12,7 @@ import time
 import numpy as np
 from safetensors.numpy import load_file
 
+from fedali.bundle.file import read_bundle
 from fedali_simulations.federate import running
 from fedali_simulations.federate.exporting import export_untrained
 from fedali_simulations.federate.local_federation import LocalFederation
@@ -57,6 +58,8 @@ class Place:
         """``fedali run`` in a process of its own, into the folder ``name``."""
         out = self.folder / name
         what = ["--resume", out] if out.exists() else [bundle or self.file, "--out", out]
+        if not out.exists() and "--quorum" not in words:
+            what += ["--quorum", "1"]  # whoever is slow to start is in every round
         with (self.folder / "logs" / f"{name}.log").open("ab") as log:
             words = [*what, "--kit", self.local.kit("operator"), "--json", "--patience", "120", *words]
             run = subprocess.Popen(
@@ -76,6 +79,10 @@ class Place:
             line, seed = self.scenario.methods[0], self.scenario.seed
             export_untrained(self.scenario, line, seed, path, key=self.kit.signing_key)
         return path
+
+    def initial(self):
+        """Theta that runs of ``bundle`` start from."""
+        return read_bundle(self.bundle(), None, allow_unsigned=True).state()["shared_theta"]
 
     def said(self, name):
         return (self.folder / "logs" / f"{name}.log").read_text()

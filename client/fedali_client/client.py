@@ -235,9 +235,9 @@ class EdgeClient:
         self.save()
         return len(samples)
 
-    def update(self) -> Update:
-        """What a server is to have of this client: nothing personal, and aligned."""
-        return federation.update(self._state, self.bundle)
+    def update(self, *, aligned: bool = True) -> Update:
+        """What a server is to have of this client: nothing personal; prototypes ``aligned`` with the server's where its method does that, or as trained."""
+        return federation.update(self._state, self.bundle, aligned)
 
     def receive(
         self, theta: Vector, prototypes: Vector, round_: int, influence: float, *, task: str = ""

@@ -23,15 +23,15 @@ def shared_mask(manifest: Manifest) -> npt.NDArray[np.bool_]:
     return mask
 
 
-def update(state: PersonalState, bundle: Bundle) -> Update:
-    """The shared part of a client's parameters, and its prototypes as its method uploads them.
+def update(state: PersonalState, bundle: Bundle, aligned: bool = True) -> Update:
+    """The shared part of a client's parameters, and its prototypes: as its method uploads them, or as trained where not ``aligned``.
 
     Raises ``DataError`` when it was not trained since the round began.
     """
     if not state.progress.trained_on:
         raise DataError("there is no update: this client was not trained since the round began; fit it first")
     manifest, local = bundle.manifest, state.local_prototypes.copy()
-    if manifest.prototypes is not None and manifest.prototypes.kind == "aligned":
+    if aligned and manifest.prototypes is not None and manifest.prototypes.kind == "aligned":
         local = align(local, state.shared_prototypes, manifest.layouts.prototypes)
     return Update(
         theta=state.theta()[shared_mask(state.manifest)],

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from fedali.cohort.weights import Weights
 from fedali.uploads import SharedState, Upload
 
 ClientMetrics = dict[str, list[float]]
@@ -23,11 +24,13 @@ class RoundSettings:
         generalisation: whether sites should evaluate generalisation.
         influence: of the prototypes in this round. A site that has the method computes it itself; one that hands the round to
             devices has no method, and passes this on.
+        weights: that clients may have at most, where they say themselves how many samples they have.
     """
 
     round: int
     generalisation: bool = True
     influence: float = 0.0
+    weights: Weights = field(default_factory=Weights)
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class SiteReply:
         upload: what all the clients send, together; None after an evaluation.
         reports: what became of each device, where the clients are devices: ``site``, ``device``, ``number``, ``state``
             ("done", "late", "declined", "refused", "offline"), ``reason``, ``seconds``, ``sent`` and ``received`` in bytes,
-            ``samples`` and ``metrics``.
+            ``samples`` that it says it has, ``weight`` that it counted as, and ``metrics``.
     """
 
     metrics: ClientMetrics = field(default_factory=dict)

@@ -96,7 +96,7 @@ def read_file(
     ending = ending_of(path)
     if ending not in ENDINGS:
         raise DataError(
-            f"{path}: unknown ending {path.suffix!r}, neither .npz nor .csv; {did_you_mean(path.suffix, ENDINGS)}"
+            f"{path}: unknown ending {path.suffix!r}, neither .npz nor .csv; {did_you_mean(path.suffix, ('.npz', '.csv', '.tsv'))}"
         )
     shape, facts = manifest.input_shape, manifest.data
     rows = ending != ".npz"

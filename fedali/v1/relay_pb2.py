@@ -25,13 +25,15 @@ _sym_db = _symbol_database.Default()
 from fedali.v1 import federation_pb2 as fedali_dot_v1_dot_federation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x66\x65\x64\x61li/v1/relay.proto\x12\tfedali.v1\x1a\x1a\x66\x65\x64\x61li/v1/federation.proto\"\"\n\x10HasBundleRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\"\x1e\n\x0eHasBundleReply\x12\x0c\n\x04held\x18\x01 \x01(\x08\"\"\n\x10PutBundleRequest\x12\x0e\n\x06\x62undle\x18\x01 \x01(\x0c\"\x10\n\x0ePutBundleReply\"\xa4\x02\n\nRoundOrder\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0c\n\x04kind\x18\x03 \x01(\r\x12\x0e\n\x06\x62undle\x18\x04 \x01(\x0c\x12\r\n\x05theta\x18\x05 \x01(\x0c\x12\x12\n\nprototypes\x18\x06 \x01(\x0c\x12\x0e\n\x06\x65pochs\x18\x07 \x01(\r\x12\x11\n\tinfluence\x18\x08 \x01(\x02\x12\x0c\n\x04seed\x18\t \x01(\x04\x12\x10\n\x08\x65ncoding\x18\n \x01(\r\x12\x0f\n\x07seconds\x18\x0b \x01(\x01\x12\x0e\n\x06quorum\x18\x0c \x01(\x01\x12\x15\n\rgrace_seconds\x18\r \x01(\x01\x12\x14\n\x0clargest_step\x18\x0e \x01(\x01\x12\x17\n\x0flargest_samples\x18\x10 \x01(\x04\x12\x0f\n\x07\x64\x65vices\x18\x0f \x03(\r\"\xf6\x01\n\x0c\x44\x65viceReport\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\r\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\x12\x0c\n\x04sent\x18\x06 \x01(\x04\x12\x10\n\x08received\x18\x07 \x01(\x04\x12\x35\n\x07metrics\x18\x08 \x03(\x0b\x32$.fedali.v1.DeviceReport.MetricsEntry\x12\x0f\n\x07samples\x18\t \x01(\x04\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x8b\x01\n\x0cRoundOutcome\x12(\n\x07\x64\x65vices\x18\x05 \x03(\x0b\x32\x17.fedali.v1.DeviceReport\x12\x0e\n\x06upload\x18\x06 \x01(\x0c\x12)\n\nstatistics\x18\x07 \x01(\x0b\x32\x15.fedali.v1.StatisticsJ\x04\x08\x01\x10\x02J\x04\x08\x02\x10\x03J\x04\x08\x03\x10\x04J\x04\x08\x04\x10\x05\"\x0f\n\rStatusRequest\"\x86\x01\n\x0c\x44\x65viceStatus\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\r\x12\x0e\n\x06online\x18\x03 \x01(\x08\x12\x14\n\x0cseen_seconds\x18\x04 \x01(\x01\x12\r\n\x05\x64oing\x18\x05 \x01(\t\x12\x10\n\x08software\x18\x06 \x01(\t\x12\x0f\n\x07revoked\x18\x07 \x01(\x08\"\x98\x01\n\nSiteStatus\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\r\n\x05round\x18\x04 \x01(\r\x12\x0c\n\x04kind\x18\x05 \x01(\r\x12\x14\n\x0cseconds_left\x18\x06 \x01(\x01\x12(\n\x07\x64\x65vices\x18\x07 \x03(\x0b\x32\x17.fedali.v1.DeviceStatus\"0\n\rRevokeRequest\x12\x0c\n\x04list\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\x1d\n\x0bRevokeReply\x12\x0e\n\x06number\x18\x01 \x01(\x04\x32\xc1\x02\n\x05Relay\x12\x43\n\tHasBundle\x12\x1b.fedali.v1.HasBundleRequest\x1a\x19.fedali.v1.HasBundleReply\x12\x43\n\tPutBundle\x12\x1b.fedali.v1.PutBundleRequest\x1a\x19.fedali.v1.PutBundleReply\x12\x37\n\x05Round\x12\x15.fedali.v1.RoundOrder\x1a\x17.fedali.v1.RoundOutcome\x12\x39\n\x06Status\x12\x18.fedali.v1.StatusRequest\x1a\x15.fedali.v1.SiteStatus\x12:\n\x06Revoke\x12\x18.fedali.v1.RevokeRequest\x1a\x16.fedali.v1.RevokeReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x66\x65\x64\x61li/v1/relay.proto\x12\tfedali.v1\x1a\x1a\x66\x65\x64\x61li/v1/federation.proto\"\"\n\x10HasBundleRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\"\x1e\n\x0eHasBundleReply\x12\x0c\n\x04held\x18\x01 \x01(\x08\"\"\n\x10PutBundleRequest\x12\x0e\n\x06\x62undle\x18\x01 \x01(\x0c\"\x10\n\x0ePutBundleReply\"\xb7\x03\n\nRoundOrder\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0c\n\x04kind\x18\x03 \x01(\r\x12\x0e\n\x06\x62undle\x18\x04 \x01(\x0c\x12\r\n\x05theta\x18\x05 \x01(\x0c\x12\x12\n\nprototypes\x18\x06 \x01(\x0c\x12\x0e\n\x06\x65pochs\x18\x07 \x01(\r\x12\x11\n\tinfluence\x18\x08 \x01(\x02\x12\x0c\n\x04seed\x18\t \x01(\x04\x12\x10\n\x08\x65ncoding\x18\n \x01(\r\x12\x0f\n\x07seconds\x18\x0b \x01(\x01\x12\x0e\n\x06quorum\x18\x0c \x01(\x01\x12\x15\n\rgrace_seconds\x18\r \x01(\x01\x12\x14\n\x0clargest_step\x18\x0e \x01(\x01\x12\x17\n\x0flargest_samples\x18\x10 \x01(\x04\x12\x0f\n\x07\x64\x65vices\x18\x0f \x03(\r\x12\x16\n\x0elargest_weight\x18\x11 \x01(\x04\x12\x42\n\x0flargest_weights\x18\x12 \x03(\x0b\x32).fedali.v1.RoundOrder.LargestWeightsEntry\x1a\x35\n\x13LargestWeightsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x86\x02\n\x0c\x44\x65viceReport\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\r\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\x12\x0c\n\x04sent\x18\x06 \x01(\x04\x12\x10\n\x08received\x18\x07 \x01(\x04\x12\x35\n\x07metrics\x18\x08 \x03(\x0b\x32$.fedali.v1.DeviceReport.MetricsEntry\x12\x0f\n\x07samples\x18\t \x01(\x04\x12\x0e\n\x06weight\x18\n \x01(\x04\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x8b\x01\n\x0cRoundOutcome\x12(\n\x07\x64\x65vices\x18\x05 \x03(\x0b\x32\x17.fedali.v1.DeviceReport\x12\x0e\n\x06upload\x18\x06 \x01(\x0c\x12)\n\nstatistics\x18\x07 \x01(\x0b\x32\x15.fedali.v1.StatisticsJ\x04\x08\x01\x10\x02J\x04\x08\x02\x10\x03J\x04\x08\x03\x10\x04J\x04\x08\x04\x10\x05\"\x0f\n\rStatusRequest\"\xb3\x01\n\x0c\x44\x65viceStatus\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\r\x12\x0e\n\x06online\x18\x03 \x01(\x08\x12\x14\n\x0cseen_seconds\x18\x04 \x01(\x01\x12\r\n\x05\x64oing\x18\x05 \x01(\t\x12\x10\n\x08software\x18\x06 \x01(\t\x12\x0f\n\x07revoked\x18\x07 \x01(\x08\x12\x15\n\rtrain_samples\x18\x08 \x01(\x04\x12\x14\n\x0ctest_samples\x18\t \x01(\x04\"\x98\x01\n\nSiteStatus\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\r\n\x05round\x18\x04 \x01(\r\x12\x0c\n\x04kind\x18\x05 \x01(\r\x12\x14\n\x0cseconds_left\x18\x06 \x01(\x01\x12(\n\x07\x64\x65vices\x18\x07 \x03(\x0b\x32\x17.fedali.v1.DeviceStatus\"0\n\rRevokeRequest\x12\x0c\n\x04list\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\x1d\n\x0bRevokeReply\x12\x0e\n\x06number\x18\x01 \x01(\x04\x32\xc1\x02\n\x05Relay\x12\x43\n\tHasBundle\x12\x1b.fedali.v1.HasBundleRequest\x1a\x19.fedali.v1.HasBundleReply\x12\x43\n\tPutBundle\x12\x1b.fedali.v1.PutBundleRequest\x1a\x19.fedali.v1.PutBundleReply\x12\x37\n\x05Round\x12\x15.fedali.v1.RoundOrder\x1a\x17.fedali.v1.RoundOutcome\x12\x39\n\x06Status\x12\x18.fedali.v1.StatusRequest\x1a\x15.fedali.v1.SiteStatus\x12:\n\x06Revoke\x12\x18.fedali.v1.RevokeRequest\x1a\x16.fedali.v1.RevokeReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedali.v1.relay_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_ROUNDORDER_LARGESTWEIGHTSENTRY']._loaded_options = None
+  _globals['_ROUNDORDER_LARGESTWEIGHTSENTRY']._serialized_options = b'8\001'
   _globals['_DEVICEREPORT_METRICSENTRY']._loaded_options = None
   _globals['_DEVICEREPORT_METRICSENTRY']._serialized_options = b'8\001'
   _globals['_HASBUNDLEREQUEST']._serialized_start=64
@@ -43,23 +45,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUTBUNDLEREPLY']._serialized_start=168
   _globals['_PUTBUNDLEREPLY']._serialized_end=184
   _globals['_ROUNDORDER']._serialized_start=187
-  _globals['_ROUNDORDER']._serialized_end=479
-  _globals['_DEVICEREPORT']._serialized_start=482
-  _globals['_DEVICEREPORT']._serialized_end=728
-  _globals['_DEVICEREPORT_METRICSENTRY']._serialized_start=682
-  _globals['_DEVICEREPORT_METRICSENTRY']._serialized_end=728
-  _globals['_ROUNDOUTCOME']._serialized_start=731
-  _globals['_ROUNDOUTCOME']._serialized_end=870
-  _globals['_STATUSREQUEST']._serialized_start=872
-  _globals['_STATUSREQUEST']._serialized_end=887
-  _globals['_DEVICESTATUS']._serialized_start=890
-  _globals['_DEVICESTATUS']._serialized_end=1024
-  _globals['_SITESTATUS']._serialized_start=1027
-  _globals['_SITESTATUS']._serialized_end=1179
-  _globals['_REVOKEREQUEST']._serialized_start=1181
-  _globals['_REVOKEREQUEST']._serialized_end=1229
-  _globals['_REVOKEREPLY']._serialized_start=1231
-  _globals['_REVOKEREPLY']._serialized_end=1260
-  _globals['_RELAY']._serialized_start=1263
-  _globals['_RELAY']._serialized_end=1584
+  _globals['_ROUNDORDER']._serialized_end=626
+  _globals['_ROUNDORDER_LARGESTWEIGHTSENTRY']._serialized_start=573
+  _globals['_ROUNDORDER_LARGESTWEIGHTSENTRY']._serialized_end=626
+  _globals['_DEVICEREPORT']._serialized_start=629
+  _globals['_DEVICEREPORT']._serialized_end=891
+  _globals['_DEVICEREPORT_METRICSENTRY']._serialized_start=845
+  _globals['_DEVICEREPORT_METRICSENTRY']._serialized_end=891
+  _globals['_ROUNDOUTCOME']._serialized_start=894
+  _globals['_ROUNDOUTCOME']._serialized_end=1033
+  _globals['_STATUSREQUEST']._serialized_start=1035
+  _globals['_STATUSREQUEST']._serialized_end=1050
+  _globals['_DEVICESTATUS']._serialized_start=1053
+  _globals['_DEVICESTATUS']._serialized_end=1232
+  _globals['_SITESTATUS']._serialized_start=1235
+  _globals['_SITESTATUS']._serialized_end=1387
+  _globals['_REVOKEREQUEST']._serialized_start=1389
+  _globals['_REVOKEREQUEST']._serialized_end=1437
+  _globals['_REVOKEREPLY']._serialized_start=1439
+  _globals['_REVOKEREPLY']._serialized_end=1468
+  _globals['_RELAY']._serialized_start=1471
+  _globals['_RELAY']._serialized_end=1792
 # @@protoc_insertion_point(module_scope)

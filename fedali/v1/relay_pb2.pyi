@@ -30,7 +30,14 @@ class PutBundleReply(_message.Message):
     def __init__(self) -> None: ...
 
 class RoundOrder(_message.Message):
-    __slots__ = ("run", "round", "kind", "bundle", "theta", "prototypes", "epochs", "influence", "seed", "encoding", "seconds", "quorum", "grace_seconds", "largest_step", "largest_samples", "devices")
+    __slots__ = ("run", "round", "kind", "bundle", "theta", "prototypes", "epochs", "influence", "seed", "encoding", "seconds", "quorum", "grace_seconds", "largest_step", "largest_samples", "devices", "largest_weight", "largest_weights")
+    class LargestWeightsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: int
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[int] = ...) -> None: ...
     RUN_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -47,6 +54,8 @@ class RoundOrder(_message.Message):
     LARGEST_STEP_FIELD_NUMBER: _ClassVar[int]
     LARGEST_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
+    LARGEST_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    LARGEST_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     run: str
     round: int
     kind: int
@@ -63,10 +72,12 @@ class RoundOrder(_message.Message):
     largest_step: float
     largest_samples: int
     devices: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, run: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[int] = ..., bundle: _Optional[bytes] = ..., theta: _Optional[bytes] = ..., prototypes: _Optional[bytes] = ..., epochs: _Optional[int] = ..., influence: _Optional[float] = ..., seed: _Optional[int] = ..., encoding: _Optional[int] = ..., seconds: _Optional[float] = ..., quorum: _Optional[float] = ..., grace_seconds: _Optional[float] = ..., largest_step: _Optional[float] = ..., largest_samples: _Optional[int] = ..., devices: _Optional[_Iterable[int]] = ...) -> None: ...
+    largest_weight: int
+    largest_weights: _containers.ScalarMap[int, int]
+    def __init__(self, run: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[int] = ..., bundle: _Optional[bytes] = ..., theta: _Optional[bytes] = ..., prototypes: _Optional[bytes] = ..., epochs: _Optional[int] = ..., influence: _Optional[float] = ..., seed: _Optional[int] = ..., encoding: _Optional[int] = ..., seconds: _Optional[float] = ..., quorum: _Optional[float] = ..., grace_seconds: _Optional[float] = ..., largest_step: _Optional[float] = ..., largest_samples: _Optional[int] = ..., devices: _Optional[_Iterable[int]] = ..., largest_weight: _Optional[int] = ..., largest_weights: _Optional[_Mapping[int, int]] = ...) -> None: ...
 
 class DeviceReport(_message.Message):
-    __slots__ = ("device", "number", "state", "reason", "seconds", "sent", "received", "metrics", "samples")
+    __slots__ = ("device", "number", "state", "reason", "seconds", "sent", "received", "metrics", "samples", "weight")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -83,6 +94,7 @@ class DeviceReport(_message.Message):
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
     device: str
     number: int
     state: str
@@ -92,7 +104,8 @@ class DeviceReport(_message.Message):
     received: int
     metrics: _containers.ScalarMap[str, float]
     samples: int
-    def __init__(self, device: _Optional[str] = ..., number: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., seconds: _Optional[float] = ..., sent: _Optional[int] = ..., received: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., samples: _Optional[int] = ...) -> None: ...
+    weight: int
+    def __init__(self, device: _Optional[str] = ..., number: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., seconds: _Optional[float] = ..., sent: _Optional[int] = ..., received: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., samples: _Optional[int] = ..., weight: _Optional[int] = ...) -> None: ...
 
 class RoundOutcome(_message.Message):
     __slots__ = ("devices", "upload", "statistics")
@@ -109,7 +122,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class DeviceStatus(_message.Message):
-    __slots__ = ("device", "number", "online", "seen_seconds", "doing", "software", "revoked")
+    __slots__ = ("device", "number", "online", "seen_seconds", "doing", "software", "revoked", "train_samples", "test_samples")
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     ONLINE_FIELD_NUMBER: _ClassVar[int]
@@ -117,6 +130,8 @@ class DeviceStatus(_message.Message):
     DOING_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
     REVOKED_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    TEST_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     device: str
     number: int
     online: bool
@@ -124,7 +139,9 @@ class DeviceStatus(_message.Message):
     doing: str
     software: str
     revoked: bool
-    def __init__(self, device: _Optional[str] = ..., number: _Optional[int] = ..., online: _Optional[bool] = ..., seen_seconds: _Optional[float] = ..., doing: _Optional[str] = ..., software: _Optional[str] = ..., revoked: _Optional[bool] = ...) -> None: ...
+    train_samples: int
+    test_samples: int
+    def __init__(self, device: _Optional[str] = ..., number: _Optional[int] = ..., online: _Optional[bool] = ..., seen_seconds: _Optional[float] = ..., doing: _Optional[str] = ..., software: _Optional[str] = ..., revoked: _Optional[bool] = ..., train_samples: _Optional[int] = ..., test_samples: _Optional[int] = ...) -> None: ...
 
 class SiteStatus(_message.Message):
     __slots__ = ("federation", "site", "run", "round", "kind", "seconds_left", "devices")

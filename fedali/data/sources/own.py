@@ -14,10 +14,12 @@ from fedali.data.dataset import Dataset, channel_axis
 from fedali.data.sources.own_csv import Piece, read_csv
 from fedali.data.sources.own_npz import read_npz
 from fedali.data.sources.reading import ITSELF, PLAIN, ForModel, Reading
+from fedali.data.sources.unpacking import PACKED
 from fedali.data.windows import check_window
 from fedali.errors import DataError, did_you_mean
 
-ENDINGS = (".npz", ".csv", ".csv.gz", ".tsv")
+CSV = tuple(text + packed for text in (".csv", ".tsv") for packed in ("", *PACKED))
+ENDINGS = (".npz", *CSV)
 NOTES = (".md", ".rst", ".txt", ".json", ".pdf", ".yaml", ".yml", ".toml", ".html")
 """Files that may lie beside the data in a folder and are passed over; of those that may be data it is said."""
 
@@ -45,7 +47,7 @@ def load_own(path: str | Path, *, window: int = 128, stride: int = 64, reading: 
       ``class_names`` (then integer ``y`` indexes them), ``channel_names``, and, for samples that overlap,
       ``recording`` [N] and ``start`` [N] as in `Dataset`; without those, samples count as independent. Axes are those of `Dataset`,
       or others that ``reading.layout`` says or that are certain, see ``fedali.data.sources.layouts``.
-    * ``.csv`` (also ``.csv.gz``, ``.tsv``; separated by comma, semicolon, tab or ``|``, with a decimal point or comma, in UTF-8 or with a
+    * ``.csv`` (also ``.tsv``, and either packed as ``.csv.gz``, ``.bz2``, ``.xz`` or ``.zip``; separated by comma, semicolon, tab or ``|``, with a decimal point or comma, in UTF-8 or with a
       byte order mark; lines above the header, comments and a row of units are passed over): a row per raw sample with the columns ``client``, ``label``, optional ``recording`` and ``time``
       (``reading.columns`` has other names); every other column is a channel, unless it is none: an index, a clock, words. Windows of ``window`` rows are cut every ``stride`` rows, inside each stretch of rows in
       which client, label and recording stay the same. ``time`` (numbers, or ISO 8601, UTC without a zone) must not go back in a
@@ -63,14 +65,14 @@ def load_own(path: str | Path, *, window: int = 128, stride: int = 64, reading: 
             f"{path} does not exist; give a .npz or .csv file, or a folder with one such file per client"
         )
     if path.is_dir():
-        pieces = [read_piece(file, window, stride, _stem(file), reading) for file in _client_files(path)]
+        pieces = [read_piece(file, window, stride, stem_of(file), reading) for file in client_files(path)]
     else:
         _check_ending(path)
         pieces = [read_piece(path, window, stride, None, reading)]
     return _assemble(path, pieces, stride)
 
 
-def _client_files(folder: Path) -> list[Path]:
+def client_files(folder: Path) -> list[Path]:
     """The data files of ``folder``, sorted by name."""
     files = [f for f in sorted(folder.iterdir()) if not _beside(f)]
     for file in files:
@@ -81,7 +83,7 @@ def _client_files(folder: Path) -> list[Path]:
         _check_ending(file)
     if not files:
         raise DataError(f"{folder} holds no .npz or .csv files; put one per client there")
-    twice = [name for name, count in Counter(map(_stem, files)).items() if count > 1]
+    twice = [name for name, count in Counter(map(stem_of, files)).items() if count > 1]
     if twice:
         raise DataError(f"{folder}: client {twice[0]!r} has two files; merge them or rename one")
     return files
@@ -89,7 +91,9 @@ def _client_files(folder: Path) -> list[Path]:
 
 def _check_ending(path: Path) -> None:
     if ending_of(path) not in ENDINGS:
-        raise DataError(f"{path}: unknown ending {path.suffix!r}; {did_you_mean(path.suffix, ENDINGS)}")
+        raise DataError(
+            f"{path}: unknown ending {path.suffix!r}; {did_you_mean(path.suffix, ('.npz', '.csv', '.tsv'))}"
+        )
 
 
 def ending_of(path: Path) -> str:
@@ -99,10 +103,11 @@ def ending_of(path: Path) -> str:
     ('.csv', '.csv.gz', '.npz')
     """
     last = path.suffix.lower()
-    return Path(path.stem).suffix.lower() + last if last == ".gz" else last
+    return Path(path.stem).suffix.lower() + last if last in PACKED else last
 
 
-def _stem(path: Path) -> str:
+def stem_of(path: Path) -> str:
+    """A file's name without its ending: its client's, in a folder."""
     return path.name[: len(path.name) - len(ending_of(path))]
 
 
@@ -160,7 +165,7 @@ def _assemble(path: Path, pieces: Sequence[Piece], stride: int) -> Dataset:
     offsets = np.cumsum([0, *(int(p.recording.max()) + 1 for p in pieces[:-1])])
     channels = first.x.shape[channel_axis(first.x.ndim - 1) + 1]
     return Dataset(
-        name=_stem(path) if path.is_file() else path.resolve().name,
+        name=stem_of(path) if path.is_file() else path.resolve().name,
         x=np.concatenate([p.x for p in pieces]),
         y=y,
         client=np.array([index[owner] for owner in owners], np.int64),
@@ -175,6 +180,7 @@ def _assemble(path: Path, pieces: Sequence[Piece], stride: int) -> Dataset:
         notes=(*_together(pieces), *without_window(pieces), *_passed_over(path)),
         interval=_interval(pieces),
         stride=stride if any(piece.longest for piece in pieces) else None,
+        files=tuple(piece.seen for piece in pieces if piece.seen is not None),
     )
 
 

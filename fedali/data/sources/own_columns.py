@@ -51,6 +51,15 @@ def nameless(name: str) -> bool:
     return not name or re.fullmatch(r"unnamed: ?[\d.]+(_level_[\d.]+)?", name.lower()) is not None
 
 
+def names_time(name: str) -> bool:
+    """Whether the name of a column is one of times.
+
+    >>> names_time("seconds_elapsed"), names_time("x")
+    (True, False)
+    """
+    return _TIME.search(name.lower()) is not None
+
+
 def has_roles(cells: Sequence[str], client: str | None, columns: Columns, model: ForModel = ITSELF) -> bool:
     """Whether a line names the columns that a header has to name; never where it has to name none."""
     needed = [getattr(columns, role) for role in ROLES if role not in model.may_lack]
@@ -72,6 +81,16 @@ def roles_of(
     """What the header says. Raises ``DataError`` for columns that are missing or there twice."""
     if not any(header):
         raise DataError(f"{path} is empty; its first line must name the columns")
+    values = [cell for cell in header if _is_number(cell)]
+    if (
+        values
+        and values != [str(k) for k in range(len(values))]
+        and not has_roles(header, client, columns, model)
+    ):
+        raise DataError(
+            f"{path}: its first line has values ({values[0]!r}), no names; name all columns, in their order: "
+            'data.header = ["client", "label", ...]'
+        )
     twice = [name for i, name in enumerate(header) if name and name in header[:i]]
     if twice:
         raise DataError(f"{path}: the column {twice[0]!r} appears twice; rename one")
@@ -122,6 +141,14 @@ def roles_of(
 def _lacking(at: Mapping[str, int], columns: Columns) -> list[str]:
     """Roles that have a name and no column, of those that somebody may miss."""
     return [role for role in _WITHOUT if getattr(columns, role) is not None and role not in at]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell.replace(",", "."))
+    except ValueError:
+        return False
+    return True
 
 
 def _place(path: Path, header: Sequence[str], role: str, columns: Columns, model: ForModel) -> int | None:
@@ -229,7 +256,7 @@ def judged(
     together = np.diff(group[order]) == 0
     for k, i in enumerate(roles.channels):
         name, column = header[i], values[:, k]
-        kind = _kind(name, column, np.diff(column[order])[together], label)
+        kind = kind_of(name, column, np.diff(column[order])[together], label)
         others = [header[j] for j in roles.channels if j != i and not nameless(header[j])]
         channels = f"data.columns.channels = {_listed(others)}"
         what = f"column {name!r}" if name else f"column {i + 1}"
@@ -272,7 +299,7 @@ def judged(
     return keep, notes
 
 
-def _kind(
+def kind_of(
     name: str, column: npt.NDArray[np.float64], steps: npt.NDArray[np.float64], label: npt.NDArray[np.int64]
 ) -> str:
     """``index``, ``clock``, ``label``, or nothing for what may be measured."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.data.labels import Label
+from fedali.data.look.files import SeenFile, clock_of
 from fedali.data.sources.own_table import check_header, numbered, read_table, together
 from fedali.data.sources.own_time import check_order, in_order, interval_of, pauses
 from fedali.data.sources.reading import ITSELF, ForModel, Reading
@@ -24,7 +25,8 @@ class Piece:
     ``everyone`` names each client that the file mentions, also one that is left without a whole window. ``notes`` say what was
     left out, and why; ``short`` has the rows of each stretch that is shorter than a window, by its label, ``longest`` the rows of the
     longest stretch of each client. Of windows, ``rows`` [n] are their first rows, from 0 below the header, and ``times`` [n] the times
-    of those, where there are times, seconds since 1970 of what is ``dated``; ``interval`` is what is between two rows.
+    of those, where there are times, seconds since 1970 of what is ``dated``; ``interval`` is what is between two rows;
+    ``seen`` says how the file was read.
     """
 
     where: str
@@ -44,28 +46,39 @@ class Piece:
     times: npt.NDArray[np.float64] | None = None
     dated: bool = False
     interval: float | None = None
+    seen: SeenFile | None = None
 
 
 def read_csv(
-    path: Path, window: int, stride: int, client: str | None, reading: Reading, model: ForModel = ITSELF
+    path: Path,
+    window: int,
+    stride: int,
+    client: str | None,
+    reading: Reading,
+    model: ForModel = ITSELF,
+    *,
+    most: int | None = None,
 ) -> Piece:
-    """Windows [n, window, c] float32 of one CSV; with ``client`` it is that client's file and has no such column.
+    """Windows [n, window, c] float32 of one CSV, or of its first rows, ``most`` of them; with ``client`` it is that client's file and has
+    no such column.
 
     Raises ``DataError`` naming the line for whatever is wrong with the file.
     """
-    table = together(read_table(path, client, reading, model), window)
+    table = together(read_table(path, client, reading, model, most=most), window)
     label = numbered(table.labels)
     new_recording = np.concatenate([[True], np.diff(table.group) != 0])
     new_stretch = new_recording | np.concatenate([[True], np.diff(label) != 0])
     recording = np.cumsum(new_recording) - 1
     begin_of_recording = np.flatnonzero(new_recording)[recording]
-    notes, times, interval = list(table.notes), None, None
+    notes, times, interval, seen = list(table.notes), None, None, table.seen
     if table.times is not None:
         times = np.array(table.times)
         check_order(path, times, table.lines, new_recording)
         paused = pauses(times, recording, reading.gap)
         new_stretch |= paused
         interval = interval_of(times, recording, paused)
+        clock = clock_of(dict(seen.columns)["time"], times, recording, paused, dates=table.dated)
+        seen = replace(seen, clock=clock)
         recording, without = in_order(times, recording, numbered(table.clients))
         notes += _on_time(int(paused.sum()), reading.gap, without)
     begins = np.flatnonzero(new_stretch).tolist()
@@ -107,6 +120,7 @@ def read_csv(
         times=None if times is None else times[rows],
         dated=table.dated,
         interval=interval,
+        seen=seen,
     )
 
 

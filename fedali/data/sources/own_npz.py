@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from fedali.data.dataset import STORED_DTYPES
 from fedali.data.labels import Label, labels_of
+from fedali.data.look.files import SeenFile
 from fedali.data.npz import read_arrays
 from fedali.data.sources.layouts import arranged
 from fedali.data.sources.own_csv import Piece
@@ -94,6 +95,7 @@ def read_npz(path: Path, client: str | None, reading: Reading, model: ForModel =
         channel_names=names.get("channel_names"),
         class_names=names.get("class_names"),
         notes=tuple(notes),
+        seen=SeenFile(str(path), f"{arrays['y'].dtype} {list(arrays['y'].shape)}", unlabelled=none),
         rows=np.array(rows, np.int64),
     )
 

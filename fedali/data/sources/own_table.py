@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import chain, compress, islice
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.data.labels import Label, is_unlabelled, label_of
+from fedali.data.look.files import SeenFile
 from fedali.data.sources.own_columns import Roles, has_roles, judged, roles_of, without_words
 from fedali.data.sources.own_numbers import Numbers, check_codes, is_comma, numbers_of
 from fedali.data.sources.own_text import Sheet, open_sheet
@@ -28,7 +30,8 @@ class Table:
     """The rows of a CSV: channels [n, c] float32, NaN for a missing value, and per row its line, client, label (None for
     none), recording and time (all or none).
 
-    ``group`` [n] numbers the pairs of client and recording; ``dated`` is whether times are seconds since 1970 of what were dates.
+    ``group`` [n] numbers the pairs of client and recording; ``dated`` is whether times are seconds since 1970 of what were dates, all of
+    them; ``seen`` says how the file was read.
     """
 
     channel_names: tuple[str, ...]
@@ -39,14 +42,20 @@ class Table:
     labels: list[Any]
     recordings: list[str]
     times: list[float] | None
+    dated: bool
+    seen: SeenFile
     notes: tuple[str, ...]
-    dated: bool = False
 
 
-def read_table(path: Path, client: str | None, reading: Reading, model: ForModel = ITSELF) -> Table:
-    """A CSV; with ``client`` it is that client's file. Raises ``DataError`` naming the line for whatever is wrong with it."""
+def read_table(
+    path: Path, client: str | None, reading: Reading, model: ForModel = ITSELF, *, most: int | None = None
+) -> Table:
+    """A CSV, or its first rows, ``most`` of them; with ``client`` it is that client's file.
+
+    Raises ``DataError`` naming the line for whatever is wrong with it.
+    """
     with open_sheet(path, reading, lambda cells: has_roles(cells, client, reading.columns, model)) as sheet:
-        return _parse(path, sheet, client, reading, model)
+        return _parse(path, replace(sheet, rows=islice(sheet.rows, most)), client, reading, model)
 
 
 def check_header(path: Path, client: str | None, reading: Reading, model: ForModel = ITSELF) -> None:
@@ -91,7 +100,7 @@ def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading, model
     if reading.columns.channels is None:
         roles = without_words(path, header, roles, peek, number)
     columns, channels = roles.at, roles.channels
-    values, lines, clients, labels, recordings, times = [], [], [], [], [], []
+    values, lines, clients, labels, recordings, times, dates = [], [], [], [], [], [], 0
     known: dict[str, Label | None] = {}
     file = str(path)
     for line, row in chain(first, sheet.rows):
@@ -113,7 +122,9 @@ def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading, model
             labels.append(None)
         recordings.append(row[columns["recording"]].strip() if "recording" in columns else "")
         if "time" in columns:
-            times.append(_moment(where, header[columns["time"]], row[columns["time"]], number, reading))
+            moment, date = _moment(where, header[columns["time"]], row[columns["time"]], number, reading)
+            times.append(moment)
+            dates += date
     if not values:
         raise DataError(f"{path} has no rows below its header; add samples")
     if not all(isinstance(label, int) for label in labels if label is not None):
@@ -131,9 +142,37 @@ def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading, model
         check_codes(str(path), names, numbers)
     with np.errstate(over="ignore"):  # becomes infinite, which the data set refuses
         array = numbers.astype(np.float32)
-    moments = times if "time" in columns else None
-    dated = moments is not None and _is_date(peek[0][columns["time"]], number, reading)
-    return Table(tuple(names), array, group, lines, clients, labels, recordings, moments, tuple(notes), dated)
+    seen = SeenFile(
+        where=file,
+        labels=_form(known, labels),
+        rows=len(values),
+        unlabelled=labels.count(None),
+        columns=tuple((role, header[i]) for role, i in columns.items()),
+        separator=sheet.separator,
+        decimal="," if number.comma else ".",
+        encoding=sheet.encoding,
+        header=sheet.line,
+    )
+    return Table(
+        channel_names=tuple(names),
+        values=array,
+        group=group,
+        lines=lines,
+        clients=clients,
+        labels=labels,
+        recordings=recordings,
+        times=times if "time" in columns else None,
+        dated=0 < dates == len(times),
+        seen=seen,
+        notes=tuple(notes),
+    )
+
+
+def _form(texts: Collection[str], labels: Sequence[Label | None]) -> str:
+    """What labels are, in words, of their ``texts``."""
+    if any(isinstance(label, str) for label in labels):
+        return "names"
+    return "whole numbers, written as floats" if any("." in text for text in texts) else "whole numbers"
 
 
 def _are_units(rows: Sequence[Sequence[str]], roles: Roles, number: Numbers) -> bool:
@@ -167,17 +206,11 @@ def _label(where: str, text: str, reading: Reading) -> Label | None:
     return label
 
 
-def _number_of(text: str, number: Numbers) -> float | None:
-    """Of a time, which has a decimal point in files with decimal commas too."""
-    return number(text.replace(".", ",") if number.comma else text)
+def _moment(where: str, column: str, cell: str, number: Numbers, reading: Reading) -> tuple[float, bool]:
+    """A time as a number: seconds or any other unit, or a date and time by the setting, or ISO 8601; UTC without a zone.
 
-
-def _is_date(cell: str, number: Numbers, reading: Reading) -> bool:
-    return reading.time_format is not None or _number_of(cell.strip(), number) is None
-
-
-def _moment(where: str, column: str, cell: str, number: Numbers, reading: Reading) -> float:
-    """A time as a number: seconds or any other unit, or a date and time by the setting, or ISO 8601; UTC without a zone."""
+    True with it where it is a date, and the number certainly seconds.
+    """
     text = cell.strip()
     if reading.time_format is not None:
         try:
@@ -187,9 +220,10 @@ def _moment(where: str, column: str, cell: str, number: Numbers, reading: Readin
                 f"{where}: column {column!r} is {text!r}, not as data.time_format {reading.time_format!r} has it; "
                 "repair the line or the setting"
             ) from None
-        return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
-    moment = _number_of(text, number)
-    if moment is None or np.isnan(moment):
+        return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp(), True
+    moment = number(text.replace(".", ",") if number.comma else text)
+    date = moment is None or math.isnan(moment)
+    if date:
         moment = iso_moment(text)
     if moment is None:
         hint = (
@@ -202,4 +236,4 @@ def _moment(where: str, column: str, cell: str, number: Numbers, reading: Readin
         raise DataError(
             f"{where}: column {column!r} is {repr(text) if text else 'empty'}, not a finite number; repair or remove the line{hint}"
         )
-    return moment
+    return moment, date

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fedali.cohort.contract import RoundSettings
+from fedali.cohort.weights import Weights
 from fedali.errors import FedaliError
 from fedali.methods import SharedState, Upload
 
@@ -37,6 +38,7 @@ def instructions(settings: RoundSettings, arrays: ArrayRecord) -> RecordDict:
             "round": settings.round,
             "generalisation": settings.generalisation,
             "influence": float(settings.influence),
+            **from_weights(settings.weights),
         }
     )
     return RecordDict({"shared": arrays, "settings": config})
@@ -50,9 +52,24 @@ def read_instructions(content: RecordDict) -> tuple[RoundSettings, SharedState]:
             int(settings["round"]),  # type: ignore[arg-type]
             bool(settings["generalisation"]),
             float(settings["influence"]),  # type: ignore[arg-type]
+            read_weights(settings),
         ),
         to_shared(content.array_records["shared"]),
     )
+
+
+def from_weights(weights: Weights) -> dict[str, Any]:
+    """Values of a ``ConfigRecord``; none where nothing is bounded."""
+    if not weights.most:
+        return {}
+    own = {"weights.numbers": list(weights.own), "weights.own": list(weights.own.values())}
+    return {"weights.most": weights.most, **(own if weights.own else {})}
+
+
+def read_weights(record: Mapping[str, Any]) -> Weights:
+    """What ``from_weights`` made."""
+    numbers, own = record.get("weights.numbers", []), record.get("weights.own", [])
+    return Weights(int(record.get("weights.most", 0)), dict(zip(numbers, own, strict=True)))
 
 
 def from_upload(upload: Upload) -> RecordDict:

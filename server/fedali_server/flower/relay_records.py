@@ -15,6 +15,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from google.protobuf.message import DecodeError
 
+from fedali.cohort.weights import Weights
 from fedali.data.normalisation import ChannelSums
 from fedali.errors import FedaliError
 from fedali.v1 import federation_pb2, relay_pb2
@@ -40,6 +41,7 @@ class DeviceState:
         doing: one line.
         software: what it says it runs.
         revoked: whether its certificate is not to be trusted any more.
+        train_samples, test_samples: that it says it has; 0 where it did not say.
     """
 
     device: str
@@ -49,6 +51,8 @@ class DeviceState:
     doing: str
     software: str
     revoked: bool
+    train_samples: int = 0
+    test_samples: int = 0
 
 
 @dataclass(frozen=True)
@@ -158,9 +162,15 @@ def read_revoked(message: Message) -> int:
     return _take(message, REVOKE, "number", int)
 
 
-def ask_statistics(node: int) -> Message:
-    """What do the training data of your devices add up to?"""
-    return _question(STATISTICS, node, RecordDict({STATISTICS: ConfigRecord({"round": 0})}))
+def ask_statistics(node: int, weights: Weights) -> Message:
+    """What do the training data of your devices add up to, if each counts as ``weights`` says?"""
+    record = ConfigRecord({"round": 0, **records.from_weights(weights)})
+    return _question(STATISTICS, node, RecordDict({STATISTICS: record}))
+
+
+def read_ask_statistics(message: Message) -> Weights:
+    """What ``ask_statistics`` wrote."""
+    return records.read_weights(message.content.config_records.get(STATISTICS, ConfigRecord()))
 
 
 def answer_statistics(sums: ChannelSums | None, reports: Sequence[Mapping[str, Any]]) -> RecordDict:

@@ -18,10 +18,11 @@ from flwr.serverapp import Grid
 from fedali.errors import FedaliError
 from fedali.version import __version__
 from fedali_server.flower import relay_records
-from fedali_server.flower.relay_records import Hello
+from fedali_server.flower.relay_records import DeviceState, Hello
 from fedali_server.flower.superlink import LOST, SuperlinkGrid
 
 _POLLS = 0.02, 0.5  # seconds between looks: a twentieth of the time waited so far, within these
+_LOOK = 10.0  # seconds that a site has to say who is there
 _AGAIN = 30.0  # seconds of silence after which a site is asked again, then twice as long
 
 log = structlog.get_logger("fedali.server")
@@ -123,6 +124,23 @@ class SiteGrid(Grid):
                 log.warning("waiting for sites", there=len(there), wanted=self._wanted.least)
                 told = True
             time.sleep(min(max(waited / 20, _POLLS[0]), _POLLS[1]))
+
+    def look(self) -> list[DeviceState]:
+        """The devices of the sites that are there, as they are now; those of a site that does not answer as they last were."""
+        questions = [relay_records.ask_hello(node) for node in self.get_node_ids()]
+        for reply in self.send_and_receive(questions, timeout=_LOOK):
+            if not reply.has_error():
+                hello = relay_records.read_hello(reply)
+                self.hellos[hello.site] = hello
+        return [device for node in self._there() for device in self._devices(node)]
+
+    def devices_of(self, node: int) -> set[int]:
+        """Numbers of the devices of a node's site."""
+        return {device.number for device in self._devices(node)}
+
+    def _devices(self, node: int) -> tuple[DeviceState, ...]:
+        hello = self.hellos.get(self.names.get(node, ""))
+        return () if hello is None else hello.devices
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """See ``Grid``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from fedali.cohort.contract import ClientMetrics, RoundSettings
+from fedali.cohort.weights import Weights
 from fedali.errors import FedaliError
 from fedali.methods import Layouts, Method, Upload
 from fedali.methods.base import shared_indices
@@ -43,6 +44,7 @@ class PersonalisedStrategy(Strategy):
         on_round: called after each round; writes checkpoints and metrics. The round counts as done when it returns.
         generalisation_every: rounds between evaluations of generalisation; the last round always has one.
         on_sum: sees all that the sites sent together, and gives what the method makes the next state of: for noise, or another mean.
+        weights: by a site's node, what its clients may weigh in the next round; whatever they say without.
         empty_rounds: how many rounds in a row may pass without any upload, and so without a change; in a deployment all
             devices may be away for a while.
     """
@@ -56,10 +58,11 @@ class PersonalisedStrategy(Strategy):
         generalisation_every: int = 1,
         empty_rounds: int = 0,
         on_sum: Callable[[Upload], Upload] | None = None,
+        weights: Callable[[int], Weights] = lambda _: Weights(),
     ) -> None:
         self.method, self.layouts = method, layouts
         self.on_round = on_round
-        self.on_sum = on_sum
+        self.on_sum, self._weights = on_sum, weights
         self.generalisation_every, self.empty_rounds = generalisation_every, empty_rounds
         self._last_round, self._empty = 0, 0
         self._arrays = ArrayRecord()
@@ -169,9 +172,13 @@ class PersonalisedStrategy(Strategy):
         return {"theta": shared, "prototypes": self.layouts.prototypes.size}
 
     def _messages(self, round_: int, arrays: ArrayRecord, grid: Grid, kind: str) -> list[Message]:
-        content = records.instructions(self.settings(round_), arrays)
-        self._sites = list(grid.get_node_ids())
-        return [Message(content, node, kind, group_id=str(round_)) for node in self._sites]
+        settings, self._sites = self.settings(round_), list(grid.get_node_ids())
+        messages = []
+        for node in self._sites:
+            weights = self._weights(node) if kind == MessageType.TRAIN else Weights()
+            content = records.instructions(replace(settings, weights=weights), arrays)
+            messages.append(Message(content, node, kind, group_id=str(round_)))
+        return messages
 
     def _collect(self, replies: Iterable[Message], round_: int) -> list[tuple[Message, ClientMetrics]]:
         """Good replies in the grid's order of sites, so that sums do not depend on who answered first."""

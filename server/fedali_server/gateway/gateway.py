@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -69,6 +70,7 @@ class Gateway:
         self._timers: dict[RoundKey, asyncio.Task[None]] = {}
         self._progress = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
+        self._started = time.monotonic()
 
     # the life of the process
 
@@ -169,6 +171,8 @@ class Gateway:
                 return await self._begin(key, order)
             if round_.content != content(order):
                 raise not_now(f"{key} was ordered with another content: give the training another name")
+            if not round_.closed and round_.wait_as(order):
+                self._progress.set()
             return round_
 
     async def _begin(self, key: RoundKey, order: relay_pb2.RoundOrder) -> Round:
@@ -217,14 +221,16 @@ class Gateway:
         """Close a round when all have answered, or its time is over."""
         while True:
             self._progress.clear()
-            left = round_.seconds_left()
+            left = self.seconds_left(round_)
             if left <= 0 or not self._awaited(round_):
                 break
             waiting = asyncio.ensure_future(self._progress.wait())
             try:
-                await asyncio.wait([waiting], timeout=min(left, 3600.0))
+                await asyncio.wait([waiting], timeout=min(left, 3600.0 if round_.order.quorum else _LOOK))
             finally:
                 waiting.cancel()
+        for number in round_.waiting & self.devices.keys():
+            self.devices[number].missed = not self.devices[number].seen_in_round
         while True:
             try:
                 await self.work(lambda: round_.close(self._reports(round_)))
@@ -245,6 +251,16 @@ class Gateway:
         )
         self.tell()
 
+    def seconds_left(self, round_: Round) -> float:
+        """Until a round closes, if nobody answers any more."""
+        there = [self.devices[number] for number in round_.waiting & self.devices.keys()]
+        there = [device for device in there if not self.roster.revoked(device.entry)]
+        if round_.order.quorum or any(device.online for device in there):
+            return round_.seconds_left()
+        begin = max(time.monotonic() - round_.watch.elapsed(), self._started)
+        last = max((device.away_until(round_.order.grace_seconds, begin) for device in there), default=begin)
+        return round_.seconds_left(round_.watch.elapsed() + last - time.monotonic())
+
     def _awaited(self, round_: Round) -> bool:
         """Whether some device may still answer."""
         there = (self.devices.get(number) for number in round_.waiting)
@@ -257,7 +273,7 @@ class Gateway:
         device, answer = self.devices.get(number), round_.answers.get(number)
         report = relay_pb2.DeviceReport(device=name, number=number)
         if answer is not None:
-            for field in ("state", "reason", "seconds", "sent", "received", "samples"):
+            for field in ("state", "reason", "seconds", "sent", "received", "samples", "weight"):
                 setattr(report, field, getattr(answer, field))
             report.metrics.update(answer.metrics)
             return report
@@ -292,7 +308,7 @@ class Gateway:
                 return spoiled()
             self.roster.who(peer)  # it may have been revoked meanwhile
             try:
-                prepared = round_.prepare(data)
+                prepared = round_.prepare(number, data)
             except (WireError, DataError) as error:
                 return refuse(str(error))
             round_.count(number, sha256, len(data), prepared, device.sent, device.received)
@@ -331,14 +347,21 @@ class Gateway:
         return reply
 
     async def decline(self, round_: Round, device: GatewayDevice, why: str) -> None:
-        """Go on without a device that said so."""
+        """Go on without a device that said so; what it answered before stays."""
 
-        def write() -> None:
-            if verdict(round_, device.number, "") is None:
+        def write() -> bool:
+            taken = verdict(round_, device.number, "") is None
+            if taken:
                 round_.decline(device.number, why, device.sent, device.received)
+            return taken
 
-        await self.work(write)
-        self.answered(device, why)
+        taken = await self.work(write)
+        if not taken:
+            answer = round_.answers.get(device.number)
+            what = "its answer stays" if answer is not None else "the round goes on without it as before"
+            state = "none" if answer is None else answer.state
+            log.info("a decline changes nothing", device=device.entry.name, answer=state, what=what, why=why)
+        self.answered(device, why if taken else "")
 
     def answered(self, device: GatewayDevice, why: str | bool = "") -> None:
         """A device may have answered: look whether the round is over."""

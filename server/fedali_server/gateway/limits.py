@@ -23,6 +23,7 @@ class Limits:
         stall: seconds after which a transfer that moved less than ``least_progress`` is cut.
         least_progress: bytes.
         handshake: seconds for TLS.
+        idle: seconds until a connection is closed that has no call under way; a device at work calls every ``heartbeat``.
         transfers_at_once: uploads at one time, and downloads; others wait, but not for those of slow devices.
         fold_every: updates between two snapshots of a round's sum: as many are on the disk at once.
     """
@@ -37,6 +38,7 @@ class Limits:
     stall: float = 20.0
     least_progress: int = 16 << 10
     handshake: float = 15.0
+    idle: float = 45.0
     transfers_at_once: int = 16
     fold_every: int = 16
 

@@ -53,7 +53,7 @@ class RelayService:
         if gateway.open_round is not None:
             key = gateway.open_round.key
             found.run, found.round, found.kind = key.run, key.round, key.kind
-            found.seconds_left = gateway.open_round.seconds_left()
+            found.seconds_left = gateway.seconds_left(gateway.open_round)
         for device in gateway.devices.values():
             found.devices.append(device.status(revoked=gateway.roster.revoked(device.entry)))
         return found

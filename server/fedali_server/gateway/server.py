@@ -62,6 +62,7 @@ def _devices(gateway: Gateway) -> grpc.aio.Server:
         "grpc.max_concurrent_streams": gateway.limits.streams,
         "grpc.max_metadata_size": 8 << 10,
         "grpc.server_handshake_timeout_ms": int(1e3 * gateway.limits.handshake),
+        "grpc.max_connection_idle_ms": int(1e3 * gateway.limits.idle),
     }
     server = grpc.aio.server(options=list(options.items()))
     service = federation_pb2.DESCRIPTOR.services_by_name["Federation"]

@@ -8,7 +8,14 @@ import os
 from pathlib import Path
 
 from fedali.v1 import federation_pb2
-from fedali.wire.messages import LARGEST_REASON, LARGEST_SOFTWARE, LONGEST_WAIT, PROTOCOL, TASK_ID
+from fedali.wire.messages import (
+    LARGEST_REASON,
+    LARGEST_SAMPLES,
+    LARGEST_SOFTWARE,
+    LONGEST_WAIT,
+    PROTOCOL,
+    TASK_ID,
+)
 from fedali_server.gateway.devices import GatewayDevice
 from fedali_server.gateway.gateway import Gateway
 from fedali_server.gateway.receipt import Arriving, Receipt, Requests
@@ -60,6 +67,8 @@ class FederationService:
             if len(request.bundle) not in (0, 32):
                 raise malformed("bundle is no SHA-256")
             device.software, device.doing = request.software, "waiting"
+            device.train_samples = min(request.train_samples, LARGEST_SAMPLES)
+            device.test_samples = min(request.test_samples, LARGEST_SAMPLES)
             return federation_pb2.EnrolReply(
                 federation=self._gateway.kit.federation,
                 device=device.entry.name,
@@ -108,7 +117,7 @@ class FederationService:
             influence=order.influence,
             entropy=[order.seed, 0, order.round, device.number],
             encoding=order.encoding,  # type: ignore[arg-type]
-            seconds_left=round_.seconds_left(),
+            seconds_left=self._gateway.seconds_left(round_),
         )
 
     async def download(self, request: federation_pb2.DownloadRequest, context: Context) -> None:

@@ -19,6 +19,7 @@ import structlog
 
 from fedali.bundle.file import Bundle, read_bundle
 from fedali.bundle.keys import PublicKey
+from fedali.cohort.weights import only
 from fedali.errors import CheckpointError, SettingsError
 from fedali.methods import Layouts, Method, SharedState, build_method
 from fedali.wire.messages import LARGEST_STEP, RUN_NAME
@@ -29,9 +30,11 @@ from fedali_server.flower.link import Link
 from fedali_server.flower.site_grid import SiteGrid, Wanted
 from fedali_server.flower.strategy import PersonalisedStrategy, RoundResult
 from fedali_server.flower.superlink import running
+from fedali_server.run.claims import Claims, wait_for_devices
 from fedali_server.run.folder import Checkpoint, RunFolder
 
 SLACK = 30.0  # seconds that a site's reply may come after its round has closed
+LARGEST_WEIGHT = 1e6  # times the median
 PAUSE = 2.0  # seconds between attempts to reach a SuperLink that went away
 
 log = structlog.get_logger("fedali.server")
@@ -48,10 +51,12 @@ class RunSettings:
         seed: of the order of samples.
         encoding: of the numbers that devices send: float32, float16 or int8.
         seconds: that a round may take.
-        quorum: share of a site's devices, 0 to 1; once so many have answered, the others have ``grace_seconds``.
+        quorum: share of a site's devices, 0 to 1; once so many have answered, the others have ``grace_seconds``. 0: all that are there; one that
+            is away has ``grace_seconds`` from when it was last heard of, and none when it missed the round before.
         grace_seconds: see ``quorum``.
         largest_step: of a client's parameters minus the round's, in norms of the round's; an update that is farther is refused, and
             one with prototypes ten times as long as the round's longest. 0: no bounds.
+        largest_weight: times what the median device has, and times what it said before, that a device may weigh, whatever it says; 0: any.
         largest_samples: that a client may say it has, which are its weight in the sum; an update that says more is refused. 0: no bound.
         sites: that have to be there for a round to begin.
         patience: seconds to wait for them.
@@ -71,6 +76,7 @@ class RunSettings:
     grace_seconds: float = 30.0
     largest_step: float = 1.0
     largest_samples: int = 0
+    largest_weight: float = 10.0
     sites: int = 1
     patience: float = 600.0
     empty_rounds: int = 3
@@ -96,8 +102,14 @@ class RunSettings:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it has to be 0 or more")
         if self.largest_step > LARGEST_STEP:
             raise SettingsError(f"largest_step is {self.largest_step}; it has to be 0 to {LARGEST_STEP:g}")
-        if not 0 < self.quorum <= 1:
-            raise SettingsError(f"quorum is {self.quorum}; it has to be above 0, and 1 at most")
+        if not 0 <= self.quorum <= 1:
+            raise SettingsError(
+                f"quorum is {self.quorum}; it has to be above 0, and 1 at most; 0 for who is there"
+            )
+        if self.largest_weight and not 1 <= self.largest_weight <= LARGEST_WEIGHT:
+            raise SettingsError(
+                f"largest_weight is {self.largest_weight}; it has to be 1 to {LARGEST_WEIGHT:g}, or 0 for any weight"
+            )
 
 
 @dataclass(frozen=True)
@@ -152,7 +164,9 @@ def start_run(folder: RunFolder, bundle: Path, settings: RunSettings, operator: 
 def settings_of(folder: RunFolder) -> RunSettings:
     """The settings a run was started with."""
     try:
-        return RunSettings(**folder.settings())
+        return RunSettings(
+            **{"largest_weight": 0.0, **folder.settings()}
+        )  # those of 0.1.0 have no such bound
     except TypeError as error:
         raise CheckpointError(
             f"{folder.path / 'run.json'} is of another version of FedAli: {error}"
@@ -164,10 +178,11 @@ def run_federation(
     operator: Operator,
     report: Report = lambda _: None,
     meanwhile: Callable[[], None] = lambda: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Do the rounds that are left; the run is complete when this returns.
 
-    ``report`` is told of each change, ``meanwhile`` is called several times a second; what they raise ends the run, which can be
+    ``report`` is told of each change, ``say`` of what a person may want to do something about, in a line, ``meanwhile`` is called several times a second; what they raise ends the run, which can be
     taken up again. A SuperLink that restarts is waited for. Raises ``FedaliError`` when it stays away, when sites do not come, or when too many
     rounds in a row pass without an update.
     """
@@ -175,7 +190,7 @@ def run_federation(
     if folder.done:
         return
     bundle = read_bundle(folder.bundle, [operator.trusted_key])
-    run = _Run(folder, settings, bundle, operator, report, meanwhile)
+    run = _Run(folder, settings, bundle, operator, report, meanwhile, say)
     lost_since: float | None = None
     while not folder.done:
         before = run.checkpoint.round
@@ -187,7 +202,7 @@ def run_federation(
             if time.monotonic() - lost_since > settings.patience:
                 raise
             meanwhile()
-            log.warning("the SuperLink is gone, trying again", why=str(error))
+            log.warning("the server does not answer, trying again", why=str(error))
             time.sleep(PAUSE)
 
 
@@ -224,8 +239,9 @@ class _Run:
         operator: Operator,
         report: Report,
         meanwhile: Callable[[], None],
+        say: Callable[[str], None],
     ) -> None:
-        self._meanwhile = meanwhile
+        self._meanwhile, self._say = meanwhile, say
         self._folder, self._settings, self._operator, self._report = folder, settings, operator, report
         self._wanted = wanted_of(folder.bundle, settings, operator)
         manifest = bundle.manifest
@@ -234,6 +250,9 @@ class _Run:
         initial = bundle.state()
         shared = SharedState(initial["shared_theta"], initial["shared_prototypes"])
         self.checkpoint = folder.read_checkpoint() or Checkpoint(0, shared)
+        self._claims = Claims(folder.path / "claims.json", settings.largest_weight)
+        for facts in folder.rounds(self.checkpoint.round):
+            self._claims.note(facts["reports"])
         self._sites: list[str] = []
         self._began = time.monotonic()
 
@@ -243,16 +262,21 @@ class _Run:
         self._tell(RunProgress(self.checkpoint.round, settings.rounds))
         if self.checkpoint.round < settings.rounds:
             with running(self._operator.link, config_of(settings, self._wanted.sha256)) as grid:
+                sites = SiteGrid(grid, self._wanted, self._changed, self._meanwhile)
+                devices = wait_for_devices(sites, settings, self._say, claims=not self._claims.begun)
+                if not self._claims.begun:
+                    self._claims.begin(devices)
                 strategy = PersonalisedStrategy(
                     self._method,
                     self._layouts,
                     on_round=self._done,
                     generalisation_every=settings.evaluate_every,
                     empty_rounds=settings.empty_rounds,
+                    weights=lambda node: only(self._claims.weights(), sites.devices_of(node)),
                 )
                 self._began = time.monotonic()
                 strategy.start(
-                    SiteGrid(grid, self._wanted, self._changed, self._meanwhile),
+                    sites,
                     records.from_shared(self.checkpoint.shared),
                     settings.rounds,
                     timeout=settings.seconds + SLACK,
@@ -264,6 +288,7 @@ class _Run:
     def _done(self, result: RoundResult) -> None:
         """Write what a round leaves; the checkpoint last."""
         seconds = time.monotonic() - self._began
+        result = self._claims.tests(result)
         facts = {
             "round": result.round,
             "seconds": seconds,
@@ -272,6 +297,7 @@ class _Run:
             "reports": result.reports,
         }
         self._folder.write_round(result.round, facts)
+        self._claims.note(result.reports)
         before, score = self.checkpoint, _mean(result.train.get("validation", []))
         better = score > before.best_score
         best = (result.round, score) if better else (before.best_round, before.best_score)

@@ -15,7 +15,8 @@ Where clients are simulated, or over machines:
 Over sites and devices, which keep what is personal to themselves:
 
     run.json                settings, and which bundle
-    model.fedali            the bundle that devices train
+    untrained.fedali        the bundle that devices train, as the run began with it; `fedali export` makes the trained one
+    claims.json             how many samples devices said they have before round 1, see ``fedali_server.run.claims``
     rounds/00001.json ...   a round: per-device metrics, who answered, who did not and why, bytes, seconds
     status.json             what `fedali status` shows
 
@@ -78,8 +79,8 @@ class RunFolder:
 
     @property
     def bundle(self) -> Path:
-        """What devices train, where they do."""
-        return self.path / "model.fedali"
+        """What devices train, where they do: the model as it was before round 1."""
+        return _first(self.path / "untrained.fedali", self.path / "model.fedali")
 
     @property
     def done(self) -> bool:
@@ -248,6 +249,11 @@ def read_best(path: Path, client: str) -> tuple[Vector, Vector]:
             return theta, file.get_tensor("shared.prototypes") if prototypes is None else prototypes
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise broken(path, str(error).splitlines()[0]) from error
+
+
+def _first(now: Path, before: Path) -> Path:
+    """A file by its name, or by that of earlier versions where it has that."""
+    return before if before.exists() and not now.exists() else now
 
 
 def _shared_tensors(shared: SharedState) -> dict[str, Vector]:

@@ -2,7 +2,8 @@
 
 A folder of its own:
 
-    model.fedali      what data have to fit: a bundle without normalisation, signed as every bundle
+    untrained.fedali  what data have to fit: a bundle without normalisation, signed as every bundle
+    claims.json       how many samples devices said they have before, see ``fedali_server.run.claims``
     attempt.json      how often nobody could answer; each attempt is a round of another name, since sites recall what was
     statistics.json   what came out, and a report of each device; written last
 
@@ -23,6 +24,7 @@ import numpy as np
 import structlog
 
 from fedali.bundle.file import read_bundle
+from fedali.cohort.weights import Weights, only
 from fedali.data.normalisation import ChannelSums, add_up
 from fedali.errors import CheckpointError, FedaliError
 from fedali.support.files import flush_folder, write_text
@@ -30,6 +32,7 @@ from fedali_server.flower import relay_records
 from fedali_server.flower.connection import LinkLostError
 from fedali_server.flower.site_grid import SiteGrid
 from fedali_server.flower.superlink import running
+from fedali_server.run.claims import Claims, wait_for_devices
 from fedali_server.run.federated import PAUSE, SLACK, Operator, RunSettings, config_of, wanted_of
 
 Reports = Sequence[Mapping[str, Any]]
@@ -54,7 +57,9 @@ class RoundZero:
     """Round 0 of a study, in ``folder``."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.bundle = folder, folder / "model.fedali"
+        self.folder = folder
+        names = "untrained.fedali", "model.fedali"  # the second of earlier versions
+        self.bundle = next((folder / name for name in names if (folder / name).exists()), folder / names[0])
         self._done, self._attempt = folder / "statistics.json", folder / "attempt.json"
 
     @property
@@ -63,20 +68,25 @@ class RoundZero:
         return self._done.exists()
 
     def gather(
-        self, settings: RunSettings, operator: Operator, meanwhile: Callable[[], None] = lambda: None
+        self,
+        settings: RunSettings,
+        operator: Operator,
+        meanwhile: Callable[[], None] = lambda: None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> Statistics:
         """Do the round, or recall what came out: ``bundle`` has to be there by then.
 
-        ``meanwhile`` is called several times a second; what it raises ends this. Raises ``FedaliError`` when sites do not come, or
+        ``say`` is told who is awaited; ``meanwhile`` is called several times a second; what it raises ends this. Raises ``FedaliError`` when sites do not come, or
         with each device's reason when none could answer; called again it asks again.
         """
         if not self.done:
             read_bundle(self.bundle, [operator.trusted_key])
             attempt = int(_read(self._attempt)["attempt"]) if self._attempt.exists() else 1
             name = settings.name if attempt == 1 else f"{settings.name}-{attempt}"
-            parts, reports = self._ask(replace(settings, name=name), operator, meanwhile)
+            parts, reports = self._ask(replace(settings, name=name), operator, meanwhile, say)
             if not parts:
                 write_text(self._attempt, json.dumps({"attempt": attempt + 1}))
+                (self.folder / "claims.json").unlink(missing_ok=True)
                 flush_folder(self.folder)
                 why = (
                     "; ".join(f"{report['device']} {_why(report)}" for report in reports)
@@ -97,7 +107,11 @@ class RoundZero:
             raise CheckpointError(f"cannot read {self._done}: {error}") from None
 
     def _ask(
-        self, settings: RunSettings, operator: Operator, meanwhile: Callable[[], None]
+        self,
+        settings: RunSettings,
+        operator: Operator,
+        meanwhile: Callable[[], None],
+        say: Callable[[str], None],
     ) -> tuple[list[ChannelSums], Reports]:
         """All sites' sums, and their reports. A SuperLink that restarts is waited for."""
         wanted = wanted_of(self.bundle, settings, operator)
@@ -105,13 +119,18 @@ class RoundZero:
         while True:
             try:
                 with running(operator.link, config_of(settings, wanted.sha256)) as grid:
-                    return _collect(SiteGrid(grid, wanted, meanwhile=meanwhile), settings.seconds + SLACK)
+                    sites = SiteGrid(grid, wanted, meanwhile=meanwhile)
+                    claims = Claims(self.folder / "claims.json", settings.largest_weight)
+                    devices = wait_for_devices(sites, settings, say, claims=not claims.begun)
+                    if not claims.begun:
+                        claims.begin(devices)
+                    return _collect(sites, claims.weights(), settings.seconds + SLACK)
             except LinkLostError as error:
                 lost_since = lost_since or time.monotonic()
                 if time.monotonic() - lost_since > settings.patience:
                     raise
                 meanwhile()
-                log.warning("the SuperLink is gone, trying again", why=str(error))
+                log.warning("the server does not answer, trying again", why=str(error))
                 time.sleep(PAUSE)
 
     def _write(self, sums: ChannelSums, reports: Reports) -> None:
@@ -121,8 +140,11 @@ class RoundZero:
         flush_folder(self.folder)
 
 
-def _collect(sites: SiteGrid, timeout: float) -> tuple[list[ChannelSums], Reports]:
-    questions = [relay_records.ask_statistics(node) for node in sites.get_node_ids()]
+def _collect(sites: SiteGrid, weights: Weights, timeout: float) -> tuple[list[ChannelSums], Reports]:
+    questions = [
+        relay_records.ask_statistics(node, only(weights, sites.devices_of(node)))
+        for node in sites.get_node_ids()
+    ]
     parts, reports = [], []
     for reply in sites.send_and_receive(questions, timeout=timeout):
         try:

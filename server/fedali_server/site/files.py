@@ -75,6 +75,14 @@ class ClientFiles:
             check_csv(path, self.folder.name, reading, ForModel(may_lack=frozenset({"label"})))
             log.warning("data", file=str(path), note=f"{error}; the federation's bundle may know it")
 
+    def stamp(self) -> tuple[str, int, int] | None:
+        """Changes with the file that ``train`` reads; None where there is none."""
+        path = self.whole or _one(self.folder / PARTS[0])
+        if path is None:
+            return None
+        found = path.stat()
+        return path.name, found.st_mtime_ns, found.st_size
+
     def train(self, manifest: Manifest) -> Pair:
         """Samples [n, *shape] as stored, and labels [n], to train on."""
         found = self._part("train", manifest)

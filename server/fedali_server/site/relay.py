@@ -18,6 +18,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedali.cohort.contract import ClientMetrics, RoundSettings, SiteReply
+from fedali.cohort.weights import Weights
 from fedali.data.normalisation import ChannelSums
 from fedali.errors import FedaliError
 from fedali.methods import SharedState, Upload
@@ -169,10 +170,10 @@ class RelaySite:
         outcome = self._round(settings, shared, federation_pb2.TASK_KIND_EVALUATE)
         return self._reply(outcome.devices, "test_samples", None)
 
-    def statistics(self) -> tuple[ChannelSums | None, tuple[dict[str, Any], ...]]:
-        """Have the devices add up their training data; all together, None where none answered, and a report of each."""
+    def statistics(self, weights: Weights) -> tuple[ChannelSums | None, tuple[dict[str, Any], ...]]:
+        """Have the devices add up their training data, each counted as ``weights`` says; all together, None where none answered, and a report of each."""
         empty = SharedState(np.empty(0, np.float32), np.empty(0, np.float32))
-        outcome = self._round(RoundSettings(0), empty, federation_pb2.TASK_KIND_STATISTICS)
+        outcome = self._round(RoundSettings(0, weights=weights), empty, federation_pb2.TASK_KIND_STATISTICS)
         sums = of_message(outcome.statistics) if outcome.HasField("statistics") else None
         return sums, self._reply(outcome.devices, "samples", None).reports
 
@@ -196,6 +197,8 @@ class RelaySite:
             grace_seconds=run.grace_seconds,
             largest_step=run.largest_step,
             largest_samples=run.largest_samples,
+            largest_weight=settings.weights.most,
+            largest_weights=settings.weights.own,
         )
         return self._keeper.round(order)
 
@@ -214,6 +217,7 @@ class RelaySite:
                 "sent": device.sent,
                 "received": device.received,
                 "samples": device.samples,
+                "weight": device.weight or device.samples,
                 "metrics": dict(device.metrics),
             }
             for device in sorted(devices, key=lambda device: device.number)
@@ -246,7 +250,8 @@ def make_relay_app(find_keeper: Callable[[Context], RoundKeeper], mods: Sequence
 
     @app.query(relay_records.STATISTICS)
     def statistics(message: Message, context: Context) -> Message:
-        answer = relay_records.answer_statistics(*site(context).statistics())
+        weights = relay_records.read_ask_statistics(message)
+        answer = relay_records.answer_statistics(*site(context).statistics(weights))
         return Message(answer, reply_to=message)
 
     @app.query(relay_records.REVOKE)
@@ -258,12 +263,12 @@ def make_relay_app(find_keeper: Callable[[Context], RoundKeeper], mods: Sequence
 
 
 def _columns(reports: Sequence[Mapping[str, Any]], samples: str) -> ClientMetrics:
-    """Of the devices that are done: their numbers, samples and metrics; NaN where one has no such metric."""
+    """Of the devices that are done: their numbers, samples that they count as, and metrics; NaN where one has no such metric."""
     done = [report for report in reports if report["state"] == "done"]
     names = sorted({name for report in done for name in report["metrics"]})
     columns = {name: [float(report["metrics"].get(name, np.nan)) for report in done] for name in names}
     own = {
         "client": [float(report["number"]) for report in done],
-        samples: [float(report["samples"]) for report in done],
+        samples: [float(report["weight"]) for report in done],
     }
     return {**columns, **own}

@@ -23,8 +23,9 @@ from fedali.task import CLASSIFICATION
 from fedali.v1 import relay_pb2
 from fedali.wire.statistics import to_message
 from fedali_server.gateway.rounds.bounds import Bounds
-from fedali_server.gateway.rounds.orders import shared_state
-from fedali_server.gateway.rounds.statistics import StatisticsSums
+from fedali_server.gateway.rounds.orders import shared_state, weights_of
+from fedali_server.gateway.rounds.round import bounded
+from fedali_server.gateway.rounds.statistics import StatisticsSums, weighed
 from fedali_server.gateway.rounds.sums import RoundSums, check_fits
 from fedali_server.site.bundle import TrainedBundle
 from fedali_server.site.files import ClientFiles
@@ -88,7 +89,7 @@ class DataRound:
         self.at_work: frozenset[int] = frozenset()
         self._bundle, self._engine, self._personal, self._due = bundle, engine, personal, due
         self._shared = shared_state(order, bundle.rounds)
-        self._bounds = Bounds.of(order, self._shared, bundle.rounds)
+        self._bounds, self._weights = Bounds.of(order, self._shared, bundle.rounds), weights_of(order)
         self._received = bundle.received(self._shared)
         self._reports: dict[int, relay_pb2.DeviceReport] = {}
 
@@ -142,7 +143,7 @@ class DataRound:
                         self._bounds.check_samples(len(x))
                     except DataError as error:
                         raise _RefusedError(str(error)) from None
-                    sums.add(number, channel_sums(x))
+                    sums.add(number, weighed(channel_sums(x), len(x), self._weights.of(number, len(x))))
                     self._done(number, began, len(x), {})
         outcome, total = self._outcome(RoundSums()), sums.total()
         if total is not None:
@@ -202,7 +203,8 @@ class DataRound:
             raise _UnableError("training diverged on this device")
         self._personal.remember(client.number, result.theta, result.local_prototypes)
         model, samples = self._bundle.rounds, len(client.job.samples)
-        trained = Trained(result.theta, result.local_prototypes, samples)
+        weight = self._weights.of(client.number, samples)
+        trained = Trained(result.theta, result.local_prototypes, weight)
         try:
             self._bounds.check(result.theta[model.shared], result.local_prototypes)
             self._bounds.check_samples(samples)
@@ -261,8 +263,9 @@ class DataRound:
             log.warning("not counted", device=self._due[number].name, why=str(error))
 
     def _done(self, number: int, began: float, samples: int, metrics: Mapping[str, float]) -> None:
-        report = self._report(number, "done", seconds=time.monotonic() - began)
-        report.samples = samples
+        weight = self._weights.of(number, samples)
+        report = self._report(number, "done", bounded(samples, weight), time.monotonic() - began)
+        report.samples, report.weight = samples, weight
         report.metrics.update(metrics)
 
     def _report(

@@ -76,6 +76,9 @@ class DataSite:
         self._bundles = Bundles(state / "bundles", self._trusted)
         self._bundle: TrainedBundle | None = None
         self._now: DataRound | None = None
+        self._counts: dict[
+            str, tuple[object, int]
+        ] = {}  # of training samples, by client, and what they were counted in
 
     def status(self) -> relay_pb2.SiteStatus:
         """Who is there; from any thread."""
@@ -93,8 +96,24 @@ class DataSite:
                 doing="in this round" if now is not None and device.number in now.at_work else "waiting",
                 software=f"fedali {__version__}, engine {self._engine}",
                 revoked=self._roster.revoked(device),
+                train_samples=self._count(device.name) if there else 0,
             )
         return found
+
+    def _count(self, name: str) -> int:
+        """Training samples of a client, as far as they were counted; they are where a bundle is here that says what they are."""
+        files, bundle = self._files[name], self._bundle
+        stamp, count = self._counts.get(name, (None, 0))
+        if bundle is None or self._now is not None:
+            return count
+        try:
+            now = bundle.rounds.sha256, files.stamp()
+            if now != stamp:
+                count = len(files.train(bundle.manifest)[0])
+                self._counts[name] = now, count
+        except (FedaliError, OSError):
+            return 0
+        return count
 
     def has_bundle(self, sha256: bytes) -> bool:
         """Whether a bundle is here, and can be trained."""

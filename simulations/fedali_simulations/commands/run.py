@@ -53,13 +53,29 @@ def run(
     sites: Annotated[
         int | None, typer.Option(min=1, help="Sites a round needs.", show_default="all of the kit")
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="A round may take so long.")] = 600.0,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, help="Training, and evaluation, of a round may take so long.", show_default="600"
+        ),
+    ] = None,
     quorum: Annotated[
-        float, typer.Option(min=0.01, max=1.0, help="Share of a site's devices that a round waits for.")
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Share of a site's devices that a round waits for; 0: those that are there.",
+            show_default="0",
+        ),
+    ] = None,
     grace: Annotated[
-        float, typer.Option(min=0.0, help="Seconds that the others get after the quorum.")
-    ] = 30.0,
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Seconds that devices get that are away, or come after the quorum.",
+            show_default="30",
+        ),
+    ] = None,
     encoding: Annotated[
         str, typer.Option(help="Numbers that devices send: float32, float16 or int8, see docs/encodings.md.")
     ] = "float32",
@@ -69,12 +85,24 @@ def run(
             min=0.0, help="Refuse updates that moved farther, in norms of the round's parameters; 0: none."
         ),
     ] = 1.0,
+    largest_weight: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="A device weighs at most so many times what the median device has, and what it said before; 0: what it says.",
+        ),
+    ] = 10.0,
     largest_samples: Annotated[
         int, typer.Option(min=0, help="Refuse updates of devices that say they have more samples; 0: none.")
     ] = 0,
     patience: Annotated[
-        float, typer.Option(min=0.1, help="Seconds to wait for sites and for the server.")
-    ] = 600.0,
+        float | None,
+        typer.Option(
+            min=0.1,
+            help="Seconds to wait for sites, for the server, and for devices to begin with.",
+            show_default="600",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the table.")] = False,
 ) -> None:
@@ -88,6 +116,9 @@ def run(
       fedali run pilot.fedali --rounds 20 --quorum 0.8 --grace 60
       fedali run digits --set methods=fedali --encoding int8
       fedali run --resume runs/my-study-20260101-120000
+      fedali run --resume runs/my-study-20260101-120000 --quorum 0.5     no longer wait for all
+
+    --sites, --seconds, --quorum, --grace and --patience may be changed with --resume; nothing else may.
     """
     if resume is None and what is None:
         raise SettingsError("train what? For example: fedali run my_study.toml --kit kits/operator")
@@ -102,25 +133,33 @@ def run(
     from fedali_server.console import Console
     from fedali_simulations.environment import log_to_stderr, quiet_flower
     from fedali_simulations.federate import running
-    from fedali_simulations.report.console import print_results, print_traffic
+    from fedali_simulations.federate.announcing import announcement
+    from fedali_simulations.report.console import print_next, print_results, print_traffic
     from fedali_simulations.report.run_display import RunDisplay
 
     log_to_stderr()
     quiet_flower()
     operators = read_kit_as(found, OperatorKit)
+    waiting = _given(sites=sites, seconds=seconds, quorum=quorum, grace_seconds=grace, patience=patience)
+    if resume is not None:
+        running.change_waiting(resume, waiting)
     options: dict[str, Any] = {
-        "sites": sites or max(1, len(operators.sites)),
-        "seconds": seconds,
-        "quorum": quorum,
-        "grace_seconds": grace,
+        "sites": max(1, len(operators.sites)),
+        "seconds": 600.0,
+        "quorum": 0.0,
+        "grace_seconds": 30.0,
         "encoding": encoding,
         "largest_step": largest_step,
         "largest_samples": largest_samples,
-        "patience": patience,
+        "largest_weight": largest_weight,
+        "patience": 600.0,
+        **waiting,
+        **_given(rounds=rounds, epochs=epochs),
     }
-    options |= {name: value for name, value in (("rounds", rounds), ("epochs", epochs)) if value is not None}
     folder = resume or _prepare(str(what), out, settings or [], options, operators)
     with RunDisplay(folder, Console(stderr=True, quiet=as_json or quiet)) as display:
+        for line in announcement(folder, operators):
+            display.say(line)
         outcome = running.go_on(folder, operators, display.report, display.say)
     if as_json:
         typer.echo(json.dumps(outcome.to_dict()))
@@ -128,6 +167,12 @@ def run(
         console = Console()
         print_results(outcome.results, console)
         print_traffic(outcome.traffic, console)
+        print_next(folder, outcome.results, operators.signing_key, console)
+
+
+def _given(**options: float | None) -> dict[str, Any]:
+    """Those that the user gave."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _prepare(

@@ -72,7 +72,7 @@ def up(
                 resolved,
                 folder,
                 sites,
-                {"encoding": encoding},
+                {"encoding": encoding, "quorum": 1.0},  # all of them are here, or about to be
                 display.report,
                 display.say,
                 display.devices,

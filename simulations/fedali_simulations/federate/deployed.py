@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedali_server.gateway.rounds.metrics import METRICS
+from fedali_server.gateway.rounds.orders import EVALUATE, TRAIN
 from fedali_server.run.folder import RunFolder
 from fedali_simulations.scenario import Scenario
 
@@ -102,13 +104,19 @@ def traffic(run: DeployedRun) -> Traffic:
     return Traffic(sent, received, seconds, states)
 
 
+def _known(columns: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Columns that a table has; whatever a device or a site called others, they are none of it."""
+    return {name: columns[name] for name in ("client", *names) if name in columns}
+
+
 def _rows(facts: Mapping[str, Any]) -> pd.DataFrame:
     """A row for each device that took part in a round."""
     import pandas as pd
 
-    trained = pd.DataFrame(facts["train"])
-    evaluated = pd.DataFrame(facts["evaluate"])
-    if "samples" in evaluated:
-        evaluated = evaluated.rename(columns={"samples": "test_samples"})
+    tests = facts["evaluate"]
+    if "samples" in tests and "test_samples" not in tests:  # of 0.1.0
+        tests = {**tests, "test_samples": tests["samples"]}
+    trained = pd.DataFrame(_known(facts["train"], "samples", *METRICS[TRAIN]))
+    evaluated = pd.DataFrame(_known(tests, "test_samples", *METRICS[EVALUATE]))
     joined = trained if evaluated.empty else trained.merge(evaluated, on="client", how="outer")
     return joined.assign(round=int(facts["round"])).sort_values("client", ignore_index=True)

@@ -49,7 +49,7 @@ def describe(
         )
     if not zero.done:
         say("round 0: the devices add up their training data, for the normalisation ...")
-    found = zero.gather(settings, operator, meanwhile)
+    found = zero.gather(settings, operator, meanwhile, say)
     say(str(found))
     for note in constant_note([schema.channels[k] for k in found.sums.constant()]):
         say(note)

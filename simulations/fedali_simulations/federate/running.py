@@ -37,6 +37,7 @@ from fedali_simulations.federate.deployed import (
     why_nobody_trained,
 )
 from fedali_simulations.jobs import Job
+from fedali_simulations.report.pace import duration
 from fedali_simulations.scenario import DataSettings, MethodSettings, Scenario, TrainingSettings
 from fedali_simulations.study import at_home, jobs_of, scenario_of
 from fedali_simulations.template import to_toml
@@ -90,6 +91,29 @@ def prepare_bundle(bundle: Path, folder: Path, options: Options, kit: OperatorKi
     start_run(RunFolder(folder), bundle, RunSettings(name=name, **given), operator_of(kit))
 
 
+def change_waiting(folder: Path, options: Options) -> None:
+    """Change how long a run waits, and for whom, in the folder of one that is resumed; what is complete stays as it was.
+
+    Raises ``CheckpointError`` where there is no run, ``SettingsError`` for values that make no sense.
+    """
+    if not options:
+        return
+    parts = [folder]
+    if not (folder / "run.json").exists():
+        stamp, before = _facts(folder)
+        facts = json.loads((folder / "federation.json").read_text("utf-8"))
+        for job in jobs_of(scenario_of(folder), folder):
+            _settings(job, stamp, {**before, **options})
+        write_text(
+            folder / "federation.json", json.dumps({**facts, "options": {**before, **options}}, indent=1)
+        )
+        parts = [job.folder for job in jobs_of(scenario_of(folder), folder)]
+    for part in map(RunFolder, parts):
+        if (part.path / "run.json").exists() and not part.done:
+            settings = replace(settings_of(part), **options)
+            write_text(part.path / "run.json", json.dumps(asdict(settings), indent=1))
+
+
 def go_on(
     folder: Path,
     kit: OperatorKit,
@@ -116,7 +140,7 @@ def _go_on(
 ) -> Outcome:
     operator = operator_of(kit)
     if (folder / "run.json").exists():
-        run_federation(RunFolder(folder), operator, partial(report, folder.name), meanwhile)
+        run_federation(RunFolder(folder), operator, partial(report, folder.name), meanwhile, say)
         scenario = _as_scenario(RunFolder(folder), operator)
         runs = [DeployedRun(scenario.methods[0].title, scenario.seed, folder)]
     else:
@@ -164,17 +188,28 @@ def _run_scenario(
         settings = replace(_settings(jobs[0], stamp, options), name=f"statistics-{stamp}")
         schema = read_schema(folder / SCHEMA)
         described = describe(schema, jobs[0], folder / "round-0", settings, kit, operator, say, meanwhile)
+    left = [job for job in jobs if not RunFolder(job.folder).done]
+    began, finished = time.monotonic(), 0
     for job in jobs:
         stored, title = RunFolder(job.folder), job.line.title
         name = f"{title} seed {job.seed}" if scenario.seeds > 1 else title
         if not (job.folder / "run.json").exists():
             bundle = folder / "untrained" / f"{file_name(title)}-{job.seed}.fedali"
             if not bundle.exists():
-                say(f"exporting the untrained model of {name} ...")
+                again = any((folder / "untrained").glob(f"{file_name(title)}-*.fedali"))
+                say(
+                    f"exporting the untrained model of {name}{', whose graphs are there' if again else ''} ..."
+                )
                 key = kit.signing_key
                 export_untrained(scenario, job.line, job.seed, bundle, key=key, described=described)
             start_run(stored, bundle, _settings(job, stamp, options), operator)
-        run_federation(stored, operator, partial(report, name), meanwhile)
+        was_done = stored.done
+        run_federation(stored, operator, partial(report, name), meanwhile, say)
+        if not was_done:
+            finished += 1
+            more = (time.monotonic() - began) / finished * (len(left) - finished)
+            if finished < len(left):
+                say(f"{name} is complete; {len(left) - finished} trainings left, about {duration(more)}")
         runs.append(DeployedRun(title, job.seed, job.folder))
     return runs
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
@@ -193,6 +194,14 @@ def print_traffic(traffic: Mapping[str, Traffic], console: Console) -> None:
             f"{title}: {one.sent / 1e6:.2f} MB to devices and {one.received / 1e6:.2f} MB from them a round, "
             f"{one.seconds:.1f} s a round; updates over all rounds: {states}"
         )
+
+
+def print_next(folder: Path, results: Results, key: Path, console: Console) -> None:
+    """What makes the trained model of a run over devices: its folder alone has no bundle of it."""
+    methods = [line.title for line in results.scenario.methods]
+    which = f" --method {shlex.quote(methods[0])}" if len(methods) > 1 else ""
+    words = f"fedali export {shlex.quote(str(folder))}{which} --key {shlex.quote(str(key))}"
+    console.say(f"the trained model, as a bundle: {words}")
 
 
 def print_scenarios(console: Console) -> None:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from fedali.v1 import relay_pb2
 from fedali_server.console import Console
+from fedali_server.run.claims import bounded_line
 from fedali_server.run.federated import RunProgress
 from fedali_simulations.machines.site_monitor import Seen
 from fedali_simulations.report.pace import Pace, duration
@@ -116,6 +117,7 @@ def round_line(progress: RunProgress) -> str:
     missed = [
         f"{r['device']} {r['state']}: {r['reason']}" for r in trained if r["state"] != "done" and r["reason"]
     ]
+    missed += filter(None, map(bounded_line, progress.reports))
     return (
         f"round {progress.round}/{progress.rounds}: "
         + ", ".join(parts)

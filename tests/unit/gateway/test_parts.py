@@ -19,7 +19,6 @@ from fedali.v1 import relay_pb2
 from fedali_server.gateway.limits import Bucket
 from fedali_server.gateway.rounds.elapsed import Stopwatch, boot_id
 from fedali_server.gateway.rounds.journal import Journal
-from fedali_server.gateway.rounds.metrics import checked
 from fedali_server.gateway.rounds.orders import check_order, content
 from fedali_server.gateway.rounds.sums import ExactSum, RoundSums, check_fits, fits
 from tests.small_bundles import PARAMETERS, PROTOTYPES
@@ -232,17 +231,3 @@ def test_the_gateway_needs_neither_torch_nor_flower():
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(said.stdout) == []
-
-
-@pytest.mark.parametrize("value", [-0.1, 1.5, 1e300])
-@pytest.mark.parametrize(("kind", "name"), [(1, "personalisation"), (1, "validation_f1"), (2, "global")])
-def test_a_score_that_cannot_be_is_refused(kind, name, value):
-    with pytest.raises(WireError, match=f"metric {name} is .*; it is from 0 to 1"):
-        checked(kind, {name: value})
-
-
-def test_metrics_have_the_names_of_the_protocol():
-    sent = {"train_loss": 7.5, "personalisation": 1.0, "global": 0.5, "client": 3.0, "samples": 9.0}
-    assert checked(1, sent) == {"train_loss": 7.5, "personalisation": 1.0}
-    assert checked(2, sent) == {"global": 0.5}
-    assert checked(3, sent) == {}

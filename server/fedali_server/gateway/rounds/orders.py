@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fedali.cohort.weights import Weights
 from fedali.errors import WireError
 from fedali.methods import SharedState
 from fedali.v1 import federation_pb2, relay_pb2
@@ -22,7 +23,7 @@ STATISTICS = int(federation_pb2.TASK_KIND_STATISTICS)
 NAMES = {TRAIN: "train", EVALUATE: "evaluate", STATISTICS: "statistics"}
 DOING = {TRAIN: "training", EVALUATE: "evaluating", STATISTICS: "adding up"}
 _LONGEST = 7 * 86400.0  # seconds of a round
-_NOT_CONTENT = ("seconds", "quorum", "grace_seconds")
+NOT_CONTENT = ("seconds", "quorum", "grace_seconds")
 
 
 @dataclass(frozen=True, order=True)
@@ -68,6 +69,7 @@ def check_order(order: relay_pb2.RoundOrder) -> None:
         ("grace_seconds", order.grace_seconds, 0, _LONGEST),
         ("largest_step", order.largest_step, 0, LARGEST_STEP),
         ("largest_samples", order.largest_samples, 0, 2**53),
+        ("largest_weight", order.largest_weight, 0, 2**53),
         ("epochs", order.epochs, 1 if order.kind == TRAIN else 0, 10**6),
     ]
     for name, value, least, most in numbers:
@@ -86,7 +88,7 @@ def content(order: relay_pb2.RoundOrder) -> bytes:
     """SHA-256 of what devices see of an order: two orders that differ here are two rounds."""
     seen = relay_pb2.RoundOrder()
     seen.CopyFrom(order)
-    for name in _NOT_CONTENT:
+    for name in NOT_CONTENT:
         seen.ClearField(name)
     return hashlib.sha256(seen.SerializeToString(deterministic=True)).digest()
 
@@ -113,6 +115,11 @@ def shared_state(order: relay_pb2.RoundOrder, model: RoundModel) -> SharedState:
             raise WireError(f"the order's {name} has numbers that are not finite")
         vectors.append(vector)
     return SharedState(*vectors)
+
+
+def weights_of(order: relay_pb2.RoundOrder) -> Weights:
+    """What clients may weigh."""
+    return Weights(order.largest_weight, dict(order.largest_weights))
 
 
 def due_devices(order: relay_pb2.RoundOrder, known: Mapping[int, str]) -> dict[int, str]:

@@ -36,7 +36,14 @@ from fedali_server.gateway.rounds.incoming import Incoming
 from fedali_server.gateway.rounds.journal import Journal
 from fedali_server.gateway.rounds.ledger import Counted
 from fedali_server.gateway.rounds.metrics import checked
-from fedali_server.gateway.rounds.orders import TRAIN, RoundKey, content, shared_state
+from fedali_server.gateway.rounds.orders import (
+    NOT_CONTENT,
+    TRAIN,
+    RoundKey,
+    content,
+    shared_state,
+    weights_of,
+)
 from fedali_server.gateway.rounds.sums import RoundSums, check_fits
 
 log = structlog.get_logger("fedali.gateway")
@@ -56,6 +63,8 @@ class Answer:
         sha256, size: of the update: hex digits, and bytes; empty and 0 without one.
         seconds: from taking the task.
         sent, received: bytes to and from the device.
+        samples: that it says it has.
+        weight: samples that it counted as; 0 in journals of 0.1.0, for ``samples``.
     """
 
     state: str
@@ -68,6 +77,7 @@ class Answer:
     seconds: float = 0.0
     sent: int = 0
     received: int = 0
+    weight: int = 0
 
 
 class Round:
@@ -84,7 +94,7 @@ class Round:
         self.key, self.sequence, self.content = RoundKey.of(order), int(plain["sequence"]), content(order)
         self.model: RoundModel = bundles.model(order.bundle)
         self.shared: SharedState = shared_state(order, self.model)
-        self._bounds = Bounds.of(order, self.shared, self.model)
+        self._bounds, self._weights = Bounds.of(order, self.shared, self.model), weights_of(order)
         self.due = {int(number): str(name) for number, name in plain["due"].items()}
         for heavy in ("theta", "prototypes"):
             order.ClearField(heavy)
@@ -147,14 +157,26 @@ class Round:
         """Devices that are due and have not answered; from any thread."""
         return self.due.keys() - self.answers.keys()
 
-    def seconds_left(self) -> float:
-        """Until the round closes, if nobody answers any more; from any thread."""
+    def seconds_left(self, away_until: float = math.inf) -> float:
+        """Until the round closes, if nobody answers any more; from any thread.
+
+        ``away_until`` is until when, in seconds from its begin, devices that are away are waited for; infinity while one that has to answer is there.
+        """
         end, order = self.order.seconds, self.order
         done = sorted(answer.at for answer in list(self.answers.values()) if answer.state == DONE)
+        if self.answers and not order.quorum:
+            end = min(end, away_until)
         needed = max(1, math.ceil(order.quorum * len(self.due)))
-        if len(done) >= needed:
+        if order.quorum and len(done) >= needed:
             end = min(end, done[needed - 1] + order.grace_seconds)
         return max(0.0, end - self.watch.elapsed())
+
+    def wait_as(self, order: relay_pb2.RoundOrder) -> bool:
+        """Wait as another order of the same round says, until this process ends; whether that is a change."""
+        changed = [name for name in NOT_CONTENT if getattr(order, name) != getattr(self.order, name)]
+        for name in changed:
+            setattr(self.order, name, getattr(order, name))
+        return bool(changed)
 
     def give(self, number: int) -> None:
         """Remember that a device took its task; from any thread."""
@@ -170,24 +192,27 @@ class Round:
         """Go on without a device that cannot do its task."""
         self._answer(number, Answer(DECLINED, reason=reason, sent=sent, received=received))
 
-    def prepare(self, data: bytes) -> Prepared:
-        """What an update adds. Raises ``WireError`` or ``DataError`` saying why it cannot be used."""
+    def prepare(self, number: int, data: bytes) -> Prepared:
+        """What an update of device ``number`` adds. Raises ``WireError`` or ``DataError`` saying why it cannot be used."""
         sizes = self.model.sizes
         update = decode_update(data, sizes, self._bounds.theta, largest=self.largest_update)
         if update.task != self.key.task:
             raise WireError("the update is for another task")
         if update.bundle != self.model.sha256:
             raise WireError("the update is of another bundle")
-        update = replace(update, metrics=checked(self.key.kind, update.metrics))
         self._bounds.check_samples(update.samples)
         if update.theta is None or update.prototypes is None:
             if self.key.kind == TRAIN:
                 raise WireError("the update has no tensors, and the task was to train")
-            return update, Upload(clients=1)
+            return self._sound(update), Upload(clients=1)
         if self.key.kind != TRAIN:
             raise WireError("the update has tensors, and the task was to evaluate")
         self._bounds.check(update.theta, update.prototypes)
-        return update, self._upload(update.theta, update.prototypes, update.samples)
+        weight = self._weights.of(number, update.samples)
+        return self._sound(update), self._upload(update.theta, update.prototypes, weight)
+
+    def _sound(self, update: ClientUpdate) -> ClientUpdate:
+        return replace(update, metrics=checked(self.key.kind, update.metrics))
 
     def _upload(self, theta: Any, prototypes: Any, samples: int) -> Upload:
         model, whole = self.model, theta
@@ -210,11 +235,14 @@ class Round:
     ) -> None:
         """Add an update, whose file is durable, once and for all."""
         update, upload = prepared
+        weight = self._weights.of(number, update.samples)
         answer = Answer(
             state=DONE,
             sha256=sha256,
             size=size,
+            reason=bounded(update.samples, weight),
             samples=update.samples,
+            weight=weight,
             metrics=dict(update.metrics),
             sent=sent,
             received=received,
@@ -302,5 +330,10 @@ class Round:
                 data = self.incoming.read(number, answer.sha256)
                 if hashlib.sha256(data).hexdigest() != answer.sha256:
                     raise CheckpointError(f"{self.incoming.path(number, answer.sha256)} is damaged")
-                self._fold(number, answer.sha256, self.prepare(data)[1])
+                self._fold(number, answer.sha256, self.prepare(number, data)[1])
         return last
+
+
+def bounded(samples: int, weight: int) -> str:
+    """What a report says of a client that counts as less than it says; nothing of others."""
+    return "" if weight >= samples else f"it says {samples} samples and counts as {weight}"

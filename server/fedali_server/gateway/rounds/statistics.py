@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -14,6 +15,7 @@ from fedali.errors import CheckpointError, WireError
 from fedali.support.files import atomic
 from fedali.v1 import relay_pb2
 from fedali.wire.statistics import StatisticsUpdate, decode_statistics, largest_statistics, to_message
+from fedali_server.gateway.rounds.metrics import checked
 from fedali_server.gateway.rounds.round import Round
 
 _ARRAYS = ("members", "counts", "sums", "squares")
@@ -76,17 +78,27 @@ class StatisticsRound(Round):
         """Bytes."""
         return largest_statistics(self.model.input_shape)
 
-    def prepare(self, data: bytes) -> tuple[StatisticsUpdate, ChannelSums]:  # type: ignore[override]
-        """What an update adds. Raises ``WireError`` or ``DataError`` saying why it cannot be used."""
+    def prepare(self, number: int, data: bytes) -> tuple[StatisticsUpdate, ChannelSums]:  # type: ignore[override]
+        """What an update of device ``number`` adds. Raises ``WireError`` or ``DataError`` saying why it cannot be used."""
         update = decode_statistics(data, self.model.input_shape)
         if update.task != self.key.task:
             raise WireError("the update is for another task")
         if update.bundle != self.model.sha256:
             raise WireError("the update is of another bundle")
         self._bounds.check_samples(update.samples)
-        return update, update.sums
+        weight = self._weights.of(number, update.samples)
+        update = replace(update, metrics=checked(self.key.kind, update.metrics))
+        return update, weighed(update.sums, update.samples, weight)
 
     def _outcome(self, reports: Iterable[relay_pb2.DeviceReport]) -> relay_pb2.RoundOutcome:
         total: Any = self.sums.total()
         statistics = None if total is None else to_message(total)
         return relay_pb2.RoundOutcome(devices=reports, statistics=statistics)
+
+
+def weighed(sums: ChannelSums, samples: int, weight: int) -> ChannelSums:
+    """Sums of ``samples`` as if they were of ``weight``, with the same mean and deviation; the same object where those are equal."""
+    if weight >= samples:
+        return sums
+    share = weight / samples
+    return ChannelSums(sums.count // samples * weight, sums.sums * share, sums.squares * share)
