@@ -109,6 +109,11 @@ def test_a_run_is_the_same_run_until_a_setting_of_its_data_is_set():
     ]
     same = identity(plain, plain.methods[0], 0)
     assert found[0] == found[1] == same
+    layouts = {
+        name: identity(load_scenario("digits", [f"data.layout={name}"]), plain.methods[0], 0)
+        for name in ("chw", "tc", "hwc")
+    }
+    assert layouts["chw"] == layouts["tc"] == same != layouts["hwc"]
     assert len({one["settings"] for one in found}) == 6
 
 
