@@ -31,6 +31,10 @@ MOST = 20_000
 WINDOWS = (128, 64, 32, 16, 8)
 """Rows of windows that a guess may be."""
 
+_CELLS, _FEWEST = (
+    2_000_000,
+    500,
+)  # that are looked at of a file with many columns, and rows of it all the same
 _BYTES = 1 << 22  # of a file, in which letters are looked at
 _PEEK = 200  # cells in which a decimal sign is looked for
 _POINTED = re.compile(r"[+-]?[0-9]*\.[0-9]+")
@@ -42,7 +46,7 @@ class FirstLook:
 
     Args:
         where: its path.
-        rows: that were looked at.
+        rows: that were looked at; ``all`` says whether there are no more.
         separator: between columns.
         decimal: sign before decimals.
         encoding: of its text.
@@ -54,6 +58,7 @@ class FirstLook:
 
     where: str
     rows: int
+    all: bool
     separator: str
     decimal: str
     encoding: str
@@ -74,10 +79,10 @@ def first_look(
     if reading.encoding is None and (encoding := _encoding(path)) is not None:
         guess["encoding"], reading = encoding, replace(reading, encoding=encoding)
     try:
-        sheet, rows = _rows(path, reading)
+        sheet, rows, whole = _rows(path, reading)
         if len(sheet.header) < 2 and reading.separator is None:
             guess["separator"], reading = " ", replace(reading, separator=" ")
-            sheet, rows = _rows(path, reading)
+            sheet, rows, whole = _rows(path, reading)
     except DataError:
         return None
     if len(sheet.header) < 2 or not rows:
@@ -89,6 +94,7 @@ def first_look(
     looked = FirstLook(
         where=str(path),
         rows=len(rows),
+        all=whole,
         separator=sheet.separator,
         decimal="," if comma else ".",
         encoding=sheet.encoding,
@@ -123,10 +129,13 @@ def with_guess(reading: Reading, guess: Mapping[str, Any]) -> Reading:
     return replace(reading, **changes)
 
 
-def _rows(path: Path, reading: Reading) -> tuple[Sheet, list[list[str]]]:
-    """The first rows that have a cell for each column."""
+def _rows(path: Path, reading: Reading) -> tuple[Sheet, list[list[str]], bool]:
+    """The first rows that have a cell for each column, and whether there are no more."""
     with open_sheet(path, reading, lambda cells: False) as sheet:
-        return sheet, [row for _, row in islice(sheet.rows, MOST) if len(row) == len(sheet.header)]
+        most = min(MOST, max(_FEWEST, _CELLS // max(len(sheet.header), 1)))
+        rows = [row for _, row in islice(sheet.rows, most)]
+        whole = next(sheet.rows, None) is None
+    return sheet, [row for row in rows if len(row) == len(sheet.header)], whole
 
 
 def _without_clocks(
@@ -174,7 +183,7 @@ def _tried(
     for columns in tries if reading.columns.channels is None else tries[:1]:
         guess = {**({"columns": columns} if columns else {}), **looked.guess}
         try:
-            piece = read_csv(path, window, stride, client, with_guess(reading, guess), most=MOST)
+            piece = read_csv(path, window, stride, client, with_guess(reading, guess), most=looked.rows)
         except DataError as error:
             refusal = refusal or str(error)
             continue
@@ -199,8 +208,8 @@ def _shorter(
     """Windows that each client has enough of, where it has not with the given ones; nothing where none are short enough."""
     for length in (window, *(n for n in WINDOWS if n < window)):
         step = stride if length == window else length // 2
-        piece = read_csv(path, length, step, client, reading, most=MOST)
-        whole = piece.everyone[:-1] if looked.rows == MOST and len(piece.everyone) > 1 else piece.everyone
+        piece = read_csv(path, length, step, client, reading, most=looked.rows)
+        whole = piece.everyone[:-1] if len(piece.everyone) > 1 and not looked.all else piece.everyone
         if all(piece.clients.count(one) >= FEWEST_WINDOWS for one in whole):
             return {} if length == window else {"window": length, "stride": step}
     return {}

@@ -128,6 +128,8 @@ def times_in_words(look: Look) -> list[tuple[str, str]]:
     times = look.times
     if times is None:
         hint = "none, so that pauses cannot be seen; data.columns.time names a column of times"
+        if any(role == "time" for file in look.files for role, _ in file.columns):
+            hint = "all the same in each recording, so that pauses cannot be seen"
         return [("times", hint)] if look.rows else []
     words = f"{'dates' if times.certain else 'numbers'} in {' and '.join(map(repr, times.columns))}"
     if not times.unit:

@@ -150,6 +150,19 @@ def test_windows_that_are_too_long(tmp_path):
     assert guessed(path).guess == {"window": 32, "stride": 16}
 
 
+def test_of_a_long_or_a_wide_file_the_first_rows_are_looked_at(tmp_path):
+    path = write(tmp_path / "log.csv", *renamed(rows(n=2500)))  # of the third client there are 5,000 of 7,500
+    look = guessed(path)
+    assert (look.rows, look.all, look.refusal) == (20_000, False, "")
+    assert guessed(write(path, *renamed(rows()))).all
+    head = ("user", "activity", *(f"f{k}" for k in range(2000)))
+    wide = [
+        (client, label, *map(str, range(k, k + 2000)))
+        for client, label, k in [("a", "b", 3), ("c", "d", 9)] * 510
+    ]
+    assert guessed(write(path, wide, head)).rows == 2_000_000 // 2002
+
+
 def test_what_no_setting_reads(tmp_path):
     path = tmp_path / "log.csv"
     write(path, rows()[1:], rows()[0])
