@@ -135,6 +135,8 @@ def load_dataset(scenario: Scenario, seed: int) -> data.Dataset:
         stride=settings.stride,
         reading=reading_of(settings),
         subjects=settings.subjects,
+        devices=settings.devices,
+        clients=settings.clients,
         windows_per_client=settings.windows_per_client,
         seed=seed,
     )
@@ -154,6 +156,9 @@ def reading_of(settings: DataSettings) -> Reading:
         gap=settings.gap,
         unlabelled=_texts(settings.unlabelled),
         missing=_texts(settings.missing),
+        header=settings.header,
+        quote=settings.quote,
+        escape=settings.escape,
         separator=settings.separator,
         decimal=settings.decimal,
         encoding=settings.encoding,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import codecs
-import gzip
 import re
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -23,6 +21,7 @@ from fedali.data.sources.own_numbers import Numbers, is_comma
 from fedali.data.sources.own_table import numbered, read_table
 from fedali.data.sources.own_text import Sheet, open_sheet
 from fedali.data.sources.reading import ROLES, Reading
+from fedali.data.sources.unpacking import unpacked
 from fedali.errors import DataError
 
 MOST = 20_000
@@ -50,7 +49,7 @@ class FirstLook:
         separator: between columns.
         decimal: sign before decimals.
         encoding: of its text.
-        header: the line that names the columns, from 1.
+        header: the line that names the columns, from 1; 0 where none does.
         columns: what each holds, and is for.
         guess: settings by their names under ``data`` in a scenario; all are guesses.
         refusal: what is wrong with the rows that were looked at when they are read by the guess; "" where nothing is.
@@ -83,6 +82,11 @@ def first_look(
         if len(sheet.header) < 2 and reading.separator is None:
             guess["separator"], reading = " ", replace(reading, separator=" ")
             sheet, rows, whole = _rows(path, reading)
+        headless = reading.header is None and any(Numbers()(cell) is not None for cell in sheet.header)
+        if headless:
+            guess["header"] = [f"column_{k + 1}" for k in range(len(sheet.header))]
+            reading = replace(reading, header=tuple(guess["header"]))
+            sheet, rows, whole = _rows(path, reading)
     except DataError:
         return None
     if len(sheet.header) < 2 or not rows:
@@ -104,9 +108,9 @@ def first_look(
         refusal="",
     )
     why = ""
-    if any(Numbers(comma)(cell) is not None for cell in sheet.header):
-        why = f"line {sheet.line} holds numbers, and no line names the columns: put one above it"
-        looked = replace(looked, columns=tuple(facts), guess={})
+    if headless:
+        why = "no line names the columns: data.header does, some of them client, label and time"
+        looked = replace(looked, columns=tuple(facts), guess=guess)
     elif client is None and not any(column.role == "client" for column in columns):
         why = "no column looks like a client's: name it by data.columns.client, or put a file for each client, <client>.csv, into a folder"
     if why:
@@ -218,11 +222,9 @@ def _shorter(
 def _encoding(path: Path) -> str | None:
     """A guess at the encoding of a file without a mark that is no UTF-8; None for one that may be."""
     try:
-        with path.open("rb") as raw:
-            zipped = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            some = (gzip.GzipFile(fileobj=raw) if zipped else raw).read(_BYTES)
-    except (OSError, EOFError, zlib.error):
+        with unpacked(path) as stream:
+            some = stream.read(_BYTES)
+    except (DataError, OSError):
         return None
     if some.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return None

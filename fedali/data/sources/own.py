@@ -14,11 +14,13 @@ from fedali.data.dataset import Dataset, channel_axis
 from fedali.data.sources.own_csv import Piece, read_csv
 from fedali.data.sources.own_npz import read_npz
 from fedali.data.sources.reading import ITSELF, PLAIN, ForModel, Reading
+from fedali.data.sources.unpacking import PACKED
 from fedali.data.windows import check_window
 from fedali.errors import DataError, did_you_mean
 
-ENDINGS = (".npz", ".csv", ".csv.gz", ".tsv")
-CSV = (".csv", ".csv.gz", ".tsv")
+_TEXTS = (".npz", ".csv", ".tsv")
+ENDINGS = (".npz", *(text + packed for text in _TEXTS[1:] for packed in ("", *PACKED)))
+CSV = ENDINGS[1:]
 NOTES = (".md", ".rst", ".txt", ".json", ".pdf", ".yaml", ".yml", ".toml", ".html")
 """Files that may lie beside the data in a folder and are passed over; of those that may be data it is said."""
 
@@ -45,7 +47,7 @@ def load_own(path: str | Path, *, window: int = 128, stride: int = 64, reading: 
     * ``.npz``: ``x`` [N, ...], ``y`` [N] (integers or strings), ``client`` [N] (integers or strings); optional
       ``class_names`` (then integer ``y`` indexes them), ``channel_names``, and, for samples that overlap,
       ``recording`` [N] and ``start`` [N] as in `Dataset`; without those, samples count as independent.
-    * ``.csv`` (also ``.csv.gz``, ``.tsv``; separated by comma, semicolon, tab or ``|``, with a decimal point or comma, in UTF-8 or with a
+    * ``.csv`` (also ``.tsv``, and either packed as ``.csv.gz``, ``.bz2``, ``.xz`` or ``.zip``; separated by comma, semicolon, tab or ``|``, with a decimal point or comma, in UTF-8 or with a
       byte order mark; lines above the header, comments and a row of units are passed over): a row per raw sample with the columns ``client``, ``label``, optional ``recording`` and ``time``
       (``reading.columns`` has other names); every other column is a channel, unless it is none: an index, a clock, words. Windows of ``window`` rows are cut every ``stride`` rows, inside each stretch of rows in
       which client, label and recording stay the same. ``time`` (numbers, or ISO 8601, UTC without a zone) must not go back in a
@@ -89,7 +91,7 @@ def client_files(folder: Path) -> list[Path]:
 
 def _check_ending(path: Path) -> None:
     if ending_of(path) not in ENDINGS:
-        raise DataError(f"{path}: unknown ending {path.suffix!r}; {did_you_mean(path.suffix, ENDINGS)}")
+        raise DataError(f"{path}: unknown ending {path.suffix!r}; {did_you_mean(path.suffix, _TEXTS)}")
 
 
 def ending_of(path: Path) -> str:
@@ -99,7 +101,7 @@ def ending_of(path: Path) -> str:
     ('.csv', '.csv.gz', '.npz')
     """
     last = path.suffix.lower()
-    return Path(path.stem).suffix.lower() + last if last == ".gz" else last
+    return Path(path.stem).suffix.lower() + last if last in PACKED else last
 
 
 def stem_of(path: Path) -> str:

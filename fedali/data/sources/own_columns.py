@@ -81,6 +81,16 @@ def roles_of(
     """What the header says. Raises ``DataError`` for columns that are missing or there twice."""
     if not any(header):
         raise DataError(f"{path} is empty; its first line must name the columns")
+    values = [cell for cell in header if _is_number(cell)]
+    if (
+        values
+        and values != [str(k) for k in range(len(values))]
+        and not has_roles(header, client, columns, model)
+    ):
+        raise DataError(
+            f"{path}: its first line has values ({values[0]!r}), no names; name all columns, in their order: "
+            'data.header = ["client", "label", ...]'
+        )
     twice = [name for i, name in enumerate(header) if name and name in header[:i]]
     if twice:
         raise DataError(f"{path}: the column {twice[0]!r} appears twice; rename one")
@@ -131,6 +141,14 @@ def roles_of(
 def _lacking(at: Mapping[str, int], columns: Columns) -> list[str]:
     """Roles that have a name and no column, of those that somebody may miss."""
     return [role for role in _WITHOUT if getattr(columns, role) is not None and role not in at]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell.replace(",", "."))
+    except ValueError:
+        return False
+    return True
 
 
 def _place(path: Path, header: Sequence[str], role: str, columns: Columns, model: ForModel) -> int | None:

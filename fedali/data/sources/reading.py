@@ -43,6 +43,9 @@ class Reading:
         gap: of times: no window crosses a pause of more than so many median intervals of its recording.
         unlabelled: labels that say that there is none, as text; None when nobody has said so, and what may be one is refused.
         missing: what stands for a missing value, words in any case or numbers, as text; windows that hold one are left out. None as above.
+        header: names of all columns, in their order, of a CSV whose first line has none; None where it has them.
+        quote: around cells; None for ``"`` or ``'``, by the header.
+        escape: before a quote or separator that is none; None where such quotes are doubled.
         separator: between columns; None for one of ``SEPARATORS``, by the header.
         decimal: ``","`` or ``"."``; None for a comma where that is certain.
         encoding: of a CSV without a byte order mark; None for UTF-8.
@@ -57,6 +60,9 @@ class Reading:
     gap: float = GAP
     unlabelled: tuple[str, ...] | None = None
     missing: tuple[str, ...] | None = None
+    header: tuple[str, ...] | None = None
+    quote: str | None = None
+    escape: str | None = None
     separator: str | None = None
     decimal: str | None = None
     encoding: str | None = None
@@ -66,8 +72,10 @@ class Reading:
     def __post_init__(self) -> None:
         if not self.gap > 1:
             raise SettingsError(f"data.gap is {self.gap}; it has to be more than 1 median interval")
-        if self.separator is not None and len(self.separator) != 1:
-            raise SettingsError(f"data.separator is {self.separator!r}; it has to be one character")
+        for name in ("quote", "escape", "separator"):
+            value = getattr(self, name)
+            if value is not None and (len(value) != 1 or value in "\r\n"):
+                raise SettingsError(f"data.{name} is {value!r}; it has to be one character")
         if self.decimal not in (None, ",", "."):
             raise SettingsError(f"data.decimal is {self.decimal!r}; it is , or .")
         if self.layout is not None and self.layout not in LAYOUTS:

@@ -55,11 +55,12 @@ def schema(
       fedali run study.toml --kit kits/operator          with [data] schema = "schema.toml" in study.toml
     """
     from fedali.data.look.times import times_of
-    from fedali.data.sources import motionsense
+    from fedali.data.sources.named import WINDOW, known_schema
     from fedali.schema import Schema
 
-    if data == "motionsense" and not settings:  # which is known without its data
-        typer.echo(motionsense.SCHEMA.to_toml(), nl=False)
+    known = None if settings else known_schema(data, window or WINDOW)  # without their data
+    if known is not None:
+        typer.echo(known.to_toml(), nl=False)
         return
     dataset = _read(data, settings or [], window, stride)
     times = times_of([file.clock for file in dataset.files if file.clock is not None])

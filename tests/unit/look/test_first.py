@@ -167,8 +167,11 @@ def test_what_no_setting_reads(tmp_path):
     path = tmp_path / "log.csv"
     write(path, rows()[1:], rows()[0])
     look = guessed(path)
-    assert "line 1 holds numbers, and no line names the columns" in look.refusal
-    assert (look.guess, {c.role for c in look.columns}) == ({}, {""})
+    assert "no line names the columns: data.header does" in look.refusal
+    assert look.guess == {"header": [f"column_{k}" for k in range(1, 8)]}
+    assert ({c.role for c in look.columns}, look.rows) == ({""}, 1440)
+    named = guessed(path, header=("who", *HEAD[1:]))
+    assert (named.guess, named.refusal) == ({"columns": {"client": "who"}}, "")
     look = guessed(write(path, [row[1:] for row in rows()], ("what happens", *HEAD[2:])))
     assert "no column looks like a client's" in look.refusal
     path.write_text("hello\nworld\n")
