@@ -186,7 +186,12 @@ def update_of(vectors, task, state, trained, residual):
 def tested(vectors, name, theta, prototypes, task):
     """Accuracy and macro-F1, over the classes that the labels or predictions have, on the recorded test data."""
     x, y = normalised(vectors, vectors.data("test.x")), vectors.data("test.y")
-    inputs = {"theta": theta, "local_prototypes": prototypes, "influence": np.array(task.influence, np.float32), "x": x}
+    inputs = {
+        "theta": theta,
+        "local_prototypes": prototypes,
+        "influence": np.array(task.influence, np.float32),
+        "x": x,
+    }
     session = session_of(vectors, "infer.onnx")
     batch = session.get_inputs()[2].shape[0]
     size = batch if isinstance(batch, int) else len(x)
