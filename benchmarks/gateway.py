@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from benchmarks.processes import ROOT
 from fedali.wire.kit import OperatorKit, read_kit_as
 from fedali_server.provisioning.federation_file import FederationConfig
 from fedali_server.provisioning.provision import provision
+from fedali_simulations.federate.ports import free_ports
 
 _PACKAGES = ("grpcio", "protobuf", "numpy", "cryptography")
 
@@ -58,7 +58,7 @@ class _Place:
     """Kits and a bundle in ``folder``."""
 
     def __init__(self, folder: Path, devices: int) -> None:
-        self.folder, self.port = folder, _free_port()
+        self.folder, self.port = folder, free_ports(1)[0]
         names = [f"d-{n:04}" for n in range(devices)]
         site = {"name": "site", "address": f"127.0.0.1:{self.port}", "devices": names}
         server = {"address": "127.0.0.1:9092"}
@@ -120,12 +120,6 @@ def _module(name: str, *arguments: str, cores: list[int] | None = None) -> dict[
     )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 if __name__ == "__main__":

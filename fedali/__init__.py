@@ -6,7 +6,7 @@ What there is to use:
 - ``Model``, ``build_model``: architectures; ``ALPLayer`` is the paper's layer.
 - ``Recipe``, ``build_engine``: to train clients yourself; ``Layouts``, ``SharedState``, ``Upload``: what a server adds up.
 - ``ot_align``, ``ot_aggregate``, ``transport_plan``: prototypes aligned by optimal transport, in numpy and POT.
-- ``load_digits_dataset``, ``load_motionsense``, ``load_own``, ``build_federation``: data of clients; ``Schema``: what they are, without them.
+- ``load_digits_dataset``, ``load_motionsense``, ``load_public``, ``load_own``, ``build_federation``: data of clients; ``Schema``: what they are, without them.
 - ``read_bundle``, ``write_bundle``: files for devices.
 - ``fedali_simulations.simulate`` compares methods; ``fedali_client.EdgeClient`` is a client on a device.
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fedali.data import load_digits_dataset as load_digits_dataset
     from fedali.data import load_motionsense as load_motionsense
     from fedali.data import load_own as load_own
+    from fedali.data import load_public as load_public
     from fedali.engines import build_engine as build_engine
     from fedali.methods import Layouts as Layouts
     from fedali.methods import Method as Method
@@ -68,6 +69,7 @@ _HOMES = {
     "load_digits_dataset": "fedali.data",
     "load_motionsense": "fedali.data",
     "load_own": "fedali.data",
+    "load_public": "fedali.data",
     "ot_aggregate": "fedali.aggregation",
     "ot_align": "fedali.transport.plans",
     "read_bundle": "fedali.bundle",

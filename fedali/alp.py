@@ -16,55 +16,19 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from fedali.errors import SettingsError, did_you_mean
+from fedali.sinkhorn import sinkhorn as sinkhorn
 
 Matcher = Literal["ot", "cosine", "euclidean"]
 Update = Literal["bulk", "single"]
 Duplicates = Literal["mean", "last"]
 TopK = Literal["batch", "tokens"]
 
-_TINY = 1e-30  # keeps a division finite
 _NEVER = -1e30  # a score that no token reaches
 
 
 def l2_normalise(x: Tensor) -> Tensor:
     """``x`` with the last axis scaled to unit length; its derivative is finite at zero."""
     return x * torch.rsqrt(torch.clamp((x * x).sum(-1, keepdim=True), min=1e-12))
-
-
-def sinkhorn(
-    similarity: Tensor, *, temperature: float, iterations: int, valid: Tensor | None = None
-) -> Tensor:
-    """Transport plan between tokens and prototypes, scaled so that every prototype column sums to 1.
-
-    Sinkhorn-Knopp by scaling vectors: ``exp(similarity / temperature)`` is kept, only its row scaling ``u`` and
-    column scaling ``v`` are iterated (Cuturi 2013). Rows are divided first and columns last, as published.
-
-    Args:
-        similarity: [N, P] cosine of N tokens and P prototypes.
-        temperature: entropic regularisation, > 0.
-        iterations: how many times rows and columns are rescaled.
-        valid: [N] of 0 and 1; tokens that are padding get no mass.
-
-    Returns:
-        [N, P] plan. A column sums to less where ``exp(similarity / temperature)`` is below 1e-30 of each row's best: with
-        cosines, at temperatures below 0.03. A token that is alone keeps the scaling of its row: columns of one entry would
-        all be 1, and say nothing of which prototype is near.
-    """
-    tokens, prototypes = similarity.shape
-    kernel = torch.exp((similarity - similarity.amax(1, keepdim=True)) / temperature)
-    count: Tensor | float = float(tokens)
-    if valid is not None:
-        kernel = kernel * valid[:, None]
-        count = valid.sum().clamp(min=1.0)
-    v = torch.ones_like(kernel[0])
-    u = torch.ones_like(kernel[:, 0])
-    for _ in range(iterations if tokens > 1 else 0):
-        u = 1.0 / ((kernel @ v) * count).clamp(min=_TINY)
-        if valid is not None:
-            u = u * valid
-        scaled = 1.0 / ((u @ kernel) * prototypes).clamp(min=_TINY)
-        v = scaled if valid is None else torch.where(valid.sum() > 1, scaled, torch.ones_like(scaled))
-    return (kernel * u[:, None]) * (v * prototypes)
 
 
 def match(

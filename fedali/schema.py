@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedali.data.look.times import times_of
 from fedali.data.normalisation import channel_axis
 from fedali.errors import SettingsError, did_you_mean
 
@@ -88,7 +89,10 @@ class Schema:
 
     @classmethod
     def of(cls, dataset: Dataset, *, rate: float | None = None) -> Schema:
-        """That of a data set, which does not know its ``rate``."""
+        """That of a data set; the ``rate`` by its times, where none is given and they are dates that all recordings agree on."""
+        if rate is None:
+            times = times_of([file.clock for file in dataset.files if file.clock is not None])
+            rate = times.certain_rate if times is not None else None
         return cls(dataset.name, dataset.sample_shape, dataset.class_names, dataset.channel_names, rate=rate)
 
     def to_toml(self) -> str:

@@ -104,7 +104,7 @@ class Place:
         running.prepare_scenario(self.scenario, out, {"sites": 2}, self.kit)
         if like:
             shutil.copytree(self.folder / like / "untrained", out / "untrained")
-        return running.go_on(out, self.kit, report), states
+        return running.go_on(out, self.kit, report, meanwhile=self.local.check), states
 
     def simulate(self, name):
         """The simulation of the same federation: its results, and the state after each round.

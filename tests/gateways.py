@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from fedali.wire.messages import ClientUpdate
 from fedali.wire.tensors import Encoding
 from fedali_server.provisioning.federation_file import FederationConfig
 from fedali_server.provisioning.provision import provision
+from fedali_simulations.federate.ports import free_ports
 from tests import small_bundles
 
 TRAIN, EVALUATE = int(pb.TASK_KIND_TRAIN), int(pb.TASK_KIND_EVALUATE)
@@ -39,9 +39,7 @@ RECONNECT = {  # a test restarts gateways often
 
 
 def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    return free_ports(1)[0]
 
 
 def uploaded(outcome):

@@ -17,15 +17,20 @@ from fedali.wire.proxies import never_for_loopback
 
 _EXAMPLES = """examples:
   fedali-client verify model.fedali --key site.pub          is this bundle what the site made?
-  fedali-client fit model.fedali --data mine.npz --key site.pub
-  fedali-client predict model.fedali --data new.npz         one line of JSON for each sample
+  fedali-client fit model.fedali --data mine.csv --key site.pub
+  fedali-client predict model.fedali --data new.csv         one line of JSON for each window
   sensor | fedali-client predict model.fedali               samples as JSON, one a line: {"x": [[...], ...]}
-  fedali-client evaluate model.fedali --data test.npz
+  fedali-client evaluate model.fedali --data test.csv
   fedali-client doctor model.fedali                         what can this machine do, what should I choose?
-  fedali-client join KIT --data mine.npz --test test.npz    take part in a federation
+  fedali-client join KIT --data mine.csv --split            take part in a federation
 
+What a file has to be like the bundle knows: columns by name, windows cut as in the simulation that it is from. --set says where a file
+differs, by the names of a scenario: a message that ends in data.separator = ";" is mended by --set data.separator=";".
 The key is needed once: the state folder (~/.fedali) remembers keys that verified a bundle.
 """
+
+
+_FILES = ".csv (.csv.gz, .tsv) with a row for each moment, or .npz with x [n, ...] and y [n]"
 
 
 def main(words: Sequence[str] | None = None) -> NoReturn:
@@ -106,7 +111,23 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         required=True,
         metavar="FILE",
-        help=".npz with x [n, ...] and y [n], indices or names of classes",
+        help=f"{_FILES}, with labels",
+    )
+    reads = _Parser(add_help=False)
+    reads.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="data.NAME=VALUE",
+        help='how --data is read, where it is another file than the bundle knows, such as data.separator=";" or '
+        "data.columns.label=activity",
+    )
+    splits = _Parser(add_help=False)
+    splits.add_argument(
+        "--split",
+        action="store_true",
+        help="--data holds everything: 56 %% of each class trains, the earliest; 14 %% and 30 %% choose and test",
     )
     learns = _Parser(add_help=False)
     learns.add_argument(
@@ -135,35 +156,41 @@ def _parser() -> argparse.ArgumentParser:
         "train the personal model; interrupted, the same command goes on",
         runs,
         data,
+        reads,
+        splits,
         learns,
-        example="fit model.fedali --data mine.npz --epochs 10",
+        example="fit model.fedali --data mine.csv --epochs 10",
     )
     predict = add(
         "predict",
         "classify a file, or samples from stdin as JSON lines",
         runs,
-        example="predict model.fedali --data new.npz",
+        reads,
+        example="predict model.fedali --data new.csv",
     )
-    predict.add_argument("--data", type=Path, metavar="FILE", help=".npz (array x) or .npy; without: stdin")
+    predict.add_argument("--data", type=Path, metavar="FILE", help=f"{_FILES}, or .npy; without: stdin")
     add(
         "evaluate",
         "accuracy and macro-F1 of the personal model",
         runs,
         data,
-        example="evaluate model.fedali --data test.npz --json",
+        reads,
+        splits,
+        example="evaluate model.fedali --data test.csv --json",
     )
     observe = add(
         "observe",
         "keep samples in the bounded store, and train on what it holds",
         runs,
+        reads,
         learns,
-        example="observe model.fedali --data today.npz --train",
+        example="observe model.fedali --data today.csv --train",
     )
     observe.add_argument(
         "--data",
         type=Path,
         metavar="FILE",
-        help='.npz with x, and y where labels are known; without: JSON lines from stdin, {"x": ..., "label": ...}',
+        help=f'{_FILES}, with labels where they are known; without: JSON lines from stdin, {{"x": ..., "label": ...}}',
     )
     observe.add_argument(
         "--capacity",
@@ -179,7 +206,7 @@ def _parser() -> argparse.ArgumentParser:
         "--adapt", action="store_true", help="then move the prototypes by the samples without a label"
     )
     add("doctor", "what this machine can do with a bundle, and what to choose", example="doctor model.fedali")
-    _add_join(commands, state, runs)
+    _add_join(commands, state, runs, reads, splits)
     return parser
 
 
@@ -195,8 +222,7 @@ def _add_join(commands: Any, *parents: _Parser) -> None:
     join.add_argument(
         "kit", type=Path, metavar="KIT", help="folder that `fedali provision` made for this device"
     )
-    what = ".npz with x [n, ...] and y [n]"
-    join.add_argument("--data", type=Path, required=True, metavar="FILE", help=f"to train on: {what}")
+    join.add_argument("--data", type=Path, required=True, metavar="FILE", help=f"to train on: {_FILES}")
     join.add_argument(
         "--validation",
         type=Path,

@@ -14,6 +14,7 @@ from fedali.bundle.file import Bundle
 from fedali.data.samples import check_labels, check_samples
 from fedali.errors import DataError, FedaliError, SettingsError
 from fedali.metrics import accuracy, macro_f1
+from fedali.support.places import user_path
 from fedali_client import exchange as federation
 from fedali_client.compute.graphs import CPU, Runtime
 from fedali_client.compute.inference import Inference
@@ -85,10 +86,10 @@ class EdgeClient:
         Raises ``BundleError`` for a bundle that is not to be trusted, ``CheckpointError`` for a damaged state, and
         ``FedaliError`` when another process has the state open.
         """
-        root = Path(state).expanduser()
-        key = None if trusted_key is None else Path(trusted_key).expanduser()
+        root = user_path(state, "--state DIR")
+        key = None if trusted_key is None else user_path(trusted_key)
         bundle = open_bundle(
-            Path(path).expanduser(), root, key, allow_unsigned=allow_unsigned, remember=not read_only
+            user_path(path), root, key, allow_unsigned=allow_unsigned, remember=not read_only
         )
         personal = PersonalState(root / bundle.digest[:16], bundle, read_only=read_only)
         return cls(bundle, personal, Runtime(threads, provider), capacity=capacity, stored=stored)

@@ -7,17 +7,19 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from fedali.bundle.file import Bundle
-from fedali.data.samples import read_samples
-from fedali.errors import DataError, MissingExtraError
+from fedali.data.device import UNLABELLED, FileSamples, Need, Pair, read_file, read_parts
+from fedali.data.sources.settings import parse_settings
+from fedali.errors import DataError, MissingExtraError, SettingsError
 from fedali.support.memory import stay_small
+from fedali.support.places import user_path
+from fedali.support.terminal import printable
 from fedali_client.client import EdgeClient
 from fedali_client.data import read_line
-from fedali_client.observations import UNLABELLED
 from fedali_client.progress import ProgressLine
 from fedali_client.results import FitReport
 from fedali_client.trust import open_bundle
@@ -58,18 +60,31 @@ def verify(options: argparse.Namespace) -> None:
 def fit(options: argparse.Namespace) -> None:
     """Train the personal model."""
     with _open(options) as client:
-        x, y = read_samples(options.data, client.manifest)
-        if y is None:
-            raise DataError(f"{options.data} has no labels; training takes an array y beside x")
-        _train(options, lambda show: client.fit(x, y, options.epochs, seed=options.seed, progress=show))
+        parts = _parts(options, client)
+        pair = parts["train"]
+        if pair is None:
+            raise DataError(f"{options.data} holds nothing to train on")
+        tests = {name: parts[name] for name in ("validation", "test") if options.split}
+
+        def tested() -> dict[str, Any]:
+            return {name: asdict(client.evaluate(*part)) for name, part in tests.items() if part is not None}
+
+        _train(
+            options,
+            lambda show: client.fit(*pair, options.epochs, seed=options.seed, progress=show),
+            tested=tested,
+        )
 
 
 def predict(options: argparse.Namespace) -> None:
     """Classify a file, or lines of stdin."""
     with _open(options, read_only=True) as client:
         if options.data is not None:
-            _predictions(client, read_samples(options.data, client.manifest)[0])
+            found = _read(options, client, "none")
+            _predictions(client, found.x, found)
             return
+        if options.settings:
+            raise SettingsError("--set says how a file is read: it goes with --data")
         refused = 0
         for number, line in _lines():
             client.refresh()
@@ -86,10 +101,10 @@ def predict(options: argparse.Namespace) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     """How good the personal model is."""
     with _open(options, read_only=True) as client:
-        x, y = read_samples(options.data, client.manifest)
-        if y is None:
-            raise DataError(f"{options.data} has no labels; evaluating takes an array y beside x")
-        found = client.evaluate(x, y)
+        pair = _parts(options, client)["test"]
+        if pair is None:
+            raise DataError(f"{options.data} is too short for a part to test on; leave --split away")
+        found = client.evaluate(*pair)
     if options.json:
         _print_json(asdict(found))
     else:
@@ -122,7 +137,8 @@ def examine(options: argparse.Namespace) -> None:
     """What this machine can do with a bundle."""
     from fedali_client.doctor import doctor
 
-    doctor(_bundle(options), options.state.expanduser(), as_json=options.json)
+    state = user_path(options.state, "--state DIR")
+    doctor(_bundle(options), user_path(options.bundle), state, as_json=options.json)
 
 
 def join(options: argparse.Namespace) -> None:
@@ -155,8 +171,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
 
 def _bundle(options: argparse.Namespace) -> Bundle:
     return open_bundle(
-        options.bundle.expanduser(),
-        options.state.expanduser(),
+        user_path(options.bundle),
+        user_path(options.state, "--state DIR"),
         options.key,
         allow_unsigned=options.allow_unsigned,
         remember=True,
@@ -176,10 +192,35 @@ def _open(options: argparse.Namespace, *, read_only: bool = False, capacity: int
     )
 
 
+def _read(options: argparse.Namespace, client: EdgeClient, labels: Need = "all") -> FileSamples:
+    """The samples of ``--data``; notes go to stderr."""
+    settings = parse_settings(options.settings)
+    found = read_file(user_path(options.data), client.manifest, settings, labels=labels)
+    _tell(options, found.notes)
+    return found
+
+
+def _parts(options: argparse.Namespace, client: EdgeClient) -> dict[str, Pair | None]:
+    """What of ``--data`` trains and what tests; without ``--split`` all of it does either."""
+    if not options.split:
+        found = _read(options, client)
+        return {"train": (found.x, found.y), "validation": None, "test": (found.x, found.y)}
+    settings = parse_settings(options.settings)
+    parts, notes = read_parts(user_path(options.data), client.manifest, settings)
+    _tell(options, notes)
+    return parts
+
+
+def _tell(options: argparse.Namespace, notes: Sequence[str]) -> None:
+    for note in notes:
+        print(printable(f"fedali-client: note: {options.data}: {note}"), file=sys.stderr)  # noqa: T201
+
+
 def _train(
     options: argparse.Namespace,
     train: Callable[[ProgressLine], FitReport],
     facts: dict[str, Any] | None = None,
+    tested: Callable[[], dict[str, Any]] = dict,
 ) -> None:
     line = ProgressLine()
     try:
@@ -192,21 +233,27 @@ def _train(
         raise
     line.close()
     if options.json:
-        _print_json({**(facts or {}), **asdict(report)})
+        _print_json({**(facts or {}), **asdict(report), **tested()})
         return
     went_on = f", went on from step {report.resumed_at}" if report.resumed_at else ""
     _say(
         f"fit {report.fit}: {report.epochs} epochs of {report.samples} samples in {report.seconds:.1f} s{went_on}; "
         f"last epoch: loss {report.loss:.4f}, accuracy {report.accuracy:.4f}"
     )
+    for name, found in tested().items():
+        _say(
+            f"{name}: accuracy {found['accuracy']:.4f}, macro-F1 {found['macro_f1']:.4f} on {found['samples']} samples"
+        )
 
 
 def _windows(options: argparse.Namespace, client: EdgeClient) -> Iterator[tuple[Any, Any]]:
     shape = client.manifest.input_shape
     if options.data is not None:
-        x, y = read_samples(options.data, client.manifest)
-        yield from zip(x, [None] * len(x) if y is None else y.tolist(), strict=True)
+        found = _read(options, client, "known")
+        yield from zip(found.x, (None if y == UNLABELLED else y for y in found.y.tolist()), strict=True)
         return
+    if options.settings:
+        raise SettingsError("--set says how a file is read: it goes with --data")
     if sys.stdin.isatty() and (options.train or options.adapt):
         return  # learn from what is there
     for number, line in _lines():
@@ -222,11 +269,17 @@ def _lines() -> Iterator[tuple[int, str]]:
             yield number, line.strip()
 
 
-def _predictions(client: EdgeClient, x: Any) -> None:
+def _predictions(client: EdgeClient, x: Any, file: FileSamples | None = None) -> None:
+    """A line for each sample; of windows of a ``file`` with the row that they begin with, and its time."""
     for start in range(0, len(x), 256):
-        for row in client.predict_proba(x[start : start + 256]):
+        for sample, row in enumerate(client.predict_proba(x[start : start + 256]), start):
             best = int(row.argmax())
-            _print_json({"label": client.manifest.classes[best], "probability": round(float(row[best]), 6)})
+            where: dict[str, Any] = {}
+            if file is not None and file.rows is not None:
+                where = {"row": int(file.rows[sample]), "rows": len(x[sample])}
+                where |= {} if file.times is None else {"time": file.moment(sample)}
+            answer = {"label": client.manifest.classes[best], "probability": round(float(row[best]), 6)}
+            _print_json({**where, **answer})
 
 
 def _about(bundle: Bundle) -> dict[str, Any]:

@@ -31,6 +31,10 @@ class JsonReader:
             raise JsonError(f"{where} is no JSON object")
         self._left, self.where = dict(plain), where
 
+    def has(self, key: str) -> bool:
+        """Whether a key is there that nobody took."""
+        return key in self._left
+
     def take(self, key: str, *kinds: type) -> Any:
         """The value of ``key``, of one of ``kinds``; a bool is no number."""
         if key not in self._left:

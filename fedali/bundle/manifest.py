@@ -1,6 +1,6 @@
 """What a bundle says of itself: the manifest, typed, and checked strictly where it enters.
 
-A manifest is JSON with sorted keys. Every key has to be there, unknown ones are refused, and so are repeated ones and
+A manifest is JSON with sorted keys. Every key but ``data`` has to be there, unknown ones are refused, and so are repeated ones and
 numbers that JSON does not have. ``docs/bundle.md`` says what each means.
 """
 
@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from fedali.data.facts import NO_FACTS, DataFacts
 from fedali.layout import Layout
 from fedali.slots import PrototypeUpload
 
@@ -113,6 +114,7 @@ class Manifest:
     parts: dict[str, BundlePart]
     parity: dict[str, Parity]
     int8: dict[str, Any] | None
+    data: DataFacts = NO_FACTS
 
     @property
     def trained(self) -> slice:
@@ -144,6 +146,9 @@ class Manifest:
             "prototypes": None if self.prototypes is None else vars(self.prototypes),
             "parts": {name: vars(part) for name, part in self.parts.items()},
             "parity": {name: vars(parity) for name, parity in self.parity.items()},
+            "data": self.data.to_plain(),
         }
+        if not plain["data"]:
+            del plain["data"]
         text = json.dumps(plain, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return text.encode()

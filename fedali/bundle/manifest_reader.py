@@ -24,6 +24,7 @@ from fedali.bundle.manifest import (
     NormalisationKind,
     Parity,
 )
+from fedali.data.facts import DataFacts
 from fedali.errors import BundleError, SettingsError
 from fedali.layout import Layout
 from fedali.slots import PrototypeUpload
@@ -86,6 +87,7 @@ def _manifest(read: JsonReader) -> Manifest:
         parts={name: _part(part) for name, part in read.each("parts").items()},
         parity={name: _parity(parity) for name, parity in read.each("parity").items()},
         int8=read.take("int8", dict, type(None)),
+        data=_data(read, shape),
     )
     read.done()
     _check_parts(manifest, read.where)
@@ -121,6 +123,15 @@ def _shape(read: JsonReader, key: str) -> tuple[int, ...]:
     if not 1 <= len(value) <= 6 or not all(type(n) is int and 1 <= n <= 1 << 20 for n in value):
         raise read.wrong(key, value)
     return tuple(value)
+
+
+def _data(read: JsonReader, shape: tuple[int, ...]) -> DataFacts:
+    """Which may be missing: nothing is known of the data then."""
+    plain = read.take("data", dict) if read.has("data") else {}
+    try:
+        return DataFacts.from_plain(plain, shape, f"{read.where}: data")
+    except SettingsError as error:
+        raise JsonError(str(error)) from None
 
 
 def _time(read: JsonReader, key: str) -> str:

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import structlog
 import torch
-from platformdirs import user_cache_path
 
 from fedali.capture.graph import Graph
 from fedali.capture.onnx_export import export_graph
 from fedali.errors import FedaliError, MissingExtraError
 from fedali.support.files import write_bytes
+from fedali.support.places import cache_folder
 
 
 def exported(
@@ -35,13 +35,13 @@ def exported(
         captures: make the graphs.
         key: says what they are of (``fedali.capture.structure.structure_key``, with everything in its facts that differs between
             uses); None where nothing does: then all are made.
-        folder: to keep them in; by default ``onnx`` in the user's cache folder. One that cannot be written costs time, no
+        folder: to keep them in; by default ``onnx`` of ``fedali.support.places.cache_folder``. One that cannot be written costs time, no
             more.
         report: is told the name of each that is made; without, a line of the log says how many.
 
     Raises ``MissingExtraError`` without the packages of the extra ``export``.
     """
-    folder = folder or user_cache_path("fedali") / "onnx"
+    folder = folder or cache_folder("onnx")
     paths = {name: folder / f"{_hash(key, name)}.onnx" if key else None for name in captures}
     known = {name: path.read_bytes() for name, path in paths.items() if path is not None and path.exists()}
     missing = [name for name in captures if name not in known]

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fedali.data.sources.digits import load_digits_dataset as load_digits_dataset
     from fedali.data.sources.motionsense import load_motionsense as load_motionsense
     from fedali.data.sources.own import load_own as load_own
+    from fedali.data.sources.public.load import load_public as load_public
     from fedali.data.sources.reading import Columns as Columns
     from fedali.data.sources.reading import Reading as Reading
     from fedali.data.split import Split as Split
@@ -51,6 +52,7 @@ _HOMES = {
     "load_digits_dataset": "fedali.data.sources.digits",
     "load_motionsense": "fedali.data.sources.motionsense",
     "load_own": "fedali.data.sources.own",
+    "load_public": "fedali.data.sources.public.load",
     "Columns": "fedali.data.sources.reading",
     "Reading": "fedali.data.sources.reading",
     "Split": "split",
@@ -71,6 +73,7 @@ __all__ = [
     "load_digits_dataset",
     "load_motionsense",
     "load_own",
+    "load_public",
     "natural",
     "shards",
 ]

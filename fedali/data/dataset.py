@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedali.data.look.files import SeenFile
 from fedali.data.normalisation import channel_axis as channel_axis
 from fedali.errors import DataError
 
@@ -26,7 +27,9 @@ class Dataset:
 
     ``recording`` [N] is the id of the continuous recording that a window was cut from, ``start`` [N] the index of its
     first raw sample there, and ``length`` the number of raw samples that a window spans; 0 or 1 says that the samples
-    are independent and nothing overlaps. ``notes`` are for people: what reading left out, and why.
+    are independent and nothing overlaps. ``notes`` are for people: what reading left out, and why; ``files`` say how each
+    file was read, of a user's own data. ``interval`` is what is between two raw samples, in the unit of the data's times, ``stride``
+    what is between the first raw samples of windows that were cut; None where that is not known.
 
     Raises ``DataError``, naming the first offending row, for arrays that disagree in length, values that are not
     finite, labels that are not integers or have no class, clients without samples, an empty set or a single class.
@@ -56,6 +59,9 @@ class Dataset:
     licence: str
     citation: str
     notes: tuple[str, ...] = ()
+    interval: float | None = None
+    stride: int | None = None
+    files: tuple[SeenFile, ...] = ()
 
     def __post_init__(self) -> None:
         x = np.asarray(self.x)

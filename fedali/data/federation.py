@@ -63,6 +63,9 @@ class Federation:
     citation: str
     shifts: tuple[dict[str, Any], ...] = ()
     constant: tuple[str, ...] = ()
+    channel_names: tuple[str, ...] = ()
+    interval: float | None = None
+    stride: int | None = None
 
     def counts(self) -> Indices:
         """Samples per client and class [clients, classes], all three parts together."""
@@ -149,6 +152,9 @@ def build_federation(
         citation=dataset.citation,
         shifts=tuple(shifts),
         constant=tuple(constant),
+        channel_names=dataset.channel_names,
+        interval=dataset.interval,
+        stride=dataset.stride,
     )
 
 

@@ -89,9 +89,14 @@ def constant_channels(normalisation: Normalisation, arrays: Sequence[Array]) -> 
     for k in np.flatnonzero(normalisation.std.ravel() == 1).tolist():
         values = [x.take(k, axis=axis) for x in arrays]
         low, high = min(float(x.min()) for x in values), max(float(x.max()) for x in values)
-        if high - low <= 1e-5 * max(abs(low), abs(high)):
+        if is_constant(low, high):
             found.append(k)
     return found
+
+
+def is_constant(low: float, high: float) -> bool:
+    """Whether values from ``low`` to ``high`` differ by no more than rounding."""
+    return high - low <= 1e-5 * max(abs(low), abs(high))
 
 
 def constant_note(names: Sequence[str], whose: str = "") -> list[str]:

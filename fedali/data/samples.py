@@ -1,18 +1,15 @@
-"""Samples and labels from outside: read, checked, and refused in one line that says what to mend."""
+"""Samples and labels from outside: checked, and refused in one line that says what to mend."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fedali.bundle.manifest import Manifest
 from fedali.data.labels import tidied
 from fedali.data.normalisation import channel_axis
-from fedali.data.npz import read_arrays
 from fedali.errors import DataError, MisfitError, did_you_mean
 
 Array = npt.NDArray[Any]
@@ -88,53 +85,30 @@ def check_labels(y: npt.ArrayLike, classes: Sequence[str], count: int, where: st
     return found
 
 
-def read_samples(path: Path | str, manifest: Manifest) -> tuple[Array, Labels | None]:
-    """Samples [n, *shape] of a ``.npz`` (``x``, and ``y`` where it has labels) or ``.npy`` file, and labels [n] or None.
+def named_labels(
+    labels: Sequence[Any], classes: Sequence[str], where: str, *, by_name: bool = False
+) -> Sequence[Any]:
+    """Labels of a file, all whole numbers or all names, with None for none: whole numbers that are names of classes as those, as a
+    simulation reads them; places of classes as they are.
 
-    Labels of a file that has ``class_names`` are of those; whole numbers without are names of classes where there are such, else places,
-    and refused where they may be either. Raises ``DataError`` for what does not fit the model.
+    Raises ``DataError`` for what may be either, and means different classes; ``by_name``: what may be either is a name.
     """
-    path = Path(path)
-    if not path.exists():
-        raise DataError(f"{path} does not exist")
-    if path.suffix == ".npy":
-        return check_samples(_read_npy(path), manifest.input_shape, f"{path}: x"), None
-    if path.suffix != ".npz":
-        raise DataError(
-            f"{path} is neither .npz nor .npy; save it with numpy.savez({path.stem}.npz, x=..., y=...)"
-        )
-    arrays = read_arrays(path)
-    if "x" not in arrays:
-        raise DataError(f"{path} has no array x; it has {', '.join(arrays) or 'nothing'}")
-    x = check_samples(arrays["x"], manifest.input_shape, f"{path}: x")
-    if "y" not in arrays:
-        return x, None
-    y = tidied(arrays["y"], len(x))
-    if "class_names" in arrays and y.dtype.kind in "iu":
-        names = arrays["class_names"]
-        y = names[check_labels(y, names.tolist(), len(x), f"{path}: y")]
-    elif y.dtype.kind in "iu":
-        y = _named(y, manifest.classes, f"{path}: y")
-    return x, check_labels(y, manifest.classes, len(x), f"{path}: y")
-
-
-def _named(y: Array, classes: Sequence[str], where: str) -> Array:
-    """Whole numbers that are names of classes as those, as a simulation reads them; places of classes as they are.
-
-    Raises ``DataError`` for what may be either, and means different classes.
-    """
-    found = {int(label): str(label) for label in np.unique(y)}
-    if not all(name in classes for name in found.values()):
-        return y
-    names = np.array([found[int(label)] for label in y.ravel()]).reshape(y.shape)
+    found = {label: str(label) for label in labels if label is not None}
+    if not all(isinstance(label, int) for label in found) or not found:
+        return labels
+    names = {label: name for label, name in found.items() if name in classes}
     places = {label: classes[label] for label in found if 0 <= label < len(classes)}
-    if len(places) == len(found) and places != found:
+    differ = [label for label, name in names.items() if places.get(label) != name]
+    if not differ:
+        return labels if len(places) == len(found) else [found.get(label) for label in labels]
+    if len(places) == len(found) and not (by_name and len(names) == len(found)):
+        label = min(differ)
         raise MisfitError(
-            f"{where} has whole numbers that may be names of classes or their places: {min(found)} is class "
-            f"{found[min(found)]!r} by name and {places[min(found)]!r} by place; save them as strings, or add class_names",
+            f"{where} has whole numbers that may be names of classes or their places: {label} is class "
+            f"{found[label]!r} by name and {places[label]!r} by place; save them as strings, or add class_names",
             "this device's labels are whole numbers that may be names of classes or their places",
         )
-    return names
+    return [found.get(label) for label in labels]
 
 
 def _in_words(shape: Sequence[int]) -> str:
@@ -150,13 +124,3 @@ def _in_words(shape: Sequence[int]) -> str:
     if len(shape) == 2:
         return f"windows of {shape[0]} {with_}"
     return f"vectors of {shape[0]}" if len(shape) == 1 else f"of shape {list(shape)}"
-
-
-def _read_npy(path: Path) -> Array:
-    try:
-        found: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # numpy lets through whatever its header parser raises
-        raise DataError(
-            f"{path} is broken or holds Python objects, and cannot be read ({type(error).__name__}); save it again"
-        ) from error
-    return found

@@ -24,11 +24,11 @@ from pathlib import Path
 
 import structlog
 import torch
-from platformdirs import user_cache_path
 
 from fedali.capture.captures import Graph
 from fedali.errors import FedaliError
-from fedali.support.files import atomic, write_text
+from fedali.support.files import atomic, reporting, write_text
+from fedali.support.places import cache_folder
 
 _FORMAT = "2"  # change with the options below
 
@@ -49,13 +49,13 @@ def compile_graphs(
 
     Args:
         capture: gives the graphs, captured on the CPU.
-        folder: to keep them in; by default ``compiled`` in the user's cache folder.
+        folder: to keep them in; by default ``compiled`` of ``fedali.support.places.cache_folder``.
         key: names what ``capture`` gives (``structure_key``): known graphs are not even captured.
 
     Raises:
         FedaliError: the compiler failed; the message names its log.
     """
-    folder = folder or user_cache_path("fedali") / "compiled"
+    folder = folder or cache_folder("compiled")
     index = None if key is None else folder / f"{_hash(key)}.json"
     if index is not None and index.exists():
         libraries = [folder / name for name in json.loads(index.read_text())]
@@ -65,7 +65,8 @@ def compile_graphs(
     libraries = [folder / f"{_hash(graph.fingerprint())}.so" for graph in graphs]
     missing = {path: graph for path, graph in zip(libraries, graphs, strict=True) if not path.exists()}
     if missing:
-        folder.mkdir(parents=True, exist_ok=True)
+        with reporting(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):  # several simulations may want the same graph
             _compile({path: graph for path, graph in missing.items() if not path.exists()})
     if index is not None:

@@ -9,6 +9,7 @@ import ctypes
 import gc
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
@@ -59,6 +60,20 @@ def collecting_rarely() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
+
+
+def free_memory() -> int | None:
+    """Bytes that this process could still use: of the machine, and of its container; None where the system does not tell."""
+    found = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        found += [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
+    with contextlib.suppress(OSError, ValueError):  # "max" without a limit
+        group = Path("/sys/fs/cgroup")
+        limit, used = (int((group / f"memory.{name}").read_text("ascii")) for name in ("max", "current"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text("ascii").splitlines())
+        found.append(max(0, limit - used + int(stat.get("inactive_file", 0))))  # files read lately make room
+    return min(found, default=None)
 
 
 def _set(parameters: Mapping[int, int]) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +30,23 @@ def load_federation(scenario: Scenario, seed: int) -> data.Federation:
 
 def load(scenario: Scenario, seed: int) -> tuple[data.Dataset, data.Federation]:
     """What the data's source holds, and the clients that are made of it."""
-    dataset = _dataset(scenario, seed)
+    try:
+        dataset = load_dataset(scenario, seed)
+    except DataError as error:
+        source = str(scenario.data.source)
+        if not Path(source).exists():
+            raise
+        source = min(source, os.path.relpath(source), key=len)
+        raise DataError(f"{error}. What FedAli makes of it: fedali data {shlex.quote(source)}") from error
+    return dataset, federation_of(scenario, dataset, seed)
+
+
+def federation_of(scenario: Scenario, dataset: data.Dataset, seed: int) -> data.Federation:
+    """The clients that are made of what the data's source holds."""
     partition = _partition(scenario, dataset, random_stream(seed, _PARTITION))
     split = scenario.split
     shift = None if scenario.shift.kind is None else (scenario.shift.kind, scenario.shift.severity)
-    federation = data.build_federation(
+    return data.build_federation(
         dataset,
         partition=partition,
         fractions=(split.train, split.validation, split.test),
@@ -41,7 +56,6 @@ def load(scenario: Scenario, seed: int) -> tuple[data.Dataset, data.Federation]:
         seed=seed,
         held_out=unseen_clients(scenario, len(partition.assignments), seed),
     )
-    return dataset, federation
 
 
 def check_facts(folder: Path, dataset: data.Dataset, *, note: bool = True) -> None:
@@ -106,7 +120,8 @@ def random_stream(seed: int, purpose: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([seed, purpose]))
 
 
-def _dataset(scenario: Scenario, seed: int) -> data.Dataset:
+def load_dataset(scenario: Scenario, seed: int) -> data.Dataset:
+    """What the data's source holds, before any partition."""
     settings = scenario.data
     if settings.source is None:
         raise SettingsError(
@@ -117,24 +132,37 @@ def _dataset(scenario: Scenario, seed: int) -> data.Dataset:
         settings.source,
         window=settings.window,
         stride=settings.stride,
-        reading=_reading(settings),
+        reading=reading_of(settings),
         subjects=settings.subjects,
+        devices=settings.devices,
+        clients=settings.clients,
         windows_per_client=settings.windows_per_client,
         seed=seed,
     )
 
 
-def _reading(settings: DataSettings) -> Reading:
+def reading_for_others(settings: DataSettings) -> Reading:
+    """What of a scenario's settings is true of other files of the kind; their channels are the data set's."""
+    found = reading_of(settings)
+    return replace(found, columns=replace(found.columns, channels=None))
+
+
+def reading_of(settings: DataSettings) -> Reading:
+    """How own data are read."""
     columns = Columns() if settings.columns is None else Columns(**settings.columns.model_dump())
     return Reading(
         columns=columns,
         gap=settings.gap,
         unlabelled=_texts(settings.unlabelled),
         missing=_texts(settings.missing),
+        header=settings.header,
+        quote=settings.quote,
+        escape=settings.escape,
         separator=settings.separator,
         decimal=settings.decimal,
         encoding=settings.encoding,
         time_format=settings.time_format,
+        layout=settings.layout,
     )
 
 

@@ -16,10 +16,16 @@ _READING = (
     "gap",
     "unlabelled",
     "missing",
+    "header",
+    "quote",
+    "escape",
     "separator",
     "decimal",
     "encoding",
     "time_format",
+    "layout",
+    "devices",
+    "clients",
 )
 """Settings of data that came later: what they are without being set is no part of a run's identity."""
 

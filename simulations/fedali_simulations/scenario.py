@@ -19,7 +19,7 @@ from fedali.methods import build_method
 from fedali.models import MODEL_NAMES
 from fedali.slots import epochs_of
 
-_SUFFIX = ".toml"
+SUFFIX = ".toml"
 
 
 class _Settings(BaseModel):
@@ -50,24 +50,33 @@ with warnings.catch_warnings():
         """Where samples come from, or what they are: one of ``source`` and ``schema``."""
 
         source: str | None = None
-        """``digits``, ``motionsense``, or the path of your own data: .npz, .csv or a folder with a file per client."""
+        """``digits``, a public data set (``motionsense``, ``uci-har``, ``hapt``, ``wisdm-2011``, ``wisdm-2019``, ``pamap2``, ``hhar``,
+        ``realworld``, ``opportunity``, ``opportunity-gestures``; ``NAME:PATH`` says where it lies), or the path of your own data: .npz,
+        .csv or a folder with a file per client."""
         schema: str | None = None  # type: ignore[assignment]
         """Instead of a source: a file of `fedali schema`, for `fedali run` without any data where it is started."""
         window: int = Field(default=WINDOW, ge=1)
-        """Samples in a window; own CSV data only."""
+        """Samples in a window, of data that are cut here: own CSV data, and public data sets that come raw."""
         stride: int = Field(default=STRIDE, ge=1)
-        """Samples between the starts of windows; own CSV data only."""
+        """Samples between the starts of windows, of the same data."""
         columns: ColumnSettings | None = None
         """Own CSV data: columns by what they are, such as { client = "user", label = "activity", recording = "trial",
-        time = "seconds", channels = ["x", "y", "z"] }; what is not given has the name of its role."""
+        time = "seconds", channels = ["x", "y", "z"] }; what is not given has the name of its role. Public data sets: channels alone."""
         gap: float = Field(default=GAP, gt=1)
-        """Own CSV data with times: no window crosses a pause of more than so many median intervals of its recording."""
+        """Own CSV data with times: no window crosses a pause of more than so many median intervals of its recording; public data sets
+        with times: of more than so many samples at the set's rate."""
         unlabelled: Annotated[tuple[int | float | str, ...], BeforeValidator(_as_list)] | None = None
         """Own data: labels that say that there is none, such as [-1, "?", ""]; what has one is left out. Without, what may be one is
         refused; [] says that every label is a class."""
         missing: Annotated[tuple[int | float | str, ...], BeforeValidator(_as_list)] | None = None
         """Own data: what stands for a missing value, such as [-999, "NA", ""]; windows that hold one are left out. Without, what may be
         one is refused; [] says that every number was measured."""
+        header: tuple[str, ...] | None = None
+        """Own CSV data whose first line has no names: the names of all columns, in their order, such as ["client", "label", "x", "y"]."""
+        quote: str | None = Field(default=None, min_length=1, max_length=1)
+        """Own CSV data: around cells; without, " or ' by the header."""
+        escape: str | None = Field(default=None, min_length=1, max_length=1)
+        """Own CSV data: before a quote or separator that belongs to a cell, where quotes are not doubled."""
         separator: str | None = Field(default=None, min_length=1, max_length=1)
         """Own CSV data: between columns; without, comma, semicolon, tab or | by the header."""
         decimal: Literal[".", ","] | None = None
@@ -76,10 +85,17 @@ with warnings.catch_warnings():
         """Own CSV data without a byte order mark, such as "cp1252"; UTF-8 without."""
         time_format: str | None = None
         """Own CSV data: how dates are written, such as "%d/%m/%Y %H:%M:%S.%f"; numbers and ISO 8601 without."""
-        subjects: tuple[int, ...] | None = None
-        """MotionSense: numbers of the people to keep; all without."""
+        layout: Literal["hwc", "chw", "hw", "tc", "ct"] | None = None
+        """Own .npz data: axes of a sample, of images (height, width, channels; hw: grey ones) or of windows (time, channels). Without, chw
+        and tc, or what is certain; what is not is refused."""
+        subjects: tuple[int | str, ...] | None = None
+        """Public data sets: the people to keep, by their numbers or letters there; all without."""
+        devices: tuple[str, ...] | None = None
+        """HHAR, RealWorld, WISDM 2019: kinds of devices, or places on the body, to keep; all without."""
+        clients: Literal["people", "devices"] = "people"
+        """HHAR, RealWorld, WISDM 2019: ``devices``: each person with each device is a client."""
         windows_per_client: int | None = Field(default=None, ge=1)
-        """MotionSense: a seeded random choice of this many windows of each person."""
+        """Public data sets: a seeded random choice of this many windows of each client."""
 
         @model_validator(mode="after")
         def _one(self) -> DataSettings:
@@ -292,7 +308,7 @@ class Scenario(_Settings):
 def builtin_scenarios() -> dict[str, str]:
     """Names of the scenarios that come with the package, with their descriptions."""
     folder = resources.files("fedali_simulations") / "scenarios"
-    names = sorted(f.name.removesuffix(_SUFFIX) for f in folder.iterdir() if f.name.endswith(_SUFFIX))
+    names = sorted(f.name.removesuffix(SUFFIX) for f in folder.iterdir() if f.name.endswith(SUFFIX))
     return {name: load_scenario(name).description for name in names}
 
 
@@ -318,12 +334,12 @@ def load_scenario(source: str | Path | Mapping[str, Any], overrides: Sequence[st
 
 def _read(source: str) -> tuple[str, str]:
     builtin = resources.files("fedali_simulations") / "scenarios"
-    if not source.endswith(_SUFFIX):
-        names = [f.name.removesuffix(_SUFFIX) for f in builtin.iterdir() if f.name.endswith(_SUFFIX)]
+    if not source.endswith(SUFFIX):
+        names = [f.name.removesuffix(SUFFIX) for f in builtin.iterdir() if f.name.endswith(SUFFIX)]
         if source not in names:
             hint = did_you_mean(source, names)
-            raise SettingsError(f"no scenario called {source!r}; {hint} (or the path of a {_SUFFIX} file)")
-        return f"scenario {source}", (builtin / f"{source}{_SUFFIX}").read_text("utf-8")
+            raise SettingsError(f"no scenario called {source!r}; {hint} (or the path of a {SUFFIX} file)")
+        return f"scenario {source}", (builtin / f"{source}{SUFFIX}").read_text("utf-8")
     try:
         return source, Path(source).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from fedali.data.sources.named import absolute_source
 from fedali.errors import CheckpointError, MissingExtraError, SettingsError
 from fedali.support.files import running_alone, write_text
 from fedali.support.names import file_name, file_name_before
+from fedali.support.places import place_matplotlib, user_path
 from fedali_server.flower.link import Link
 from fedali_server.run.folder import RunFolder
-from fedali_simulations.data import SOURCES, check_facts, load
+from fedali_simulations.data import check_facts, load
 from fedali_simulations.environment import cores, environment, quiet_flower
 from fedali_simulations.jobs import Job, Report, identity
 from fedali_simulations.machines.remote_sites import RemoteSites, find_remote_sites
@@ -121,12 +123,11 @@ def _untaken(scenario: Scenario) -> Iterator[Path]:
 
 def at_home(scenario: Scenario) -> Scenario:
     """The scenario with the full path of its own data or schema, so that it can be resumed and redone from anywhere."""
-    found = {"source": scenario.data.source, "schema": scenario.data.schema}
-    paths = {
-        name: str(Path(path).expanduser().absolute())
-        for name, path in found.items()
-        if path is not None and path not in SOURCES
-    }
+    paths: dict[str, str] = {}
+    if scenario.data.source is not None:
+        paths["source"] = absolute_source(scenario.data.source)
+    if scenario.data.schema is not None:
+        paths["schema"] = str(user_path(scenario.data.schema).absolute())
     return scenario.model_copy(update={"data": scenario.data.model_copy(update=paths)})
 
 
@@ -185,6 +186,7 @@ def _run(folder: Path, workers: int, link: Link | None, report: Report) -> Resul
     write_text(folder / "results.json", json.dumps(results.to_dict(), indent=1))
     write_text(folder / "table.csv", results.table.to_csv(index=False))
     write_text(folder / "table.md", to_markdown(results, environment()))
+    place_matplotlib()
     from fedali_simulations.report import pictures
 
     pictures.draw_all(

@@ -66,7 +66,7 @@ def test_a_run_over_devices_is_exported_without_any_data(place, simulated, tmp_p
 def test_a_site_that_holds_data_takes_the_place_of_one_with_devices(place, simulated):
     """Its kit, and the same data; the other site keeps its devices."""
     local = place.local
-    replaced = [local.processes[name] for name in (*local.devices[3:], "site-b")]
+    replaced = [local.processes.pop(name) for name in (*local.devices[3:], "site-b")]
     for process in replaced:
         process.signal(signal.SIGTERM)
     for process in replaced:

@@ -27,7 +27,7 @@ CHANGES = (
 def test_six_methods_over_devices_and_a_site_with_data_equal_their_simulations(tmp_path):
     with Place(tmp_path, devices=4, changes=CHANGES) as place:
         local = place.local  # site-b holds its clients' data itself, site-a has devices
-        replaced = [local.processes[name] for name in (*local.devices[2:], "site-b")]
+        replaced = [local.processes.pop(name) for name in (*local.devices[2:], "site-b")]
         for process in replaced:
             process.signal(signal.SIGTERM)
         for process in replaced:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from fedali.data import load_digits_dataset, load_own
 from fedali.errors import SettingsError
 from fedali.schema import Schema, parse_schema, read_schema
-from fedali_server.commands.schema import schema as command
 from fedali_simulations import load_scenario, simulate
+from fedali_simulations.commands.schema import schema as command
 from fedali_simulations.template import to_toml
 
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="devices read no schema")

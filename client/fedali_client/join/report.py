@@ -78,6 +78,11 @@ class Report:
         self._say(why)
         self._event("trouble", reason=why)
 
+    def note(self, text: str) -> None:
+        """What reading this device's data assumed or left out."""
+        self._say(f"note: {text}")
+        self._event("note", text=text)
+
     def _say(self, text: str) -> None:
         if not self._quiet:
             sys.stderr.write(f"{text}\n")

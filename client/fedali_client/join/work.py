@@ -75,7 +75,7 @@ class Worker:
             beat: is told how far it is, 0..1, and may raise.
         """
         client, name = self.client, identity(task)
-        x, y = self._files.read(self._files.train, client.manifest)
+        x, y = self._files.training(client.manifest)
         words = (x, y, task.epochs, tuple(task.entropy))
         if not client.goes_on(name, *words):
             client.receive(*decode_state(_read(state), self._sizes), task.round, task.influence, task=name)
@@ -85,9 +85,10 @@ class Worker:
 
         report = client.fit_round(*words, progress=show)
         metrics = {"train_loss": report.loss, "train_accuracy": report.accuracy}
-        for metric, path in (("validation", self._files.validation), ("personalisation", self._files.test)):
-            if path is not None:
-                found = client.evaluate(*self._files.read(path, client.manifest))
+        for metric, part in (("validation", "validation"), ("personalisation", "test")):
+            pair = self._files.read(part, client.manifest)
+            if pair is not None:
+                found = client.evaluate(*pair)
                 metrics |= {metric: found.accuracy, f"{metric}_f1": found.macro_f1}
         update = client.update(aligned=False)  # the gateway aligns, whoever sends
         message = ClientUpdate(task.id, self.bundle, update.samples, update.theta, update.prototypes, metrics)
@@ -102,21 +103,21 @@ class Worker:
 
     def add_up(self, task: federation_pb2.Task) -> Done:
         """What this device's training data add up to, channel by channel."""
-        x, _ = self._files.read(self._files.train, self.client.manifest)
+        x, _ = self._files.training(self.client.manifest)
         data = encode_statistics(StatisticsUpdate(task.id, self.bundle, len(x), channel_sums(x)))
         return Done(data, None, {"samples": len(x)})
 
     def evaluate(self, task: federation_pb2.Task, state: Path) -> Done:
         """How good the shared state is on this device's test data."""
         client, files = self.client, self._files
-        if files.test is None:
+        pair = files.read("test", client.manifest)
+        if pair is None:
             raise UnableError(
                 "there are no test data here to evaluate the server's model on; --test names a file"
             )
         theta, prototypes = decode_state(_read(state), self._sizes)
-        client.normalise_by(files.read(files.train, client.manifest)[0])
-        x, y = files.read(files.test, client.manifest)
-        found = client.evaluate_shared(theta, prototypes, task.influence, x, y)
+        client.normalise_by(files.training(client.manifest)[0])
+        found = client.evaluate_shared(theta, prototypes, task.influence, *pair)
         metrics = {"global": found.accuracy, "global_f1": found.macro_f1}
         data, _ = encode_update(ClientUpdate(task.id, self.bundle, found.samples, metrics=metrics))
         return Done(data, None, {"samples": found.samples, "metrics": metrics})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,21 @@ def download(
             raise DataError(f"cannot write {part}: {reason}") from error
         time.sleep(pause * 2 ** (failures - 1))
     raise DataError(f"cannot download {url}: the connection keeps breaking off")
+
+
+@contextmanager
+def locked(cache: Path) -> Iterator[None]:
+    """Hold the lock of ``cache``: sites started together must not write one download at the same time."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        stream = (cache / ".lock").open("wb")
+    except OSError as error:
+        raise DataError(
+            f"cannot write the cache folder {cache}: {error.strerror}; set FEDALI_DATA instead"
+        ) from error
+    with stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def _fetch(

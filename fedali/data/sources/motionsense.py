@@ -9,11 +9,9 @@ exactly the windows that ``CHECKSUM`` stands for.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +21,12 @@ import numpy.typing as npt
 
 from fedali.data.dataset import Dataset
 from fedali.data.npz import read_arrays
-from fedali.data.sources.download import Progress, download
-from fedali.data.sources.extras import require
+from fedali.data.sources.download import Progress, download, locked
 from fedali.data.sources.motionsense_zip import ARITHMETICS, WINDOW, decode_zip
 from fedali.errors import DataError, SettingsError
 from fedali.schema import Schema
 from fedali.support.files import atomic
+from fedali.support.places import cache_folder
 
 URL = "https://github.com/mmalekzadeh/motion-sense/raw/master/data/A_DeviceMotion_data.zip"
 CHECKSUM = "1a742fb9ef092cfebcc63f2f3bd12140e70297f4fbf2bf1b9e5baeac367513d4"
@@ -69,7 +67,7 @@ def load_motionsense(
     """MotionSense, one client per person: ``x`` [N, 128, 6] float16.
 
     Looked for in ``folder`` (or the one that the environment variable ``FEDALI_DATA`` names), which then has to hold
-    ``motionsense.npz``; without either, in ``cache`` (the user's cache folder); else downloaded there from ``url`` and
+    ``motionsense.npz`` or ``A_DeviceMotion_data.zip``, or be one of those; without either, in ``cache`` (the user's cache folder); else downloaded there from ``url`` and
     kept. ``subjects`` (1..24) keeps some people, ``windows_per_client`` a random subset of that many windows of each,
     drawn from ``seed`` and the person alone, so that choosing other people does not change it.
 
@@ -79,12 +77,10 @@ def load_motionsense(
     if folder is None and os.environ.get("FEDALI_DATA"):
         folder = Path(os.environ["FEDALI_DATA"])
     if folder is not None:
-        path = Path(folder) / _FILE
-        if not path.is_file():
-            raise DataError(f"{path} does not exist; FEDALI_DATA must name the folder that holds {_FILE}")
-        windows = _read_npz(path)
+        path = _within(Path(folder))
+        windows = _read_npz(path) if path.suffix == ".npz" else _decoded(path, checksum)
     else:
-        cache = Path(cache) if cache is not None else Path(require("platformdirs").user_cache_dir("fedali"))
+        cache = Path(cache) if cache is not None else cache_folder("")
         path = cache / _FILE
         windows = _from_cache(cache, url, checksum, progress)
     return _choose(_to_dataset(windows, path), subjects, windows_per_client, seed)
@@ -112,7 +108,7 @@ def windows_checksum(
 def _from_cache(cache: Path, url: str, checksum: str, progress: Progress | None) -> _Windows:
     """The windows from ``cache``, put there first when they are missing; one process at a time."""
     path = cache / _FILE
-    with _locked(cache):
+    with locked(cache):
         if path.is_file():
             try:
                 windows = _read_npz(path)
@@ -135,6 +131,37 @@ def _from_cache(cache: Path, url: str, checksum: str, progress: Progress | None)
     return windows
 
 
+def _within(folder: Path) -> Path:
+    """The file that the windows are in."""
+    if folder.is_file():
+        return folder
+    found = next((folder / name for name in (_FILE, _ZIP) if (folder / name).is_file()), None)
+    if found is None:
+        raise DataError(
+            f"{folder / _FILE} does not exist; FEDALI_DATA must name the folder that holds {_FILE}, or {_ZIP} as downloaded"
+        )
+    return found
+
+
+def _decoded(path: Path, checksum: str) -> _Windows:
+    """The windows of the owner's zip; ``DataError`` unless they are the known ones."""
+    try:
+        return _decode(path, checksum)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except DataError as error:
+        raise DataError(f"{path}: {error}; get it from {URL}") from error
+
+
+def _decode(path: Path, checksum: str) -> _Windows:
+    # Six-digit decimals can fall so near the middle of two float16 numbers that float32 on the way decides.
+    for arithmetic in ARITHMETICS:
+        windows = _Windows(*decode_zip(path, ACTIVITIES, WINDOW, STRIDE, arithmetic))
+        if len(windows.x) and _checksum(windows) == checksum:
+            return windows
+    raise DataError("it decodes to other windows than the published ones")
+
+
 def _from_source(cache: Path, url: str, checksum: str, progress: Progress | None) -> _Windows:
     """Download the owner's zip unless it lies in ``cache``, decode it, and refuse other windows than the known ones."""
     path = cache / _ZIP
@@ -146,12 +173,7 @@ def _from_source(cache: Path, url: str, checksum: str, progress: Progress | None
                 f"{error}; set FEDALI_DATA to a folder with {_FILE}, or put the zip at {path}"
             ) from error
     try:
-        # Six-digit decimals can fall so near the middle of two float16 numbers that float32 on the way decides.
-        for arithmetic in ARITHMETICS:
-            windows = _Windows(*decode_zip(path, ACTIVITIES, WINDOW, STRIDE, arithmetic))
-            if len(windows.x) and _checksum(windows) == checksum:
-                return windows
-        raise DataError("it decodes to other windows than the published ones")
+        return _decode(path, checksum)
     except OSError as error:
         raise DataError(
             f"cannot read {path}: {error.strerror or error}; set FEDALI_DATA to a folder with {_FILE}"
@@ -165,21 +187,6 @@ def _from_source(cache: Path, url: str, checksum: str, progress: Progress | None
 
 def _checksum(windows: _Windows) -> str:
     return windows_checksum(windows.x, windows.y, windows.subject, windows.trial)
-
-
-@contextmanager
-def _locked(cache: Path) -> Iterator[None]:
-    """Hold the lock of ``cache``: sites started together must not write one download at the same time."""
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        stream = (cache / ".lock").open("wb")
-    except OSError as error:
-        raise DataError(
-            f"cannot write the cache folder {cache}: {error.strerror}; set FEDALI_DATA instead"
-        ) from error
-    with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 def _read_npz(path: Path) -> _Windows:
@@ -233,6 +240,8 @@ def _to_dataset(windows: _Windows, path: Path) -> Dataset:
         recording=key,
         start=start,
         length=WINDOW,
+        interval=None if SCHEMA.rate is None else 1 / SCHEMA.rate,
+        stride=STRIDE,
         licence="MIT, Copyright (c) 2018 Mohammad Malekzadeh",
         citation="Malekzadeh, Clegg, Cavallaro, Haddadi: Mobile Sensor Data Anonymization. IoTDI 2019. "
         "doi:10.1145/3302505.3310068",

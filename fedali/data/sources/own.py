@@ -13,11 +13,13 @@ import numpy.typing as npt
 from fedali.data.dataset import Dataset, channel_axis
 from fedali.data.sources.own_csv import Piece, read_csv
 from fedali.data.sources.own_npz import read_npz
-from fedali.data.sources.reading import PLAIN, Reading
+from fedali.data.sources.reading import ITSELF, PLAIN, ForModel, Reading
+from fedali.data.sources.unpacking import PACKED
 from fedali.data.windows import check_window
 from fedali.errors import DataError, did_you_mean
 
-ENDINGS = (".npz", ".csv", ".csv.gz", ".tsv")
+CSV = tuple(text + packed for text in (".csv", ".tsv") for packed in ("", *PACKED))
+ENDINGS = (".npz", *CSV)
 NOTES = (".md", ".rst", ".txt", ".json", ".pdf", ".yaml", ".yml", ".toml", ".html")
 """Files that may lie beside the data in a folder and are passed over; of those that may be data it is said."""
 
@@ -44,7 +46,7 @@ def load_own(path: str | Path, *, window: int = 128, stride: int = 64, reading: 
     * ``.npz``: ``x`` [N, ...], ``y`` [N] (integers or strings), ``client`` [N] (integers or strings); optional
       ``class_names`` (then integer ``y`` indexes them), ``channel_names``, and, for samples that overlap,
       ``recording`` [N] and ``start`` [N] as in `Dataset`; without those, samples count as independent.
-    * ``.csv`` (also ``.csv.gz``, ``.tsv``; separated by comma, semicolon, tab or ``|``, with a decimal point or comma, in UTF-8 or with a
+    * ``.csv`` (also ``.tsv``, and either packed as ``.csv.gz``, ``.bz2``, ``.xz`` or ``.zip``; separated by comma, semicolon, tab or ``|``, with a decimal point or comma, in UTF-8 or with a
       byte order mark; lines above the header, comments and a row of units are passed over): a row per raw sample with the columns ``client``, ``label``, optional ``recording`` and ``time``
       (``reading.columns`` has other names); every other column is a channel, unless it is none: an index, a clock, words. Windows of ``window`` rows are cut every ``stride`` rows, inside each stretch of rows in
       which client, label and recording stay the same. ``time`` (numbers, or ISO 8601, UTC without a zone) must not go back in a
@@ -62,14 +64,14 @@ def load_own(path: str | Path, *, window: int = 128, stride: int = 64, reading: 
             f"{path} does not exist; give a .npz or .csv file, or a folder with one such file per client"
         )
     if path.is_dir():
-        pieces = [read_piece(file, window, stride, _stem(file), reading) for file in _client_files(path)]
+        pieces = [read_piece(file, window, stride, stem_of(file), reading) for file in client_files(path)]
     else:
         _check_ending(path)
         pieces = [read_piece(path, window, stride, None, reading)]
-    return _assemble(path, pieces)
+    return _assemble(path, pieces, stride)
 
 
-def _client_files(folder: Path) -> list[Path]:
+def client_files(folder: Path) -> list[Path]:
     """The data files of ``folder``, sorted by name."""
     files = [f for f in sorted(folder.iterdir()) if not _beside(f)]
     for file in files:
@@ -80,7 +82,7 @@ def _client_files(folder: Path) -> list[Path]:
         _check_ending(file)
     if not files:
         raise DataError(f"{folder} holds no .npz or .csv files; put one per client there")
-    twice = [name for name, count in Counter(map(_stem, files)).items() if count > 1]
+    twice = [name for name, count in Counter(map(stem_of, files)).items() if count > 1]
     if twice:
         raise DataError(f"{folder}: client {twice[0]!r} has two files; merge them or rename one")
     return files
@@ -88,7 +90,9 @@ def _client_files(folder: Path) -> list[Path]:
 
 def _check_ending(path: Path) -> None:
     if ending_of(path) not in ENDINGS:
-        raise DataError(f"{path}: unknown ending {path.suffix!r}; {did_you_mean(path.suffix, ENDINGS)}")
+        raise DataError(
+            f"{path}: unknown ending {path.suffix!r}; {did_you_mean(path.suffix, ('.npz', '.csv', '.tsv'))}"
+        )
 
 
 def ending_of(path: Path) -> str:
@@ -98,10 +102,11 @@ def ending_of(path: Path) -> str:
     ('.csv', '.csv.gz', '.npz')
     """
     last = path.suffix.lower()
-    return Path(path.stem).suffix.lower() + last if last == ".gz" else last
+    return Path(path.stem).suffix.lower() + last if last in PACKED else last
 
 
-def _stem(path: Path) -> str:
+def stem_of(path: Path) -> str:
+    """A file's name without its ending: its client's, in a folder."""
     return path.name[: len(path.name) - len(ending_of(path))]
 
 
@@ -126,18 +131,25 @@ def _passed_over(path: Path) -> list[str]:
     return [f"passed over in the folder, by their endings: {shown}"] if names else []
 
 
-def read_piece(path: Path, window: int, stride: int, client: str | None, reading: Reading = PLAIN) -> Piece:
-    """One file, whole; with ``client`` it is that client's, and has no column or array of that name.
+def read_piece(
+    path: Path,
+    window: int,
+    stride: int,
+    client: str | None,
+    reading: Reading = PLAIN,
+    model: ForModel = ITSELF,
+) -> Piece:
+    """One file, whole; with ``client`` it is that client's, and has no column or array of that name unless ``model`` says so.
 
     Raises ``DataError`` as ``load_own`` does.
     """
     if ending_of(path) == ".npz":
-        return read_npz(path, client, reading)
-    return read_csv(path, window, stride, client, reading)
+        return read_npz(path, client, reading, model)
+    return read_csv(path, window, stride, client, reading, model)
 
 
-def _assemble(path: Path, pieces: Sequence[Piece]) -> Dataset:
-    """One data set of all pieces."""
+def _assemble(path: Path, pieces: Sequence[Piece], stride: int) -> Dataset:
+    """One data set of all pieces, whose windows were cut every ``stride`` rows."""
     first = pieces[0]
     pieces = [first, *(_like(first, piece) for piece in pieces[1:])]
     owners = [owner for piece in pieces for owner in piece.clients]
@@ -145,17 +157,14 @@ def _assemble(path: Path, pieces: Sequence[Piece]) -> Dataset:
     for piece in pieces:
         for client in piece.everyone:
             if windows[client] < FEWEST_WINDOWS:
-                raise DataError(
-                    f"{piece.where}: client {client!r} has {windows[client]} samples or whole windows, fewer than "
-                    f"{FEWEST_WINDOWS}; {piece.remedy}give it more data, or leave it out"
-                )
+                raise DataError(f"{piece.where}: {_too_few(client, windows[client], piece)}")
     client_names = tuple(dict.fromkeys(owners))
     index = {name: k for k, name in enumerate(client_names)}
     class_names, y = _classes(pieces)
     offsets = np.cumsum([0, *(int(p.recording.max()) + 1 for p in pieces[:-1])])
     channels = first.x.shape[channel_axis(first.x.ndim - 1) + 1]
     return Dataset(
-        name=_stem(path) if path.is_file() else path.resolve().name,
+        name=stem_of(path) if path.is_file() else path.resolve().name,
         x=np.concatenate([p.x for p in pieces]),
         y=y,
         client=np.array([index[owner] for owner in owners], np.int64),
@@ -167,8 +176,29 @@ def _assemble(path: Path, pieces: Sequence[Piece]) -> Dataset:
         length=max(p.length for p in pieces),
         licence="the owner's",
         citation="",
-        notes=(*_together(pieces), *_without_window(pieces), *_passed_over(path)),
+        notes=(*_together(pieces), *without_window(pieces), *_passed_over(path)),
+        interval=_interval(pieces),
+        stride=stride if any(piece.longest for piece in pieces) else None,
+        files=tuple(piece.seen for piece in pieces if piece.seen is not None),
     )
+
+
+def _too_few(client: str, have: int, piece: Piece) -> str:
+    """Why a client cannot take part, and what to do."""
+    if not piece.longest:
+        return f"client {client!r} has {have} samples, fewer than {FEWEST_WINDOWS}; give it more, or leave it out"
+    longest = piece.longest.get(client, 0)
+    shorter = f", into which data.window = {longest} fits" if 0 < longest < piece.length else ""
+    return (
+        f"client {client!r} has {have} whole windows, fewer than {FEWEST_WINDOWS}: a window needs {piece.length} rows in a row of one "
+        f"client, label and recording, without a pause, and its longest stretch has {longest}{shorter}. Shorten data.window or "
+        "data.stride, sort the rows, give it more data, or leave it out"
+    )
+
+
+def _interval(pieces: Sequence[Piece]) -> float | None:
+    found = [piece.interval for piece in pieces if piece.interval is not None]
+    return float(np.median(found)) if found else None
 
 
 def _together(pieces: Sequence[Piece]) -> tuple[str, ...]:
@@ -181,7 +211,7 @@ def _together(pieces: Sequence[Piece]) -> tuple[str, ...]:
     return tuple(note if len(files[note]) == len(pieces) else f"{some[note]}: {note}" for note in files)
 
 
-def _without_window(pieces: Sequence[Piece]) -> list[str]:
+def without_window(pieces: Sequence[Piece]) -> list[str]:
     """A note for each class that has rows and not one window."""
     have = {str(label) for piece in pieces for label in piece.labels}
     lost = dict.fromkeys(str(label) for piece in pieces for label in piece.short if str(label) not in have)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedali.data.sources.reading import ROLES, Columns
-from fedali.errors import DataError, did_you_mean
+from fedali.data.sources.reading import ITSELF, ROLES, Columns, ForModel
+from fedali.errors import DataError, MisfitError, did_you_mean
 
 _ENOUGH = 32  # steps from row to row: fewer say nothing of a column
 _MOST = 0.95  # of its steps; counters start anew and clocks are set
@@ -26,6 +26,10 @@ _INDEX = re.compile(
 )
 _DATE = re.compile(r"[0-9]+[-/:.][0-9]+[-/:.][0-9]+")
 _WORD = re.compile(r"\s*[^\W\d_]")
+_WITHOUT = {
+    "recording": "the file is taken as one recording of each client",
+    "time": "pauses cannot be seen, and no window is kept from crossing one",
+}
 _NUMBERS = {"nan", "inf", "infinity", "na", "null", "none"}  # words that stand where a number is missing
 
 
@@ -47,23 +51,50 @@ def nameless(name: str) -> bool:
     return not name or re.fullmatch(r"unnamed: ?[\d.]+(_level_[\d.]+)?", name.lower()) is not None
 
 
-def has_roles(cells: Sequence[str], client: str | None, columns: Columns) -> bool:
-    """Whether a line names the columns that a header has to name."""
-    needed = [getattr(columns, role) for role in ROLES] + list(columns.channels or ())
+def names_time(name: str) -> bool:
+    """Whether the name of a column is one of times.
+
+    >>> names_time("seconds_elapsed"), names_time("x")
+    (True, False)
+    """
+    return _TIME.search(name.lower()) is not None
+
+
+def has_roles(cells: Sequence[str], client: str | None, columns: Columns, model: ForModel = ITSELF) -> bool:
+    """Whether a line names the columns that a header has to name; never where it has to name none."""
+    needed = [getattr(columns, role) for role in ROLES if role not in model.may_lack]
+    needed += list(columns.channels or ())
     if any(name is not None and name not in cells for name in needed):
         return False
-    roles = ("label",) if client is not None else ("client", "label")
-    return all(getattr(columns, role) or role in [cell.lower() for cell in cells] for role in roles)
+    roles = [role for role in _needed(client) if role not in model.may_lack]
+    known = [cell.lower() for cell in cells]
+    return bool(roles or any(needed)) and all(getattr(columns, role) or role in known for role in roles)
 
 
-def roles_of(path: Path, header: Sequence[str], client: str | None, columns: Columns) -> Roles:
+def _needed(client: str | None) -> tuple[str, ...]:
+    return ("label",) if client is not None else ("client", "label")
+
+
+def roles_of(
+    path: Path, header: Sequence[str], client: str | None, columns: Columns, model: ForModel = ITSELF
+) -> Roles:
     """What the header says. Raises ``DataError`` for columns that are missing or there twice."""
     if not any(header):
         raise DataError(f"{path} is empty; its first line must name the columns")
+    values = [cell for cell in header if _is_number(cell)]
+    if (
+        values
+        and values != [str(k) for k in range(len(values))]
+        and not has_roles(header, client, columns, model)
+    ):
+        raise DataError(
+            f"{path}: its first line has values ({values[0]!r}), no names; name all columns, in their order: "
+            'data.header = ["client", "label", ...]'
+        )
     twice = [name for i, name in enumerate(header) if name and name in header[:i]]
     if twice:
         raise DataError(f"{path}: the column {twice[0]!r} appears twice; rename one")
-    at = {role: i for role in ROLES if (i := _place(path, header, role, columns)) is not None}
+    at = {role: i for role in ROLES if (i := _place(path, header, role, columns, model)) is not None}
     used: dict[int, str] = {}
     for role, i in at.items():
         if i in used:
@@ -71,13 +102,13 @@ def roles_of(path: Path, header: Sequence[str], client: str | None, columns: Col
                 f"{path}: data.columns names {header[i]!r} as {used[i]} and as {role}; name another"
             )
         used[i] = role
-    if client is not None and "client" in at:
+    if client is not None and "client" in at and not model.owners:
         raise DataError(
             f"{path} has a column {header[at['client']]!r}, but the file's name is the client; remove the column"
         )
     one = " (all in one column: data.separator says what is between them)"
-    for name in ("label",) if client is not None else ("client", "label"):
-        if name not in at:
+    for name in _needed(client):
+        if name not in at and name not in model.may_lack:
             raise DataError(
                 f"{path} lacks the column {name!r} (data.columns.{name} gives it another name); "
                 f"{did_you_mean(name, filter(None, header))}{'' if len(header) > 1 else one}"
@@ -87,12 +118,15 @@ def roles_of(path: Path, header: Sequence[str], client: str | None, columns: Col
         for role, i in at.items()
         if header[i].lower() == role != header[i]
     ]
+    notes += [
+        f"there is no column {getattr(columns, role)!r}: {_WITHOUT[role]}" for role in _lacking(at, columns)
+    ]
     rest = [i for i in range(len(header)) if i not in at.values()]
     if columns.channels is not None:
         return Roles(
             at,
-            _named(path, header, rest, columns.channels),
-            (*notes, *_unnamed(header, rest, columns.channels)),
+            _named(path, header, rest, columns.channels, model),
+            (*notes, *_unnamed(header, rest, columns.channels, model)),
         )
     spare = [i for i in rest if header[i] in ROLES]
     notes += [
@@ -104,9 +138,22 @@ def roles_of(path: Path, header: Sequence[str], client: str | None, columns: Col
     return Roles(at, tuple(rest), tuple(notes))
 
 
-def _place(path: Path, header: Sequence[str], role: str, columns: Columns) -> int | None:
+def _lacking(at: Mapping[str, int], columns: Columns) -> list[str]:
+    """Roles that have a name and no column, of those that somebody may miss."""
+    return [role for role in _WITHOUT if getattr(columns, role) is not None and role not in at]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell.replace(",", "."))
+    except ValueError:
+        return False
+    return True
+
+
+def _place(path: Path, header: Sequence[str], role: str, columns: Columns, model: ForModel) -> int | None:
     name = getattr(columns, role)
-    if name is not None:
+    if name is not None and (name in header or role not in model.may_lack):
         if name not in header:
             known = did_you_mean(name, filter(None, header))
             raise DataError(f"{path} lacks the column {name!r} that data.columns.{role} names; {known}")
@@ -118,11 +165,17 @@ def _place(path: Path, header: Sequence[str], role: str, columns: Columns) -> in
 
 
 def _named(
-    path: Path, header: Sequence[str], rest: Sequence[int], channels: Sequence[str]
+    path: Path, header: Sequence[str], rest: Sequence[int], channels: Sequence[str], model: ForModel
 ) -> tuple[int, ...]:
     for name in channels:
         if name not in header:
-            known = did_you_mean(name, filter(None, header))
+            known = did_you_mean(name, (header[i] for i in rest if header[i]))
+            if model.channels:
+                raise MisfitError(
+                    f"{path} lacks the channel {name!r} that the model takes; {known} data.columns.channels names those that it "
+                    f"has for {', '.join(channels)}, in this order",
+                    "this device's data lack a channel that the federation's have",
+                )
             raise DataError(f"{path} lacks the column {name!r} that data.columns.channels names; {known}")
         if header.index(name) not in rest:
             raise DataError(
@@ -135,11 +188,12 @@ def _named(
     return tuple(header.index(name) for name in channels)
 
 
-def _unnamed(header: Sequence[str], rest: Sequence[int], channels: Sequence[str]) -> list[str]:
+def _unnamed(
+    header: Sequence[str], rest: Sequence[int], channels: Sequence[str], model: ForModel
+) -> list[str]:
     left = [header[i] or f"number {i + 1}" for i in rest if header[i] not in channels]
-    return (
-        [f"columns that data.columns.channels does not name are left out: {', '.join(left)}"] if left else []
-    )
+    whose = "that the model does not take" if model.channels else "that data.columns.channels does not name"
+    return [f"columns {whose} are left out: {', '.join(left)}"] if left else []
 
 
 def without_words(
@@ -202,7 +256,7 @@ def judged(
     together = np.diff(group[order]) == 0
     for k, i in enumerate(roles.channels):
         name, column = header[i], values[:, k]
-        kind = _kind(name, column, np.diff(column[order])[together], label)
+        kind = kind_of(name, column, np.diff(column[order])[together], label)
         others = [header[j] for j in roles.channels if j != i and not nameless(header[j])]
         channels = f"data.columns.channels = {_listed(others)}"
         what = f"column {name!r}" if name else f"column {i + 1}"
@@ -245,7 +299,7 @@ def judged(
     return keep, notes
 
 
-def _kind(
+def kind_of(
     name: str, column: npt.NDArray[np.float64], steps: npt.NDArray[np.float64], label: npt.NDArray[np.int64]
 ) -> str:
     """``index``, ``clock``, ``label``, or nothing for what may be measured."""

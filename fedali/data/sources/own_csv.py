@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,22 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.data.labels import Label
+from fedali.data.look.files import SeenFile, clock_of
 from fedali.data.sources.own_table import check_header, numbered, read_table, together
-from fedali.data.sources.own_time import check_order, in_order, pauses
-from fedali.data.sources.reading import Reading
+from fedali.data.sources.own_time import check_order, in_order, interval_of, pauses
+from fedali.data.sources.reading import ITSELF, ForModel, Reading
 from fedali.data.windows import cut_windows, window_starts
 
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """What one file gives: n samples with labels (all integers or all strings) and owners, in the file's order.
+    """What one file gives: n samples with labels (all integers or all strings, None for none) and owners, in the file's order.
 
-    ``everyone`` names each client that the file mentions, also one that is left without a whole window; ``remedy`` is
-    what to do about that. ``notes`` say what was left out, and why; ``short`` has the rows of each stretch that is shorter than
-    a window, by its label.
+    ``everyone`` names each client that the file mentions, also one that is left without a whole window. ``notes`` say what was
+    left out, and why; ``short`` has the rows of each stretch that is shorter than a window, by its label, ``longest`` the rows of the
+    longest stretch of each client. Of windows, ``rows`` [n] are their first rows, from 0 below the header, and ``times`` [n] the times
+    of those, where there are times, seconds since 1970 of what is ``dated``; ``interval`` is what is between two rows;
+    ``seen`` says how the file was read.
     """
 
     where: str
@@ -36,38 +39,58 @@ class Piece:
     everyone: tuple[str, ...]
     channel_names: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
-    remedy: str = ""
     notes: tuple[str, ...] = ()
     short: Mapping[int | str, Sequence[int]] = field(default_factory=dict)
+    longest: Mapping[str, int] = field(default_factory=dict)
+    rows: npt.NDArray[np.int64] | None = None
+    times: npt.NDArray[np.float64] | None = None
+    dated: bool = False
+    interval: float | None = None
+    seen: SeenFile | None = None
 
 
-def read_csv(path: Path, window: int, stride: int, client: str | None, reading: Reading) -> Piece:
-    """Windows [n, window, c] float32 of one CSV; with ``client`` it is that client's file and has no such column.
+def read_csv(
+    path: Path,
+    window: int,
+    stride: int,
+    client: str | None,
+    reading: Reading,
+    model: ForModel = ITSELF,
+    *,
+    most: int | None = None,
+) -> Piece:
+    """Windows [n, window, c] float32 of one CSV, or of its first rows, ``most`` of them; with ``client`` it is that client's file and has
+    no such column.
 
     Raises ``DataError`` naming the line for whatever is wrong with the file.
     """
-    table = together(read_table(path, client, reading), window)
+    table = together(read_table(path, client, reading, model, most=most), window)
     label = numbered(table.labels)
     new_recording = np.concatenate([[True], np.diff(table.group) != 0])
     new_stretch = new_recording | np.concatenate([[True], np.diff(label) != 0])
     recording = np.cumsum(new_recording) - 1
     begin_of_recording = np.flatnonzero(new_recording)[recording]
-    notes = list(table.notes)
+    notes, times, interval, seen = list(table.notes), None, None, table.seen
     if table.times is not None:
         times = np.array(table.times)
         check_order(path, times, table.lines, new_recording)
         paused = pauses(times, recording, reading.gap)
         new_stretch |= paused
+        interval = interval_of(times, recording, paused)
+        clock = clock_of(dict(seen.columns)["time"], times, recording, paused, dates=table.dated)
+        seen = replace(seen, clock=clock)
         recording, without = in_order(times, recording, numbered(table.clients))
         notes += _on_time(int(paused.sum()), reading.gap, without)
     begins = np.flatnonzero(new_stretch).tolist()
     parts, at = [table.values[:0, None].repeat(window, 1)], [np.zeros(0, np.int64)]
-    short: dict[int | str, list[int]] = {}
+    short: dict[Label | None, list[int]] = {}
+    longest = dict.fromkeys(table.clients, 0)
     for begin, end in zip(begins, [*begins[1:], len(label)], strict=True):
-        if table.labels[begin] is None:
+        if table.labels[begin] is None and "label" not in model.may_lack:
             continue
         if end - begin < window:
             short.setdefault(table.labels[begin], []).append(end - begin)
+        longest[table.clients[begin]] = max(longest[table.clients[begin]], end - begin)
         parts.append(cut_windows(table.values[begin:end], window, stride))
         at.append(begin + window_starts(end - begin, window, stride))
     x, rows = np.concatenate(parts), np.concatenate(at)
@@ -78,7 +101,8 @@ def read_csv(path: Path, window: int, stride: int, client: str | None, reading: 
             f"{int(holes.sum())} of {len(x)} windows are left out: they hold one of {missing} missing values (data.missing)"
         )
         x, rows = x[~holes], rows[~holes]
-    notes += _left_out(table.labels, short, window)
+    none = 0 if "label" in model.may_lack else sum(label is None for label in table.labels)
+    notes += _left_out(len(label), none, [n for runs in short.values() for n in runs], window)
     return Piece(
         where=str(path),
         x=x,
@@ -89,15 +113,20 @@ def read_csv(path: Path, window: int, stride: int, client: str | None, reading: 
         length=window,
         everyone=tuple(dict.fromkeys(table.clients)),
         channel_names=table.channel_names,
-        remedy=f"a window needs {window} rows in a row of one client, label and recording, without a pause: sort the rows, shorten the window, ",
         notes=tuple(notes),
-        short=short,
+        short={label: runs for label, runs in short.items() if label is not None},
+        longest=longest,
+        rows=np.argsort(np.argsort(table.lines))[rows],
+        times=None if times is None else times[rows],
+        dated=table.dated,
+        interval=interval,
+        seen=seen,
     )
 
 
-def check_csv(path: Path, client: str | None, reading: Reading) -> None:
+def check_csv(path: Path, client: str | None, reading: Reading, model: ForModel = ITSELF) -> None:
     """Look at the header alone. Raises ``DataError`` for one that ``read_csv`` would refuse."""
-    check_header(path, client, reading)
+    check_header(path, client, reading, model)
 
 
 def _on_time(gaps: int, gap: float, without: int) -> list[str]:
@@ -115,14 +144,13 @@ def _on_time(gaps: int, gap: float, without: int) -> list[str]:
     return notes
 
 
-def _left_out(labels: Sequence[Label | None], short: Mapping[Label, Sequence[int]], window: int) -> list[str]:
-    notes, none = [], sum(label is None for label in labels)
+def _left_out(rows: int, none: int, short: Sequence[int], window: int) -> list[str]:
+    notes = []
     if none:
-        notes.append(f"{none} of {len(labels)} rows are left out: they have no label (data.unlabelled)")
-    stretches = [rows for runs in short.values() for rows in runs]
-    if stretches:
-        some = f"{len(stretches)} stretches" if len(stretches) > 1 else "a stretch"
+        notes.append(f"{none} of {rows} rows are left out: they have no label (data.unlabelled)")
+    if short:
+        some = f"{len(short)} stretches" if len(short) > 1 else "a stretch"
         notes.append(
-            f"{sum(stretches)} of {len(labels)} rows are left out: they are in {some} of one label shorter than {window} rows"
+            f"{sum(short)} of {rows} rows are left out: they are in {some} of one label shorter than {window} rows"
         )
     return notes

@@ -9,35 +9,50 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.data.dataset import STORED_DTYPES
-from fedali.data.labels import labels_of
+from fedali.data.labels import Label, labels_of
+from fedali.data.look.files import SeenFile
 from fedali.data.npz import read_arrays
+from fedali.data.sources.layouts import arranged
 from fedali.data.sources.own_csv import Piece
 from fedali.data.sources.own_numbers import check_codes, stand_ins
-from fedali.data.sources.reading import Reading
+from fedali.data.sources.reading import ITSELF, ForModel, Reading
 from fedali.errors import DataError, did_you_mean
 
 
-def read_npz(path: Path, client: str | None, reading: Reading) -> Piece:
+def read_npz(path: Path, client: str | None, reading: Reading, model: ForModel = ITSELF) -> Piece:
     """One .npz; with ``client`` it is that client's file and holds no ``client`` array.
 
     Raises ``DataError`` for whatever is wrong with it.
     """
     arrays = read_arrays(path)
+    roles = {"y": "label", "client": "client"}
     needed = ["x", "y"] if client is not None else ["x", "y", "client"]
-    missing = [name for name in needed if name not in arrays]
+    missing = [name for name in needed if name not in arrays and roles.get(name) not in model.may_lack]
     if missing:
         odd = sorted(set(arrays) - {"x", "y", "client", "recording", "start", "class_names", "channel_names"})
         hint = did_you_mean(missing[0], odd) if odd else f"it holds {', '.join(sorted(arrays)) or 'nothing'}"
         raise DataError(f"{path} lacks the array {missing[0]!r}; {hint}")
-    if client is not None and "client" in arrays:
+    if client is not None and "client" in arrays and not model.owners:
         raise DataError(
             f"{path} holds an array 'client', but the file's name is the client; leave the array out"
         )
-    x, holes = _to_stored(arrays["x"], path, reading)
+    names = {
+        key: tuple(str(v) for v in arrays[key].ravel())
+        for key in ("class_names", "channel_names")
+        if key in arrays
+    }
+    x, notes = arrays["x"], list[str]()
+    if model.shape is not None and x.shape == model.shape:
+        x = x[None]
+    if x.ndim in (2, 3, 4):  # others are refused below
+        x, notes = arranged(x, str(path), reading.layout, names.get("channel_names"), model.shape)
+    x, holes = _to_stored(x, path, reading)
     n = len(x)
     if n == 0:
         raise DataError(f"{path} holds no samples; add some")
-    labels = labels_of(arrays["y"], n, str(path), unlabelled=reading.unlabelled)
+    labels: list[Label | None] = [None] * n
+    if "y" in arrays:
+        labels = labels_of(arrays["y"], n, str(path), unlabelled=reading.unlabelled)
     for name in ("client", "recording", "start"):
         if name in arrays and arrays[name].shape != (n,):
             raise DataError(
@@ -51,17 +66,13 @@ def read_npz(path: Path, client: str | None, reading: Reading) -> Piece:
     for name in ("recording", "start"):
         if overlap and arrays[name].dtype.kind not in "iu":
             raise DataError(f"{path}: {name} is {arrays[name].dtype}; make it integers")
-    owners = [client] * n if client is not None else _client_names(arrays["client"], path)
-    names = {
-        key: tuple(str(v) for v in arrays[key].ravel())
-        for key in ("class_names", "channel_names")
-        if key in arrays
-    }
+    owners = _client_names(arrays["client"], path) if "client" in arrays else [str(client)] * n
     start = arrays["start"].astype(np.int64) if overlap else np.zeros(n, np.int64)
     recording = arrays["recording"].astype(np.int64) if overlap else np.arange(n)
-    rows = [row for row, label in enumerate(labels) if label is not None and not holes[row]]
-    notes, none = [], sum(label is None for label in labels)
-    if none:
+    keep = "label" in model.may_lack
+    rows = [row for row, label in enumerate(labels) if (label is not None or keep) and not holes[row]]
+    none = sum(label is None for label in labels)
+    if none and not keep:
         notes.append(f"{none} of {n} samples are left out: they have no label (data.unlabelled)")
     if holes.any():
         notes.append(
@@ -70,8 +81,8 @@ def read_npz(path: Path, client: str | None, reading: Reading) -> Piece:
     if len(rows) < n:
         x, recording, start = x[rows], recording[rows], start[rows]
     kept = [labels[row] for row in rows]
-    if not all(isinstance(label, int) for label in kept):
-        kept = [str(label) for label in kept]
+    if not all(isinstance(label, int) for label in kept if label is not None):
+        kept = [None if label is None else str(label) for label in kept]
     return Piece(
         where=str(path),
         x=x,
@@ -84,6 +95,8 @@ def read_npz(path: Path, client: str | None, reading: Reading) -> Piece:
         channel_names=names.get("channel_names"),
         class_names=names.get("class_names"),
         notes=tuple(notes),
+        seen=SeenFile(str(path), f"{arrays['y'].dtype} {list(arrays['y'].shape)}", unlabelled=none),
+        rows=np.array(rows, np.int64),
     )
 
 

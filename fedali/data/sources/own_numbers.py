@@ -19,7 +19,7 @@ _COMMA = re.compile(r"[+-]?[0-9]+,[0-9]*([eE][+-]?[0-9]+)?|[+-]?,[0-9]+")
 _POINT = re.compile(r"[+-]?[0-9]*\.[0-9]*([eE][+-]?[0-9]+)?")
 _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
 _NONE = (*UNKNOWN, "", "none", "-", "--")
-_CODES = (-999.0, -9999.0, -99999.0)  # what loggers write for a missing value
+CODES = (-999.0, -9999.0, -99999.0)  # what loggers write for a missing value
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def check_codes(where: str, names: Iterable[str], values: npt.NDArray[np.floatin
     """Raise ``DataError`` for a channel of ``values`` [n, c] in which -999 or its like is far from all else, and so no measurement."""
     for k, name in enumerate(names):
         column = values[:, k]
-        for code in _CODES:
+        for code in CODES:
             with np.errstate(over="ignore"):  # of half precision
                 is_code = column == code
             if (

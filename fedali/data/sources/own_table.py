@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import chain, compress, islice
@@ -13,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.data.labels import Label, is_unlabelled, label_of
+from fedali.data.look.files import SeenFile
 from fedali.data.sources.own_columns import Roles, has_roles, judged, roles_of, without_words
 from fedali.data.sources.own_numbers import Numbers, check_codes, is_comma, numbers_of
 from fedali.data.sources.own_text import Sheet, open_sheet
 from fedali.data.sources.own_time import iso_moment
-from fedali.data.sources.reading import Reading
+from fedali.data.sources.reading import ITSELF, ForModel, Reading
 from fedali.errors import DataError
 
 _PEEK = 200  # rows that are looked at before any is read
@@ -28,7 +30,8 @@ class Table:
     """The rows of a CSV: channels [n, c] float32, NaN for a missing value, and per row its line, client, label (None for
     none), recording and time (all or none).
 
-    ``group`` [n] numbers the pairs of client and recording.
+    ``group`` [n] numbers the pairs of client and recording; ``dated`` is whether times are seconds since 1970 of what were dates, all of
+    them; ``seen`` says how the file was read.
     """
 
     channel_names: tuple[str, ...]
@@ -39,19 +42,26 @@ class Table:
     labels: list[Any]
     recordings: list[str]
     times: list[float] | None
+    dated: bool
+    seen: SeenFile
     notes: tuple[str, ...]
 
 
-def read_table(path: Path, client: str | None, reading: Reading) -> Table:
-    """A CSV; with ``client`` it is that client's file. Raises ``DataError`` naming the line for whatever is wrong with it."""
-    with open_sheet(path, reading, lambda cells: has_roles(cells, client, reading.columns)) as sheet:
-        return _parse(path, sheet, client, reading)
+def read_table(
+    path: Path, client: str | None, reading: Reading, model: ForModel = ITSELF, *, most: int | None = None
+) -> Table:
+    """A CSV, or its first rows, ``most`` of them; with ``client`` it is that client's file.
+
+    Raises ``DataError`` naming the line for whatever is wrong with it.
+    """
+    with open_sheet(path, reading, lambda cells: has_roles(cells, client, reading.columns, model)) as sheet:
+        return _parse(path, replace(sheet, rows=islice(sheet.rows, most)), client, reading, model)
 
 
-def check_header(path: Path, client: str | None, reading: Reading) -> None:
+def check_header(path: Path, client: str | None, reading: Reading, model: ForModel = ITSELF) -> None:
     """Look at the header alone. Raises ``DataError`` for one that ``read_table`` would refuse."""
-    with open_sheet(path, reading, lambda cells: has_roles(cells, client, reading.columns)) as sheet:
-        roles_of(path, sheet.header, client, reading.columns)
+    with open_sheet(path, reading, lambda cells: has_roles(cells, client, reading.columns, model)) as sheet:
+        roles_of(path, sheet.header, client, reading.columns, model)
 
 
 def numbered(keys: Sequence[Any]) -> npt.NDArray[np.int64]:
@@ -77,9 +87,9 @@ def together(table: Table, window: int) -> Table:
     )
 
 
-def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading) -> Table:
+def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading, model: ForModel) -> Table:
     header, notes = sheet.header, list(sheet.notes)
-    roles = roles_of(path, header, client, reading.columns)
+    roles = roles_of(path, header, client, reading.columns, model)
     first = list(islice(sheet.rows, _PEEK))
     peek = [row for _, row in first if len(row) == len(header)]
     number = numbers_of(path, reading, [row[i] for row in peek for i in roles.channels])
@@ -90,7 +100,7 @@ def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading) -> Ta
     if reading.columns.channels is None:
         roles = without_words(path, header, roles, peek, number)
     columns, channels = roles.at, roles.channels
-    values, lines, clients, labels, recordings, times = [], [], [], [], [], []
+    values, lines, clients, labels, recordings, times, dates = [], [], [], [], [], [], 0
     known: dict[str, Label | None] = {}
     file = str(path)
     for line, row in chain(first, sheet.rows):
@@ -100,14 +110,21 @@ def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading) -> Ta
         at_once = number.row([row[i] for i in channels])
         values.append(at_once or [number.of(where, header[i], row[i]) for i in channels])
         lines.append(line)
-        clients.append(client if client is not None else _filled(where, "client", row[columns["client"]]))
-        text = row[columns["label"]].strip()
-        if text not in known:
-            known[text] = _label(f"{where}: label", text, reading)
-        labels.append(known[text])
+        clients.append(
+            str(client) if "client" not in columns else _filled(where, "client", row[columns["client"]])
+        )
+        if "label" in columns:
+            text = row[columns["label"]].strip()
+            if text not in known:
+                known[text] = _label(f"{where}: label", text, reading)
+            labels.append(known[text])
+        else:
+            labels.append(None)
         recordings.append(row[columns["recording"]].strip() if "recording" in columns else "")
         if "time" in columns:
-            times.append(_moment(where, header[columns["time"]], row[columns["time"]], number, reading))
+            moment, date = _moment(where, header[columns["time"]], row[columns["time"]], number, reading)
+            times.append(moment)
+            dates += date
     if not values:
         raise DataError(f"{path} has no rows below its header; add samples")
     if not all(isinstance(label, int) for label in labels if label is not None):
@@ -125,8 +142,37 @@ def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading) -> Ta
         check_codes(str(path), names, numbers)
     with np.errstate(over="ignore"):  # becomes infinite, which the data set refuses
         array = numbers.astype(np.float32)
-    moments = times if "time" in columns else None
-    return Table(tuple(names), array, group, lines, clients, labels, recordings, moments, tuple(notes))
+    seen = SeenFile(
+        where=file,
+        labels=_form(known, labels),
+        rows=len(values),
+        unlabelled=labels.count(None),
+        columns=tuple((role, header[i]) for role, i in columns.items()),
+        separator=sheet.separator,
+        decimal="," if number.comma else ".",
+        encoding=sheet.encoding,
+        header=sheet.line,
+    )
+    return Table(
+        channel_names=tuple(names),
+        values=array,
+        group=group,
+        lines=lines,
+        clients=clients,
+        labels=labels,
+        recordings=recordings,
+        times=times if "time" in columns else None,
+        dated=0 < dates == len(times),
+        seen=seen,
+        notes=tuple(notes),
+    )
+
+
+def _form(texts: Collection[str], labels: Sequence[Label | None]) -> str:
+    """What labels are, in words, of their ``texts``."""
+    if any(isinstance(label, str) for label in labels):
+        return "names"
+    return "whole numbers, written as floats" if any("." in text for text in texts) else "whole numbers"
 
 
 def _are_units(rows: Sequence[Sequence[str]], roles: Roles, number: Numbers) -> bool:
@@ -134,11 +180,12 @@ def _are_units(rows: Sequence[Sequence[str]], roles: Roles, number: Numbers) -> 
     first = [rows[0][i].strip() for i in roles.channels]
     if not any(first) or any(cell and number(cell) is not None for cell in first):
         return False
-    names = [rows[0][roles.at[role]].strip() for role in ("client", "label") if role in roles.at]
+    whose = [role for role in ("client", "label") if role in roles.at]
+    names = [rows[0][roles.at[role]].strip() for role in whose]
     if not any(names):
         return True
     second = [rows[1][i] for i in roles.channels] if len(rows) > 1 else []
-    others = {row[roles.at["label"]].strip() for row in rows[1:]}
+    others = {row[roles.at[whose[-1]]].strip() for row in rows[1:]}
     return names[-1] not in others and any(
         cell and number(after) is not None for cell, after in zip(first, second, strict=False)
     )
@@ -159,8 +206,11 @@ def _label(where: str, text: str, reading: Reading) -> Label | None:
     return label
 
 
-def _moment(where: str, column: str, cell: str, number: Numbers, reading: Reading) -> float:
-    """A time as a number: seconds or any other unit, or a date and time by the setting, or ISO 8601; UTC without a zone."""
+def _moment(where: str, column: str, cell: str, number: Numbers, reading: Reading) -> tuple[float, bool]:
+    """A time as a number: seconds or any other unit, or a date and time by the setting, or ISO 8601; UTC without a zone.
+
+    True with it where it is a date, and the number certainly seconds.
+    """
     text = cell.strip()
     if reading.time_format is not None:
         try:
@@ -170,9 +220,10 @@ def _moment(where: str, column: str, cell: str, number: Numbers, reading: Readin
                 f"{where}: column {column!r} is {text!r}, not as data.time_format {reading.time_format!r} has it; "
                 "repair the line or the setting"
             ) from None
-        return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
+        return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp(), True
     moment = number(text.replace(".", ",") if number.comma else text)
-    if moment is None or np.isnan(moment):
+    date = moment is None or math.isnan(moment)
+    if date:
         moment = iso_moment(text)
     if moment is None:
         hint = (
@@ -185,4 +236,4 @@ def _moment(where: str, column: str, cell: str, number: Numbers, reading: Readin
         raise DataError(
             f"{where}: column {column!r} is {repr(text) if text else 'empty'}, not a finite number; repair or remove the line{hint}"
         )
-    return moment
+    return moment, date

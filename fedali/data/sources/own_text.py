@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import codecs
 import csv
-import gzip
 import io
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
+from typing import IO, NamedTuple
 
 from fedali.data.sources.reading import SEPARATORS, Reading
+from fedali.data.sources.unpacking import unpacked
 from fedali.errors import DataError
 
 _QUOTES = ('"', "'")
@@ -31,25 +31,28 @@ _EXCEL = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Sheet:
-    """A header, the rows below it with their line numbers, and notes on what was passed over."""
+    """A header and the line it is in, the rows below it with their line numbers, and notes on what was passed over.
+
+    ``separator`` and ``encoding`` are those it was read with.
+    """
 
     header: list[str]
+    line: int
     rows: Iterator[tuple[int, list[str]]]
+    separator: str
+    encoding: str
     notes: tuple[str, ...]
 
 
 @contextmanager
 def open_sheet(path: Path, reading: Reading, is_header: Callable[[Sequence[str]], bool]) -> Iterator[Sheet]:
-    """A CSV whose header is the first line that ``is_header``, split as that line can be; else its first line that is no comment.
+    """A CSV whose header is the first line that ``is_header``, split as that line can be; else the first of most lines that split alike.
 
     Whatever is wrong with the file becomes a ``DataError``.
     """
     try:
-        with path.open("rb") as raw:
-            zipped = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            with _text(path, gzip.GzipFile(fileobj=raw) if zipped else raw, reading) as text:
-                yield _sheet(path, text, reading, is_header)
+        with unpacked(path) as stream, _text(path, stream, reading) as text:
+            yield _sheet(path, text, reading, is_header)
     except UnicodeError as error:
         if reading.encoding is not None:
             raise DataError(
@@ -64,14 +67,12 @@ def open_sheet(path: Path, reading: Reading, is_header: Callable[[Sequence[str]]
         raise DataError(
             f"data.encoding is {reading.encoding!r}, which Python does not know; utf-8, utf-16, latin-1 and cp1252 are some"
         ) from error
-    except (EOFError, zlib.error) as error:
-        raise DataError(f"{path} ends too early to be unpacked; fetch or save it again") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _text(path: Path, stream: gzip.GzipFile | io.BufferedReader, reading: Reading) -> io.TextIOWrapper:
-    start = stream.peek(4)
+def _text(path: Path, stream: IO[bytes], reading: Reading) -> io.TextIOWrapper:
+    start = stream.peek(4)  # type: ignore[attr-defined]
     marked = next((name for mark, name in _MARKS if start.startswith(mark)), None)
     if marked is None and reading.encoding is None and b"\0" in start[:4]:
         raise DataError(
@@ -81,38 +82,67 @@ def _text(path: Path, stream: gzip.GzipFile | io.BufferedReader, reading: Readin
 
 
 def _sheet(
-    path: Path, text: Iterable[str], reading: Reading, is_header: Callable[[Sequence[str]], bool]
+    path: Path, text: io.TextIOWrapper, reading: Reading, is_header: Callable[[Sequence[str]], bool]
 ) -> Sheet:
-    lines = iter(text)
-    first = list(islice(lines, _LOOK))
+    first = list(islice(text, _LOOK))
+    if reading.header is not None:
+        return _headless(text, first, reading, _marks(reading))
     excel = _EXCEL.fullmatch(first[0]) if first else None
-    separators = [reading.separator] if reading.separator else [excel.group(1)] if excel else list(SEPARATORS)
-    begin = 1 if excel else 0
+    choices, begin = _marks(reading, excel.group(1) if excel else None), 1 if excel else 0
     found = next(
         (
-            (i, separator, quote)
+            (i, marks)
             for i in range(begin, len(first))
-            for separator in separators
-            for quote in _QUOTES
-            if is_header(
-                _cells(first[i].lstrip("# ") if first[i].startswith("#") else first[i], separator, quote)
-            )
+            for marks in choices
+            if is_header(_cells(first[i].lstrip("# ") if first[i].startswith("#") else first[i], marks))
         ),
         None,
     )
     if found is None:
-        plain = [i for i in range(begin, len(first)) if first[i].strip() and not first[i].startswith("#")]
-        at = plain[0] if plain else begin
-        line = first[at] if at < len(first) else ""
-        found = at, max(separators, key=lambda separator: len(_cells(line, separator))), _QUOTES[0]
-    at, separator, quote = found
+        found = _likeliest(first, begin, choices)
+    at, marks = found
     passed = sum(bool(line.strip()) and not line.startswith("#") for line in first[begin:at])
     notes = [f"{passed} lines above the header are passed over"] if passed else []
     if at < len(first) and first[at].startswith("#"):
         first[at] = first[at].lstrip("# ")
-    reader = _reader(chain(first[at:], lines), separator, quote)
+    reader = _reader(chain(first[at:], text), marks)
     header = [cell.strip() for cell in next(reader, [])]
-    return Sheet(header, _rows(reader, at, header), tuple(notes))
+    return Sheet(header, at + 1, _rows(reader, at, header), marks.separator, text.encoding, tuple(notes))
+
+
+def _likeliest(lines: Sequence[str], begin: int, choices: Sequence[_Marks]) -> tuple[int, _Marks]:
+    """Where the header is, and its marks, when no line names what it has to: the first of the most lines that split alike."""
+    plain = [i for i in range(begin, len(lines)) if lines[i].strip() and not lines[i].startswith("#")]
+    best = (0, 0), plain[0] if plain else begin, choices[0]
+    for marks in choices:
+        cells = [len(_cells(lines[i], marks)) for i in plain]
+        for count in sorted(set(cells) - {1}):
+            best = max(
+                best,
+                ((cells.count(count), count), plain[cells.index(count)], marks),
+                key=lambda one: one[0],
+            )
+    return best[1:]
+
+
+def _headless(
+    text: io.TextIOWrapper, first: Sequence[str], reading: Reading, choices: Sequence[_Marks]
+) -> Sheet:
+    """A CSV whose columns are named by a setting; a first line with just these names is its header all the same."""
+    header = list(reading.header or ())
+    plain = [line for line in first if line.strip() and not line.startswith("#")][:1]
+    fits = [marks for marks in choices if plain and len(_cells(plain[0], marks)) == len(header)]
+    marks = min(fits, key=lambda marks: _quoted(_cells(plain[0], marks))) if fits else choices[0]
+    rows = _rows(_reader(chain(first, text), marks), 0, header)
+    begun = list(islice(rows, 1))
+    if begun and [cell.strip() for cell in begun[0][1]] == header:
+        begun = []
+    return Sheet(header, 0, chain(begun, rows), marks.separator, text.encoding, ())
+
+
+def _quoted(cells: Sequence[str]) -> int:
+    """How many cells have quotes around them."""
+    return sum(len(cell) > 1 and cell[0] == cell[-1] and cell[0] in _QUOTES for cell in cells)
 
 
 def _rows(reader: Iterator[list[str]], before: int, header: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
@@ -133,12 +163,29 @@ def _rows(reader: Iterator[list[str]], before: int, header: Sequence[str]) -> It
             yield before + reader.line_num, row  # type: ignore[attr-defined]
 
 
-def _reader(lines: Iterable[str], separator: str, quote: str) -> Iterator[list[str]]:
-    return csv.reader(lines, delimiter=separator, quotechar=quote, skipinitialspace=separator == " ")
+class _Marks(NamedTuple):
+    """What is between cells, around them, and before what is neither."""
+
+    separator: str
+    quote: str
+    escape: str | None
 
 
-def _cells(line: str, separator: str, quote: str = _QUOTES[0]) -> list[str]:
+def _marks(reading: Reading, excel: str | None = None) -> list[_Marks]:
+    """Those that may be a file's, the likelier first; ``excel`` is the separator that the file itself names."""
+    separators = [reading.separator] if reading.separator else [excel] if excel else SEPARATORS
+    quotes = [reading.quote] if reading.quote else _QUOTES
+    return [_Marks(separator, quote, reading.escape) for separator in separators for quote in quotes]
+
+
+def _reader(lines: Iterable[str], marks: _Marks) -> Iterator[list[str]]:
+    separator, quote, escape = marks
+    spaces = separator == " "
+    return csv.reader(lines, delimiter=separator, quotechar=quote, escapechar=escape, skipinitialspace=spaces)
+
+
+def _cells(line: str, marks: _Marks) -> list[str]:
     try:
-        return [cell.strip() for cell in next(_reader([line], separator, quote), [])]
+        return [cell.strip() for cell in next(_reader([line], marks), [])]
     except csv.Error:
         return []

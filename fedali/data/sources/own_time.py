@@ -56,6 +56,19 @@ def pauses(times: Times, recording: Indices, gap: float) -> npt.NDArray[np.bool_
     return after
 
 
+def interval_of(times: Times, recording: Indices, paused: npt.NDArray[np.bool_]) -> float | None:
+    """What is between two rows: the median interval, divided among the rows of a packet; None where time never moves.
+
+    >>> rows, none = np.zeros(6, np.int64), np.zeros(6, bool)
+    >>> interval_of(np.array([0.0, 2, 4, 6, 8, 10]), rows, none), interval_of(np.array([0.0, 0, 4, 4, 8, 8]), rows, none)
+    (2.0, 1.6)
+    """
+    inside = (np.diff(recording) == 0) & ~paused[1:]
+    steps = np.diff(times)[inside]
+    moves = steps[steps > 0]
+    return float(np.median(moves) * len(moves) / len(steps)) if moves.size else None
+
+
 def in_order(times: Times, recording: Indices, client: Indices) -> tuple[Indices, int]:
     """Numbers of the recordings [n] so that those of a client rise with their times, and how many clients have none to go by.
 

@@ -38,8 +38,17 @@ def start(
         int | None,
         typer.Option(
             min=1,
-            help="With --data: rows between the starts of windows of CSV.",
-            show_default="half a window",
+            help="With --data: rows between the starts of windows of CSV, as --set data.stride=N.",
+            show_default="the bundle's",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="data.NAME=VALUE",
+            help="With --data: how its files are read, where they are others than the bundle knows; the names are a scenario's.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:
@@ -56,8 +65,14 @@ def start(
       fedali site start kits/hospital-a
       fedali site start kits/hospital-a --state /var/lib/fedali
       fedali site start kits/hospital-b --data /srv/wards --engine onnx --workers 4
+      fedali site start kits/hospital-b --data /srv/wards --set data.separator=";" --set data.columns.label=activity
     """
-    for option, value in (("--engine", engine), ("--workers", workers), ("--stride", stride)):
+    for option, value in (
+        ("--engine", engine),
+        ("--workers", workers),
+        ("--stride", stride),
+        ("--set", settings or None),
+    ):
         if data is None and value is not None:
             raise SettingsError(f"{option} goes with --data: devices train by themselves")
     chosen = engine_of(engine)
@@ -74,11 +89,18 @@ def start(
 
         run_site(found, folder)
         return
+    from fedali.data.sources.settings import parse_settings
     from fedali.support.cores import cores
     from fedali_server.site.data_site_start import run_data_site
 
+    asked = [] if stride is None else [f"data.stride={stride}"]
     run_data_site(
-        found, data.absolute(), folder, engine=chosen or "auto", workers=workers or cores(), stride=stride
+        found,
+        data.absolute(),
+        folder,
+        engine=chosen or "auto",
+        workers=workers or cores(),
+        settings=parse_settings([*asked, *(settings or [])]),
     )
 
 

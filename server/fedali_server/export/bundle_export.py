@@ -187,6 +187,7 @@ def _write(
         "onnxruntime": ONNXRUNTIME,
         "parity": parity,
         "int8": int8,
+        "data": source.data,
         **({"created": created} if created else {}),
     }
     state = {name: np.array(value, np.float32) for name, value in vars(source.start).items()}

@@ -65,6 +65,7 @@ def source_of(bundle: Bundle, shared: SharedState, round_: int, name: str | None
         normalisation=manifest.normalisation,
         input_shape=manifest.input_shape,
         classes=manifest.classes,
+        data=manifest.data,
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.bundle.manifest import BundleNormalisation, Component
+from fedali.data.facts import NO_FACTS, DataFacts
 from fedali.methods import Method
 from fedali.models import Model
 from fedali.optimizers.rules import SGD, Adam
@@ -42,6 +43,7 @@ class Source:
         normalisation: of raw samples.
         input_shape: of one sample.
         classes: their names.
+        data: what another file of the kind needs to give such samples.
     """
 
     name: str
@@ -55,3 +57,4 @@ class Source:
     normalisation: BundleNormalisation
     input_shape: tuple[int, ...]
     classes: tuple[str, ...]
+    data: DataFacts = NO_FACTS

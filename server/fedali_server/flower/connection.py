@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -76,10 +77,18 @@ def is_away(error: httpx.HTTPError) -> bool:
 
 
 def is_distrust(error: httpx.HTTPError) -> bool:
-    """Whether an attempt failed because one side does not trust or understand the other: trying again is no use."""
-    return isinstance(error, httpx.TransportError) and any(
-        word in str(error).lower() for word in ("certificate", "ssl", "tls")
-    )
+    """Whether an attempt failed because one side does not trust or understand the other: trying again is no use.
+
+    A handshake that takes too long, or that ends in the middle, is one with a server that is busy, or just starts.
+    """
+    if not isinstance(error, httpx.TransportError) or isinstance(error, httpx.TimeoutException):
+        return False
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return not isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError))
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 @contextmanager

@@ -76,6 +76,7 @@ class SiteGrid(Grid):
         self._steps: dict[int, _Steps] = {}
         self._since: dict[int, str] = {}  # when a node that is being introduced had joined
         self._asked: dict[str, int] = {}  # questions of introductions
+        self._questions: dict[int, _PendingMessage] = {}  # the last one to each newcomer
         self._refused: dict[int, str] = {}  # when a node that was refused had joined
         self._told: list[str] = []
 
@@ -200,12 +201,17 @@ class SiteGrid(Grid):
         online = self._grid.joined
         for node in [node for node in self._steps if online.get(node) != self._since[node]]:
             del self._steps[node]  # what it was asked is lost
+            self._hear_no_more(node)
         self._refused = {node: since for node, since in self._refused.items() if online.get(node) == since}
         for node in online.keys() - self.names.keys() - self._steps.keys() - self._refused.keys():
             self._steps[node], self._since[node] = self._introduction(node), online[node]
             self._ask(node, next(self._steps[node]))
+        for node in list(self._steps):
+            if self._questions[node].is_due(time.monotonic(), self._since[node]):
+                self._ask(node)
         for reply in self._grid.pull_messages(list(self._asked)) if self._asked else []:
-            node = self._asked.pop(reply.metadata.reply_to_message_id)
+            node = self._asked.get(reply.metadata.reply_to_message_id, -1)
+            self._hear_no_more(node)
             if node in self._steps:
                 self._go_on(node, reply)
         names = sorted((name, node) for node, name in self.names.items() if node in online)
@@ -215,8 +221,16 @@ class SiteGrid(Grid):
             self._report(found)
         return [node for _, node in names]
 
-    def _ask(self, node: int, question: Message) -> None:
-        (name,) = self._grid.push_messages([question])
+    def _hear_no_more(self, node: int) -> None:
+        """A second answer to a question that was asked twice is no answer to the next one."""
+        self._asked = {name: asked for name, asked in self._asked.items() if asked != node}
+
+    def _ask(self, node: int, question: Message | None = None) -> None:
+        """Ask a newcomer; again, without a question."""
+        if question is not None:
+            self._questions[node] = _PendingMessage(question)
+        (name,) = self._grid.push_messages([self._questions[node].copy()])
+        self._questions[node].sent(time.monotonic(), self._since[node])
         if name:
             self._asked[name] = node
         else:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import structlog
@@ -25,7 +26,13 @@ _LONGEST_SOCKET = 100  # bytes of a Unix socket's path
 
 
 def run_data_site(
-    kit: SiteKit, data: Path, state: Path, *, engine: EngineName, workers: int, stride: int | None = None
+    kit: SiteKit,
+    data: Path,
+    state: Path,
+    *,
+    engine: EngineName,
+    workers: int,
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Run a site with the data in ``data`` until SIGTERM or Ctrl-C, which leave the server in good order.
 
@@ -33,7 +40,7 @@ def run_data_site(
     another site uses ``state``.
     """
     with leaving(kit), alone(state, "site"):
-        site = DataSite(kit, data, state, engine=engine, workers=workers, stride=stride)
+        site = DataSite(kit, data, state, engine=engine, workers=workers, settings=settings)
         with _telling(site, state / "relay.sock"):
             answer(kit, state, site)
 

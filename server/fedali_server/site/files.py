@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import structlog
 
 from fedali.bundle.manifest import Manifest
+from fedali.data.device import PARTS, Pair, read_file, read_parts
 from fedali.data.npz import read_shapes
-from fedali.data.samples import Labels, check_labels, check_samples, read_samples
-from fedali.data.sources.own import read_piece
-from fedali.data.sources.own_csv import Piece, check_csv
-from fedali.data.sources.reading import PLAIN
-from fedali.data.split import split
-from fedali.errors import DataError, MisfitError
+from fedali.data.sources.own import ENDINGS, ending_of
+from fedali.data.sources.own_csv import check_csv
+from fedali.data.sources.reading import PLAIN, ForModel
+from fedali.data.sources.settings import with_settings
+from fedali.errors import DataError
 
 log = structlog.get_logger("fedali.site")
-Pair = tuple[npt.NDArray[Any], Labels]
-
-PARTS = ("train", "validation", "test")
-ENDINGS = (".npz", ".csv", ".csv.gz")
-SHARES = (
-    0.56,
-    0.14,
-    0.30,
-)  # of each class's samples of a file that is split here, as a scenario's are unless it says otherwise
 
 
 @dataclass(frozen=True)
@@ -41,13 +31,13 @@ class ClientFiles:
 
     Args:
         folder: that the files are in, or that the one file stands beside.
-        stride: rows between the starts of windows of CSV; None for half a window.
+        settings: of ``--set``, where files are others than the bundle knows: see ``fedali.data.sources.settings``.
 
     Methods raise ``DataError`` for files that cannot be read, or do not fit the model.
     """
 
     folder: Path
-    stride: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def there(self) -> bool:
@@ -69,10 +59,21 @@ class ClientFiles:
                 "or remove the folder"
             )
         for path in filter(None, paths):
-            if path.suffix != ".npz":
-                check_csv(path, self.folder.name, PLAIN)
-            else:
+            if ending_of(path) == ".npz":
                 read_shapes(path)
+            else:
+                self._check_header(path)
+
+    def _check_header(self, path: Path) -> None:
+        """Refuse what no bundle could mend; a bundle may know another name of a column that is missing."""
+        reading = with_settings(PLAIN, self.settings, "--set")
+        try:
+            check_csv(path, self.folder.name, reading)
+        except DataError as error:
+            if self.settings.get("columns.label") is not None:
+                raise
+            check_csv(path, self.folder.name, reading, ForModel(may_lack=frozenset({"label"})))
+            log.warning("data", file=str(path), note=f"{error}; the federation's bundle may know it")
 
     def stamp(self) -> tuple[str, int, int] | None:
         """Changes with the file that ``train`` reads; None where there is none."""
@@ -100,59 +101,21 @@ class ClientFiles:
     def _part(self, name: str, manifest: Manifest) -> Pair | None:
         whole = self.whole
         if whole is not None:
-            stamp = whole.stat().st_mtime_ns, whole.stat().st_size
-            return _split(whole, stamp, manifest.input_shape, manifest.classes, self.stride)[name]
+            parts, notes = read_parts(whole, manifest, self.settings, self.folder.name)
+            _tell(whole, notes)
+            return parts[name]
         path = _one(self.folder / name)
         if path is None:
             return None
-        if path.suffix != ".npz":
-            shape, classes = manifest.input_shape, manifest.classes
-            return _fitting(_read_whole(path, self.folder.name, shape, self.stride), shape, classes)
-        x, y = read_samples(path, manifest)
-        if y is None:
-            raise DataError(f"{path} has no labels; a site that trains takes an array y beside x")
-        return x, y
-
-
-@lru_cache(maxsize=1)  # a client's parts are read one after another
-def _split(
-    path: Path, stamp: tuple[int, int], shape: tuple[int, ...], classes: tuple[str, ...], stride: int | None
-) -> dict[str, Pair | None]:
-    """The parts of the one file of a client by name, None for one without a sample; ``stamp`` changes with the file."""
-    piece = _read_whole(path, path.stem, shape, stride)
-    x, y = _fitting(piece, shape, classes)
-    parts = split(y, piece.recording, piece.start, piece.length, fractions=SHARES, order="time")
-    rows = {name: getattr(parts, name) for name in PARTS}
-    return {name: (x[where], y[where]) if len(where) else None for name, where in rows.items()}
-
-
-def _read_whole(path: Path, client: str, shape: tuple[int, ...], stride: int | None) -> Piece:
-    if path.suffix != ".npz" and len(shape) != 2:
-        raise MisfitError(
-            f"{path}: rows of CSV make windows [time, channels], and this model takes {list(shape)}: save .npz",
-            "this device's data are rows for windows, and the federation's samples are no windows",
-        )
-    window = shape[0] if len(shape) == 2 else 1
-    piece = read_piece(path, window, stride or max(1, window // 2), client)
-    _tell(path, piece.notes)
-    return piece
+        found = read_file(path, manifest, self.settings, client=self.folder.name)
+        _tell(path, found.notes)
+        return found.x, found.y
 
 
 @lru_cache(maxsize=4096)  # a file is read again in every round
 def _tell(path: Path, notes: tuple[str, ...]) -> None:
     for note in notes:
         log.info("data", file=str(path), note=note)
-
-
-def _fitting(piece: Piece, shape: tuple[int, ...], classes: tuple[str, ...]) -> Pair:
-    """Samples and labels of a file where they fit the model: a whole number is the class of that name, else of that place."""
-    x, labels = check_samples(piece.x, shape, f"{piece.where}: x"), piece.labels
-    if piece.class_names is not None and all(isinstance(label, int) for label in labels):
-        places = check_labels(np.array(labels), piece.class_names, len(x), f"{piece.where}: y")
-        labels = [piece.class_names[place] for place in places]
-    elif all(str(label) in classes for label in labels):
-        labels = [str(label) for label in labels]
-    return x, check_labels(np.array(labels), classes, len(x), f"{piece.where}: y")
 
 
 def _one(stem: Path, other: bool = False) -> Path | None:

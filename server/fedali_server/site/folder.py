@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import structlog
 
+from fedali.data.sources.own import ENDINGS
 from fedali.errors import DataError, did_you_mean
-from fedali_server.site.files import ENDINGS, ClientFiles
+from fedali_server.site.files import ClientFiles
 
 log = structlog.get_logger("fedali.site")
 _SHOWN = 3  # strangers that are named
 
 
-def open_folder(path: Path, names: Sequence[str], stride: int | None = None) -> dict[str, ClientFiles]:
+def open_folder(
+    path: Path, names: Sequence[str], settings: Mapping[str, Any] | None = None
+) -> dict[str, ClientFiles]:
     """The files of the devices ``names``, by those, see ``ClientFiles``; devices may lack any.
 
     Raises ``DataError`` when no device has any, when one has nothing to train on, or a file that is broken. What is of nobody is warned of.
@@ -25,7 +29,7 @@ def open_folder(path: Path, names: Sequence[str], stride: int | None = None) -> 
             f"--data {path}: there is no such folder; it has to hold a folder for each device: {example}"
         )
     there = sorted(filter(None, (_name(entry) for entry in path.iterdir())))
-    found = {name: ClientFiles(path / name, stride) for name in names}
+    found = {name: ClientFiles(path / name, settings or {}) for name in names}
     strangers = [name for name in there if name not in found]
     if len(strangers) == len(there):
         hint = (

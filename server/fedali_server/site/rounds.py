@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
+from fedali.data.device import Pair
 from fedali.data.normalisation import Normalisation, channel_statistics, channel_sums
 from fedali.engines.base import Engine, Query, Samples, TrainJob, TrainResult, Vector
 from fedali.errors import CheckpointError, DataError, FedaliError, MisfitError
@@ -27,7 +28,7 @@ from fedali_server.gateway.rounds.round import bounded
 from fedali_server.gateway.rounds.statistics import StatisticsSums, weighed
 from fedali_server.gateway.rounds.sums import RoundSums, check_fits
 from fedali_server.site.bundle import TrainedBundle
-from fedali_server.site.files import ClientFiles, Pair
+from fedali_server.site.files import ClientFiles
 from fedali_server.site.personal import PersonalParts
 
 log = structlog.get_logger("fedali.site")

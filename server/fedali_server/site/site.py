@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -49,7 +51,7 @@ class DataSite:
         state: folder for what is kept; one process at a time may use it.
         engine: what trains.
         workers: threads or processes of the engine.
-        stride: rows between the starts of windows of CSV; half a window where None.
+        settings: of ``--set``, where data are read otherwise than the bundle says.
 
     Raises ``FedaliError`` for data or a state that cannot be used; so do methods for a bundle or an order.
     """
@@ -62,11 +64,11 @@ class DataSite:
         *,
         engine: EngineName = "auto",
         workers: int = 1,
-        stride: int | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.kit, self._state = kit, state
         self._engine, self._workers = resolve(engine), workers
-        self._files = open_folder(data, [device.name for device in kit.devices], stride)
+        self._files = open_folder(data, [device.name for device in kit.devices], settings)
         self._trusted = load_public(kit.trusted_key)
         with reporting(state):
             state.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fedali.bundle.manifest import BundleNormalisation
+from fedali.data.facts import DataFacts, real_names
 from fedali.data.normalisation import channel_shape, constant_note
 from fedali.schema import Schema
 from fedali.wire.kit import OperatorKit
@@ -53,11 +54,16 @@ def describe(
     for note in constant_note([schema.channels[k] for k in found.sums.constant()]):
         say(note)
     shared = found.sums.normalisation(schema.shape)
-    return _described(schema, BundleNormalisation("global", shared.mean, shared.std))
+    constant = tuple(found.sums.constant())
+    return _described(schema, BundleNormalisation("global", shared.mean, shared.std), constant)
 
 
-def _described(schema: Schema, normalisation: BundleNormalisation) -> Described:
-    return Described(schema.shape, schema.classes, normalisation)
+def _described(
+    schema: Schema, normalisation: BundleNormalisation, constant: tuple[int, ...] = ()
+) -> Described:
+    interval = None if schema.rate is None or schema.window is None else 1 / schema.rate
+    data = DataFacts(channels=real_names(schema.channels), interval=interval, constant=constant)
+    return Described(schema.shape, schema.classes, normalisation, data)
 
 
 def _without(schema: Schema, own: bool = False) -> BundleNormalisation:

@@ -14,14 +14,15 @@ from fedali.bundle.file import Bundle, read_bundle
 from fedali.bundle.keys import load_private
 from fedali.bundle.manifest import BundleNormalisation, Component, Mode
 from fedali.cohort.tensorfile import read_tensors
-from fedali.data.normalisation import channel_statistics
+from fedali.data.facts import NO_FACTS, DataFacts, real_names
+from fedali.data.normalisation import Normalisation, channel_statistics, constant_channels
 from fedali.errors import CheckpointError, SettingsError, did_you_mean
 from fedali.models import ALPSettings
 from fedali_server.export.bundle_export import export_bundle
 from fedali_server.export.bundle_source import source_of
 from fedali_server.export.source import Source, Start
 from fedali_server.run.folder import RunFolder, read_best
-from fedali_simulations.data import check_facts, load
+from fedali_simulations.data import check_facts, load, reading_for_others
 from fedali_simulations.scenario import MethodSettings, Scenario
 from fedali_simulations.setup import Plan, Untrained, build_optimizer, build_plan, build_untrained
 from fedali_simulations.study import line_folder, scenario_of
@@ -46,11 +47,12 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Described:
-    """What a bundle says of data: shape of a sample, names of classes, and normalisation of raw samples."""
+    """What a bundle says of data: shape of a sample, names of classes, normalisation of raw samples, and how to read files of the kind."""
 
     input_shape: tuple[int, ...]
     classes: tuple[str, ...]
     normalisation: BundleNormalisation
+    data: DataFacts = NO_FACTS
 
 
 def export(
@@ -299,6 +301,7 @@ def _source(
         normalisation=described.normalisation,
         input_shape=described.input_shape,
         classes=described.classes,
+        data=described.data,
     )
 
 
@@ -315,7 +318,25 @@ def _client(plan: Plan, name: str) -> int:
 
 def _described(scenario: Scenario, plan: Plan, client: str | None) -> Described:
     federation = plan.federation
-    return Described(federation.input_shape, federation.class_names, _normalisation(scenario, plan, client))
+    normalisation = _normalisation(scenario, plan, client)
+    return Described(
+        federation.input_shape, federation.class_names, normalisation, _data(scenario, plan, normalisation)
+    )
+
+
+def _data(scenario: Scenario, plan: Plan, normalisation: BundleNormalisation) -> DataFacts:
+    """What another file of the kind needs, and which channels never changed in what all clients are normalised by."""
+    federation, constant = plan.federation, []
+    if normalisation.kind == "global":
+        seen = [federation.clients[client].x_train for client in plan.seen]
+        constant = constant_channels(Normalisation(normalisation.mean, normalisation.std), seen)
+    return DataFacts(
+        channels=real_names(federation.channel_names),
+        stride=federation.stride,
+        interval=federation.interval,
+        constant=tuple(constant),
+        reading=reading_for_others(scenario.data),
+    )
 
 
 def _normalisation(scenario: Scenario, plan: Plan, client: str | None) -> BundleNormalisation:

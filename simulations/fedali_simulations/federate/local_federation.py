@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -32,6 +31,7 @@ from fedali.support.files import atomic, write_text
 from fedali.wire.kit import OperatorKit, read_kit_as
 from fedali_server.provisioning.federation_file import read_federation
 from fedali_server.provisioning.provision import provision
+from fedali_simulations.federate.ports import free_ports
 
 _PATIENCE = 60.0  # seconds for a process to end, or to say that it is ready
 _PARTS = ("train", "validation", "test")
@@ -177,7 +177,17 @@ class LocalFederation:
         files = [word for part in _PARTS for word in (f"--{part}", self._data(device, part))]
         files[0] = "--data"
         state = str(self.folder / "devices" / device)
-        words = ("fedali_client", "join", str(self.kit(device)), *map(str, files), "--state", state)
+        layout = {2: ("--set", "data.layout=tc"), 3: ("--set", "data.layout=chw")}
+        as_stored = layout.get(len(self._federation.input_shape), ())
+        words = (
+            "fedali_client",
+            "join",
+            str(self.kit(device)),
+            *map(str, files),
+            *as_stored,
+            "--state",
+            state,
+        )
         return self.start(device, *words)
 
     def check(self) -> None:
@@ -208,15 +218,15 @@ class LocalFederation:
 
     def _write_data(self, device: str, client: int) -> None:
         """A device's own samples, raw: it normalises them as its bundle says."""
-        owner = self._federation.clients[client]
+        owner, names = self._federation.clients[client], np.array(self._federation.class_names)
         (self.folder / "data" / device).mkdir(exist_ok=True)
         for part in _PARTS:
             with atomic(self._data(device, part)) as temporary, temporary.open("wb") as stream:
-                np.savez(stream, x=getattr(owner, f"x_{part}"), y=getattr(owner, f"y_{part}"))
+                np.savez(stream, x=getattr(owner, f"x_{part}"), y=names[getattr(owner, f"y_{part}")])
 
     def _toml(self) -> str:
         """``federation.toml`` on free ports of the loopback interface."""
-        ports = [f"127.0.0.1:{port}" for port in _free_ports(2 + len(self.sites))]
+        ports = [f"127.0.0.1:{port}" for port in free_ports(2 + len(self.sites))]
         lines = [f'name = "{self.name}"', "", "[server]"]
         lines += [f'{key} = "{ports[0]}"' for key in ("listen", "address")]
         lines += [f'operators_{key} = "{ports[1]}"' for key in ("listen", "address")]
@@ -229,12 +239,3 @@ class LocalFederation:
 
 def _device_name(index: int) -> str:
     return f"device-{index}"
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listened on a moment ago."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]

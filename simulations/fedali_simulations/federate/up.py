@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from fedali.data.sources.named import people_of
 from fedali.errors import SettingsError
 from fedali_server.run.federated import RunProgress
 from fedali_simulations.federate import running
@@ -28,8 +30,9 @@ def scenario_for(source: str, changes: Sequence[str], devices: int) -> Scenario:
     more = [] if "methods" in asked or len(known.methods) == 1 else [f"methods={known.methods[0].title}"]
     more += [] if "seeds" in asked else ["seeds=1"]
     if known.partition.kind == "natural":
-        if known.data.source == "motionsense" and known.data.subjects is None:
-            more.append(f"data.subjects={list(range(1, devices + 1))}")
+        people = people_of(known.data.source or "")
+        if people and known.data.subjects is None and known.data.clients == "people":
+            more.append(f"data.subjects={json.dumps(people[:devices])}")
     else:
         more.append(f"partition.clients={devices}")
     return load_scenario(

@@ -6,13 +6,21 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
+from fedali.data.device import SHARES
+from fedali.data.facts import NO_FACTS
 from fedali.data.split import split
 from fedali.errors import DataError, MisfitError
-from fedali_server.site.files import SHARES, ClientFiles
+from fedali_server.site.files import ClientFiles
 from fedali_server.site.folder import open_folder
 
-MANIFEST = SimpleNamespace(input_shape=(8, 2), classes=("run", "sit", "walk"))
+
+def manifest_of(shape, *classes):
+    return SimpleNamespace(input_shape=shape, classes=classes, data=NO_FACTS)
+
+
+MANIFEST = manifest_of((8, 2), "run", "sit", "walk")
 
 
 def rows(labels, each=40, recordings=1, channels=2):
@@ -38,7 +46,7 @@ def test_csv_for_each_part_becomes_windows(tmp_path):
     assert np.array_equal(x[1], values["sit"][0, 4:12].astype(np.float32))
     assert files.validation(MANIFEST) is None
     assert files.test(MANIFEST)[1].tolist() == [2, 1, 1]
-    assert len(ClientFiles(tmp_path / "a", stride=8).train(MANIFEST)[0]) == 10
+    assert len(ClientFiles(tmp_path / "a", {"stride": 8}).train(MANIFEST)[0]) == 10
 
 
 def test_one_file_for_all_is_split_in_time_without_a_leak(tmp_path):
@@ -72,7 +80,7 @@ def test_one_npz_for_all_is_split_as_a_simulation_splits_it(tmp_path):
 
 
 def test_whole_numbers_are_classes_of_that_name_else_of_that_place(tmp_path):
-    named = SimpleNamespace(input_shape=(8, 2), classes=("1", "2", "7"))
+    named = manifest_of((8, 2), "1", "2", "7")
     for manifest, labels in ((named, (7, 1)), (MANIFEST, (2, 0))):
         (tmp_path / "a.csv").write_text(rows(labels)[0])
         assert set(ClientFiles(tmp_path / "a").train(manifest)[1].tolist()) == {2, 0}
@@ -80,7 +88,7 @@ def test_whole_numbers_are_classes_of_that_name_else_of_that_place(tmp_path):
 
 def test_what_does_not_fit_or_is_broken_is_one_line(tmp_path):
     files = ClientFiles(tmp_path / "a")
-    images = SimpleNamespace(input_shape=(1, 8, 8), classes=MANIFEST.classes)
+    images = manifest_of((1, 8, 8), *MANIFEST.classes)
     for text, manifest, line, public in (
         (rows(["sit", "jump"])[0], MANIFEST, "'jump', no class of this model", "a label that is none of"),
         (rows(["sit"], channels=3)[0], MANIFEST, r"x has shape \[9, 8, 3\]", "windows of 8 with 3 channels"),
@@ -91,7 +99,6 @@ def test_what_does_not_fit_or_is_broken_is_one_line(tmp_path):
             files.train(manifest)
         assert public in error.value.public
     for text, line in (
-        ("x,y\n1,2\n", "lacks the column 'label'"),
         ("client,label,x\n", "has a column 'client'"),
         ("", "is empty"),
     ):
@@ -101,6 +108,12 @@ def test_what_does_not_fit_or_is_broken_is_one_line(tmp_path):
     (tmp_path / "a.csv").write_text(rows(["sit"], each=5)[0])
     with pytest.raises(DataError, match="holds no samples"):
         files.train(MANIFEST)
+    (tmp_path / "a.csv").write_text("activity,x,y\nsit,1,2\n")
+    with capture_logs() as logs:
+        open_folder(tmp_path, ["a"])  # a bundle may know another name of it
+    assert "lacks the column 'label'" in logs[0]["note"]
+    with pytest.raises(DataError, match=r"lacks the column 'what' that data\.columns\.label names"):
+        open_folder(tmp_path, ["a"], {"columns.label": "what"})
     np.savez(tmp_path / "a.npz", x=np.ones((3, 8, 2)), y=[0, 1, 2])
     with pytest.raises(DataError, match=r"a\.npz and .*a\.csv are both there; leave one of them"):
         open_folder(tmp_path, ["a"])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fedali.data.device import read_file
 from fedali.data.npz import read_shapes
-from fedali.data.samples import check_labels, check_samples, read_samples
+from fedali.data.samples import check_labels, check_samples
 from fedali.errors import DataError
 from fedali_client.data import read_line
 
@@ -75,22 +76,26 @@ def test_files(tmp_path, bundle):
     np.save(tmp_path / "object.npy", np.array([x, None], object))
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 and so on")
     (tmp_path / "c.csv").write_text("1,2")
-    found, labels = read_samples(tmp_path / "a.npz", manifest)
-    assert (found == x).all()
-    assert labels.tolist() == [2, 1]
-    assert read_samples(tmp_path / "own.npz", manifest)[1].tolist() == [1, 2]
-    assert read_samples(tmp_path / "b.npy", manifest)[1] is None
+    (tmp_path / "c.xls").write_text("1,2")
+    found = read_file(tmp_path / "a.npz", manifest)
+    assert (found.x == x).all()
+    assert found.y.tolist() == [2, 1]
+    assert read_file(tmp_path / "own.npz", manifest).y.tolist() == [1, 2]
+    assert (read_file(tmp_path / "b.npy", manifest, labels="none").x == x).all()
     for name, line in {
         "missing.npz": "does not exist",
-        "z.npz": "has no array x; it has z",
+        "z.npz": "lacks the array 'x'; .*known: z",
         "object.npz": "Python objects",
-        "object.npy": "Python objects",
+        "b.npy": "neither .npz nor .csv",
         "broken.npz": "is broken",
-        "c.csv": "neither .npz nor .npy",
+        "c.xls": "unknown ending '.xls', neither .npz nor .csv",
+        "c.csv": "lacks the column 'label'",
         "odd.npz": r"y\[1\] is 'swim', no class",
     }.items():
         with pytest.raises(DataError, match=line):
-            read_samples(tmp_path / name, manifest)
+            read_file(tmp_path / name, manifest)
+    with pytest.raises(DataError, match="Python objects"):
+        read_file(tmp_path / "object.npy", manifest, labels="none")
 
 
 def test_shapes_are_known_without_reading_the_arrays(tmp_path):

@@ -221,6 +221,20 @@ def test_offline_says_what_to_do(tmp_path, serve):
     assert len(server.asked) == 1
 
 
+def test_the_zip_as_downloaded_may_lie_in_the_data_folder(tmp_path, monkeypatch):
+    files, known = small_recordings()
+    path = tmp_path / "A_DeviceMotion_data.zip"
+    path.write_bytes(zip_of(files))
+    found = [load_motionsense(place, checksum=windows_checksum(*known)) for place in (tmp_path, path)]
+    assert [len(data.y) for data in found] == [6, 6]
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    monkeypatch.setenv("FEDALI_DATA", str(tmp_path))
+    with pytest.raises(
+        DataError, match=r"data\.zip: it decodes to other windows than the published ones; get it from"
+    ):
+        load_motionsense()
+
+
 def test_the_data_folder_must_hold_the_file(tmp_path, monkeypatch):
     monkeypatch.setenv("FEDALI_DATA", str(tmp_path))
     with pytest.raises(DataError, match=r"motionsense\.npz does not exist; FEDALI_DATA"):

@@ -126,7 +126,7 @@ def test_folder_of_npz(tmp_path):
         ({"client": np.array(["ada"] * 7 + [""])}, "client of row 7 is empty"),
         (
             {"client": np.array([1] * 7 + [2])},
-            "client 'client-2' has 1 samples or whole windows, fewer than 3",
+            "client 'client-2' has 1 samples, fewer than 3",
         ),
         ({"x": np.full((8, 16, 3), np.nan)}, "384 values that are NaN or infinite, first in row 0"),
         ({"x": np.zeros((0, 16, 3)), "y": np.zeros(0, int), "client": np.zeros(0, int)}, "holds no samples"),
@@ -169,7 +169,7 @@ GOOD = [*rows_of("ada", "walk", 12), *rows_of("ada", "rest", 12, begin=12)]
         (
             [*GOOD, *rows_of("bob", "rest", 3)],
             None,
-            "client 'bob' has 0 samples or whole windows.*4 rows in a row",
+            "client 'bob' has 0 whole windows.*4 rows in a row.*longest stretch has 3, into which data.window = 3",
         ),
         (rows_of("ada", "walk", 12), None, "all samples have the label 'walk'"),
         ([], None, "has no rows"),

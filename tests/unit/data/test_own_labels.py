@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from fedali.data import load_own
+from fedali.data.device import read_file
+from fedali.data.facts import NO_FACTS
 from fedali.data.labels import labels_of
-from fedali.data.samples import check_labels, read_samples
+from fedali.data.samples import check_labels
 from fedali.data.sources.reading import Reading
 from fedali.errors import DataError
 
@@ -127,17 +129,23 @@ def test_arrays_that_are_no_labels(tmp_path, y, message):
     ],
 )
 def test_whole_numbers_of_a_device_mean_what_they_mean_in_a_simulation(tmp_path, classes, y, expected):
-    manifest = SimpleNamespace(input_shape=(4,), classes=classes)
+    manifest = SimpleNamespace(input_shape=(4,), classes=classes, data=NO_FACTS)
     np.savez(tmp_path / "a.npz", x=np.ones((3, 4)), y=y)
-    assert read_samples(tmp_path / "a.npz", manifest)[1].tolist() == expected
+    assert read_file(tmp_path / "a.npz", manifest).y.tolist() == expected
 
 
 def test_whole_numbers_that_may_be_names_or_places_are_refused(tmp_path):
-    manifest = SimpleNamespace(input_shape=(4,), classes=("1", "2", "3"))
+    manifest = SimpleNamespace(input_shape=(4,), classes=("1", "2", "3"), data=NO_FACTS)
     np.savez(tmp_path / "a.npz", x=np.ones((3, 4)), y=[1, 2, 1])
     with pytest.raises(
         DataError, match="1 is class '1' by name and '2' by place; save them as strings, or add class_names"
     ):
-        read_samples(tmp_path / "a.npz", manifest)
+        read_file(tmp_path / "a.npz", manifest)
+    np.savez(tmp_path / "a.npz", x=np.ones((3, 4)), y=[0, 1, 2])
+    with pytest.raises(DataError, match="1 is class '1' by name and '2' by place"):
+        read_file(tmp_path / "a.npz", manifest)
+    np.savez(tmp_path / "a.npz", x=np.ones((3, 4)), y=[1, 9, 1])
+    with pytest.raises(DataError, match=r"y\[1\] is '9', no class of this model"):
+        read_file(tmp_path / "a.npz", manifest)
     np.savez(tmp_path / "a.npz", x=np.ones((3, 4)), y=[1, 2, 1], class_names=["3", "1", "2"])
-    assert read_samples(tmp_path / "a.npz", manifest)[1].tolist() == [0, 1, 0]
+    assert read_file(tmp_path / "a.npz", manifest).y.tolist() == [0, 1, 0]

@@ -4,6 +4,7 @@ import pytest
 
 from fedali.errors import SettingsError
 from fedali_simulations import builtin_scenarios, load_scenario
+from fedali_simulations.federate.up import scenario_for
 from fedali_simulations.jobs import identity
 from fedali_simulations.template import to_toml
 
@@ -101,11 +102,14 @@ def test_a_run_is_the_same_run_until_a_setting_of_its_data_is_set():
     plain = load_scenario("digits")
     found = [
         identity(load_scenario("digits", [f"data.{change}"]), plain.methods[0], 0)
-        for change in ("gap=10.0", "gap=5.0", "missing=[]", "columns={}")
+        for change in (
+            *("gap=10.0", "clients=people", "gap=5.0", "missing=[]", "columns={}", "devices=[]"),
+            "clients=devices",
+        )
     ]
     same = identity(plain, plain.methods[0], 0)
-    assert found[0] == same
-    assert len({one["settings"] for one in found}) == 4
+    assert found[0] == found[1] == same
+    assert len({one["settings"] for one in found}) == 6
 
 
 @pytest.mark.parametrize(
@@ -115,3 +119,16 @@ def test_runs_of_0_1_0_are_resumed(scenario, settings):
     """What its checkpoints have to agree on: a new setting that is not set is no part of it."""
     found = load_scenario(scenario, ["training.engine=loop"])
     assert identity(found, found.methods[0], 0)["settings"] == settings
+
+
+@pytest.mark.parametrize(
+    ("source", "subjects"),
+    [("motionsense", (1, 2, 3)), ("hhar", ("a", "b", "c")), ("pamap2:/data/pamap2.zip", (101, 102, 103))],
+)
+def test_as_many_people_as_devices(source, subjects):
+    known = scenario_for("motionsense", [f"data.source={source}"], 3)
+    assert known.data.subjects == subjects
+    assert (
+        scenario_for("motionsense", [f"data.source={source}", "data.clients=devices"], 3).data.subjects
+        is None
+    )

@@ -1,0 +1,1 @@
+"""What FedAli makes of data before anybody trains."""
