@@ -84,7 +84,7 @@ class FederationServicer:
         raise NotImplementedError('Method not implemented!')
 
     def NextTask(self, request, context):
-        """Waits for a task. A task that the device has been given and has not answered is given again.
+        """Waits for a task. A task that the device has been given and has not answered is given again; a newer call does not end an older one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,7 +113,7 @@ class FederationServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Decline(self, request, context):
-        """The device cannot do a task; the round goes on without it.
+        """The device cannot do a task; the round goes on without it. Final for the task; changes nothing once an update counted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -8,7 +8,7 @@ names a device. A gateway serves the devices of one site.
 
 A device's life:
 
-  1. Enrol          at the start, and after a call has failed: versions, limits, the bundle to hold.
+  1. Enrol          at the start, and after a call has failed, not for each new connection: versions, limits, the bundle to hold.
   2. Download       the bundle, when it holds another; verify its signature with the key it was provisioned with.
   3. NextTask       long poll; answers with a task, or with nothing when the wait is over.
   4. Download       the task's shared state.
@@ -58,7 +58,7 @@ class FederationStub:
     Enrol: _grpc.UnaryUnaryMultiCallable[_federation_pb2.EnrolRequest, _federation_pb2.EnrolReply]
     """Introduces a device; has to come first when it starts, and after a call has failed."""
     NextTask: _grpc.UnaryUnaryMultiCallable[_federation_pb2.NextTaskRequest, _federation_pb2.NextTaskReply]
-    """Waits for a task. A task that the device has been given and has not answered is given again."""
+    """Waits for a task. A task that the device has been given and has not answered is given again; a newer call does not end an older one."""
     Download: _grpc.UnaryStreamMultiCallable[_federation_pb2.DownloadRequest, _federation_pb2.Chunk]
     """An artifact from a byte on. NOT_FOUND when the gateway no longer has it."""
     UploadOffset: _grpc.UnaryUnaryMultiCallable[_federation_pb2.UploadOffsetRequest, _federation_pb2.UploadOffsetReply]
@@ -68,7 +68,7 @@ class FederationStub:
     acknowledged.
     """
     Decline: _grpc.UnaryUnaryMultiCallable[_federation_pb2.DeclineRequest, _federation_pb2.DeclineReply]
-    """The device cannot do a task; the round goes on without it."""
+    """The device cannot do a task; the round goes on without it. Final for the task; changes nothing once an update counted."""
     Heartbeat: _grpc.UnaryUnaryMultiCallable[_federation_pb2.HeartbeatRequest, _federation_pb2.HeartbeatReply]
     """The device is there and at work; tells whether its task still counts."""
 
@@ -80,7 +80,7 @@ class FederationAsyncStub(FederationStub):
     Enrol: _aio.UnaryUnaryMultiCallable[_federation_pb2.EnrolRequest, _federation_pb2.EnrolReply]  # type: ignore[assignment]
     """Introduces a device; has to come first when it starts, and after a call has failed."""
     NextTask: _aio.UnaryUnaryMultiCallable[_federation_pb2.NextTaskRequest, _federation_pb2.NextTaskReply]  # type: ignore[assignment]
-    """Waits for a task. A task that the device has been given and has not answered is given again."""
+    """Waits for a task. A task that the device has been given and has not answered is given again; a newer call does not end an older one."""
     Download: _aio.UnaryStreamMultiCallable[_federation_pb2.DownloadRequest, _federation_pb2.Chunk]  # type: ignore[assignment]
     """An artifact from a byte on. NOT_FOUND when the gateway no longer has it."""
     UploadOffset: _aio.UnaryUnaryMultiCallable[_federation_pb2.UploadOffsetRequest, _federation_pb2.UploadOffsetReply]  # type: ignore[assignment]
@@ -90,7 +90,7 @@ class FederationAsyncStub(FederationStub):
     acknowledged.
     """
     Decline: _aio.UnaryUnaryMultiCallable[_federation_pb2.DeclineRequest, _federation_pb2.DeclineReply]  # type: ignore[assignment]
-    """The device cannot do a task; the round goes on without it."""
+    """The device cannot do a task; the round goes on without it. Final for the task; changes nothing once an update counted."""
     Heartbeat: _aio.UnaryUnaryMultiCallable[_federation_pb2.HeartbeatRequest, _federation_pb2.HeartbeatReply]  # type: ignore[assignment]
     """The device is there and at work; tells whether its task still counts."""
 
@@ -111,7 +111,7 @@ class FederationServicer(metaclass=_abc_1.ABCMeta):
         request: _federation_pb2.NextTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_federation_pb2.NextTaskReply, _abc.Awaitable[_federation_pb2.NextTaskReply]]:
-        """Waits for a task. A task that the device has been given and has not answered is given again."""
+        """Waits for a task. A task that the device has been given and has not answered is given again; a newer call does not end an older one."""
 
     @_abc_1.abstractmethod
     def Download(
@@ -145,7 +145,7 @@ class FederationServicer(metaclass=_abc_1.ABCMeta):
         request: _federation_pb2.DeclineRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_federation_pb2.DeclineReply, _abc.Awaitable[_federation_pb2.DeclineReply]]:
-        """The device cannot do a task; the round goes on without it."""
+        """The device cannot do a task; the round goes on without it. Final for the task; changes nothing once an update counted."""
 
     @_abc_1.abstractmethod
     def Heartbeat(

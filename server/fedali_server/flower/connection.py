@@ -57,7 +57,9 @@ def refusal(error: httpx.HTTPError, link: Link) -> FedaliError:
     """What went wrong between us and the SuperLink, in one line; ``LinkLostError`` where waiting may help."""
     if isinstance(error, httpx.HTTPStatusError):
         if is_away(error):
-            return LinkLostError(f"the server at {link.address} is there, and its SuperLink is not")
+            return LinkLostError(
+                f"the server at {link.address} is there, and does not do its work yet: its log says more"
+            )
         try:
             why = str(error.response.json()["detail"])
         except (ValueError, KeyError, TypeError):
