@@ -294,7 +294,7 @@ def _source(
         model=untrained.model,
         component=Component(scenario.model.name, scenario.model.options, settings),
         method=untrained.method,
-        optimizer=build_optimizer(scenario),
+        optimizer=build_optimizer(scenario.training_for(line)),
         start=start,
         round=round_,
         decay=alp.decay,

@@ -233,7 +233,7 @@ def _checked(folder: Path) -> Path:
 
 
 def _settings(job: Job, stamp: str, options: Options) -> RunSettings:
-    training = job.scenario.training
+    training = job.scenario.training_for(job.line)
     given = {"rounds": training.rounds, "epochs": training.epochs, "seed": job.seed, **options}
     return RunSettings(name=f"{_word(job.line.title)}-{job.seed}-{stamp}", **given)
 

@@ -38,12 +38,18 @@ class Display:
         folder: where; a run that is interrupted continues from there.
         console: to print to.
         numbers: of a method and a seed that is complete, in words.
+        command: that takes ``--resume``.
     """
 
     def __init__(
-        self, scenario: Scenario, folder: Path, console: Console, numbers: Callable[[str, int], str]
+        self,
+        scenario: Scenario,
+        folder: Path,
+        console: Console,
+        numbers: Callable[[str, int], str],
+        command: str = "simulate",
     ) -> None:
-        self._console, self._folder, self._numbers = console, folder, numbers
+        self._console, self._folder, self._numbers, self._command = console, folder, numbers, command
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -73,7 +79,7 @@ class Display:
     ) -> None:
         self._progress.stop()
         if kind is KeyboardInterrupt:
-            self._console.say(f"stopped; continue with: fedali simulate --resume {self._folder}")
+            self._console.say(f"stopped; continue with: fedali {self._command} --resume {self._folder}")
 
     def report(self, progress: JobProgress) -> None:
         """Take note of a round."""
