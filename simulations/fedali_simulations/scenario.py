@@ -135,6 +135,9 @@ _LINES_OWN = (
 class EvaluationSettings(Settings):
     """What is measured."""
 
+    on: Literal["test", "validation"] = "test"
+    """``validation``: for choosing settings. Tests are on validation data, no test sample is read, and a share of the training data
+    validates in their place."""
     generalisation_every: int = Field(default=1, ge=1)
     """Rounds between evaluations of every client's model on everyone's data, and of the server's model."""
     generalisation_clients: int = Field(default=0, ge=0)

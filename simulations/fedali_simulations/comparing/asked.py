@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,11 @@ def is_run(name: str) -> bool:
 
 
 def asked_for(
-    source: str, methods: str | None, seeds: int | None, changes: Sequence[str], against: str | None
+    source: str | Mapping[str, Any],
+    methods: str | None,
+    seeds: int | None,
+    changes: Sequence[str],
+    against: str | None,
 ) -> Scenario:
     """The scenario to run: ``source`` with ``changes``, of these ``methods`` (lines of it by what they are called, or methods by name) and
     ``seeds``; at least five where nothing says how many.

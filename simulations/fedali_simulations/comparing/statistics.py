@@ -106,7 +106,7 @@ def gini(values: Sequence[float] | npt.NDArray[np.float64]) -> float:
     total = float(known.sum())
     if total == 0:
         return 0.0
-    return float((2 * np.arange(1, n + 1) - n - 1) @ known / (n * total))
+    return max(0.0, float((2 * np.arange(1, n + 1) - n - 1) @ known / (n * total)))
 
 
 def _known(values: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

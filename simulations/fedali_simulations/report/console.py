@@ -144,9 +144,11 @@ def print_results(results: Results, console: Console) -> None:
         ("mean\n± seeds",),
     ]
     everything = headings[0]
+    on_validation = results.scenario.evaluation.on == "validation"
+    chosen = "other training" if on_validation else "validation"
     for shown in headings:
         table = Table(
-            title=f"{results.scenario.name}: accuracy in %, at the round chosen on validation data",
+            title=f"{results.scenario.name}: accuracy in %, at the round chosen on {chosen} data",
             box=box.SIMPLE_HEAD,
             padding=(0, 1, 0, 0),
             pad_edge=False,
@@ -185,6 +187,7 @@ def print_results(results: Results, console: Console) -> None:
         f"{seeds} seed{'s' if seeds > 1 else ''}, {results.scenario.training.rounds} rounds. "
         "personalisation: a client's model on its own test data; generalisation: on everyone's; "
         "global: the server's model on all test data."
+        + (" The test data here are validation data." if on_validation else "")
     )
     if len(shown) < len(everything):
         console.print("There are more columns in a wider terminal, and in table.csv.")
