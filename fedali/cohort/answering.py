@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.answers import GATE, PROTOTYPES
-from fedali.answers.between import POINTS, chosen, model_at
+from fedali.answers.between import HALFWAY, POINTS, chosen, model_at
 from fedali.answers.gate import Array, Gate, aligned, centres, mixed, probabilities
 from fedali.engines.base import Labels, Samples, TrainResult, Vector
 from fedali.engines.outputs import Outputs
@@ -152,7 +152,8 @@ class Answering:
         def gate(one: Candidate, sets: list[Samples], places: list[int], theirs: list[Array]) -> list[Array]:
             own = self._own[one.client]
             weigh = Gate.of(own, shared.theta[where].reshape(own.shape), seen[places[0]][1])
-            mine = self._outputs(one.theta, one.prototypes, sets, influence)
+            halfway = model_at(HALFWAY, one.theta, self._model(shared))
+            mine = self._outputs(halfway, one.prototypes, sets, influence)
             return [
                 mixed(weigh(seen[place][1]), probabilities(logits), probabilities(other))
                 for place, (logits, _), other in zip(places, mine, theirs, strict=True)

@@ -5,7 +5,6 @@ Nothing is written unless every graph, run by onnxruntime, does what torch does:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +31,7 @@ from fedali.capture.onnx_cache import exported
 from fedali.capture.onnx_export import OPSET
 from fedali.capture.structure import structure_key
 from fedali.errors import SettingsError
-from fedali.methods import name_of, personal_indices
+from fedali.methods import name_of, options_of, personal_indices
 from fedali.methods.base import finishes
 from fedali.slots import slot_slice
 from fedali.step import Vectors
@@ -168,7 +167,7 @@ def _write(
     fields = {
         "name": source.name,
         "model": source.component,
-        "method": Component(name_of(method), dataclasses.asdict(method)),
+        "method": Component(name_of(method), options_of(method)),
         "mode": mode,
         "batch": batch,
         "input_shape": source.input_shape,
