@@ -13,7 +13,7 @@ from typing import Any
 
 from fedali.bundle.file import Bundle
 from fedali.data.device import UNLABELLED, FileSamples, Need, Pair, read_file, read_parts
-from fedali.data.sources.settings import parse_settings
+from fedali.data.sources.settings import parse_settings, plain_settings
 from fedali.errors import DataError, MissingExtraError, SettingsError
 from fedali.support.memory import stay_small
 from fedali.support.places import user_path
@@ -297,6 +297,9 @@ def _about(bundle: Bundle) -> dict[str, Any]:
         "mode": manifest.mode,
         "batch": manifest.batch,
         "sample": list(manifest.input_shape),
+        "channels": list(manifest.data.channels),
+        "read with": plain_settings(manifest.data.reading) or None,
+        "stride": manifest.data.stride_of(manifest.input_shape) if len(manifest.input_shape) == 2 else None,
         "classes": list(manifest.classes),
         "round": manifest.round,
         "onnxruntime": manifest.onnxruntime,

@@ -96,7 +96,7 @@ def read_file(
     ending = ending_of(path)
     if ending not in ENDINGS:
         raise DataError(
-            f"{path}: unknown ending {path.suffix!r}, neither .npz nor .csv; {did_you_mean(path.suffix, ENDINGS)}"
+            f"{path}: unknown ending {path.suffix!r}, neither .npz nor .csv; {did_you_mean(path.suffix, ('.npz', '.csv', '.tsv'))}"
         )
     shape, facts = manifest.input_shape, manifest.data
     rows = ending != ".npz"
@@ -244,8 +244,12 @@ def _owners(piece: Piece, client: str | None) -> list[str]:
 
 def _rate(piece: Piece, facts: DataFacts) -> list[str]:
     """A warning of another sampling rate than the model learned with."""
-    if piece.interval is None or facts.interval is None:
+    if facts.interval is None or not piece.longest:
         return []
+    if piece.interval is None:
+        return [
+            "no times are known: pauses cannot be seen, nor whether the sampling rate is that of the model (data.columns.time)"
+        ]
     if 1 / _OTHER_RATE <= piece.interval / facts.interval <= _OTHER_RATE:
         return []
     return [

@@ -18,6 +18,7 @@ from fedali.data.sources.named import load_named
 from fedali.data.sources.reading import Columns, Reading
 from fedali.errors import CheckpointError, DataError, SettingsError
 from fedali.support.files import write_text
+from fedali.support.places import user_path
 from fedali_simulations.scenario import DataSettings, Scenario
 
 _PARTITION, _UNSEEN = 10, 11  # what a random stream is for
@@ -34,7 +35,7 @@ def load(scenario: Scenario, seed: int) -> tuple[data.Dataset, data.Federation]:
         dataset = load_dataset(scenario, seed)
     except DataError as error:
         source = str(scenario.data.source)
-        if not Path(source).exists():
+        if not user_path(source).exists():
             raise
         source = min(source, os.path.relpath(source), key=len)
         raise DataError(f"{error}. What FedAli makes of it: fedali data {shlex.quote(source)}") from error

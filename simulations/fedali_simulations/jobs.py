@@ -29,6 +29,8 @@ _READING = (
 )
 """Settings of data that came later: what they are without being set is no part of a run's identity."""
 
+_AS_STORED = ("tc", "chw")  # layouts that all samples were taken to have before there was a setting
+
 
 @dataclass(frozen=True)
 class Job:
@@ -62,7 +64,8 @@ def identity(scenario: Scenario, line: MethodSettings, seed: int) -> dict[str, s
     for name in ("rounds", "keep_models"):
         settings["training"].pop(name)
     for name in _READING:
-        if settings["data"][name] == DataSettings.model_fields[name].default:
+        value = settings["data"][name]
+        if value == DataSettings.model_fields[name].default or (name == "layout" and value in _AS_STORED):
             del settings["data"][name]
     settings["training"]["engine"] = resolve(scenario.training.engine)  # engines differ in the last bits
     text = repr((sorted(settings.items()), line.model_dump(mode="json")))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from fedali.data.dataset import Dataset
 from fedali.data.look.facts import ClientFacts, Look, look_at
 from fedali.data.look.first import WINDOWS, FirstLook, first_look, refused_file
 from fedali.errors import DataError, SettingsError
+from fedali.support.places import user_path
 from fedali_simulations.beginning import beginning, to_text
 from fedali_simulations.data import federation_of, load_dataset, reading_of
 from fedali_simulations.scenario import Scenario, load_scenario
@@ -100,10 +100,13 @@ def see(source: str, scenario: Scenario, *, own: bool) -> Seen:
 def _refused(seen: Seen, scenario: Scenario, settings: dict[str, Any]) -> Seen:
     """A first look at data that cannot be read, and what they would be by a guess."""
     reading, data = reading_of(scenario.data), scenario.data
-    where = refused_file(Path(str(data.source)), reading)
+    where = refused_file(user_path(str(data.source)), reading)
     first = where and first_look(*where, reading, data.window, data.stride)
     if not first:
         return seen
+    if {"window", "stride"} & set(settings["data"]):  # which is no matter of guessing, then
+        guess = {key: value for key, value in first.guess.items() if key not in ("window", "stride")}
+        first = replace(first, guess=guess)
     columns = {**settings["data"].get("columns", {}), **first.guess.get("columns", {})}
     guess = {**settings["data"], **first.guess, **({"columns": columns} if columns else {})}
     guessed = {**settings, "data": guess}

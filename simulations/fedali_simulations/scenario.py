@@ -88,9 +88,9 @@ with warnings.catch_warnings():
         layout: Literal["hwc", "chw", "hw", "tc", "ct"] | None = None
         """Own .npz data: axes of a sample, of images (height, width, channels; hw: grey ones) or of windows (time, channels). Without, chw
         and tc, or what is certain; what is not is refused."""
-        subjects: tuple[int | str, ...] | None = None
+        subjects: Annotated[tuple[int | str, ...], BeforeValidator(_as_list)] | None = None
         """Public data sets: the people to keep, by their numbers or letters there; all without."""
-        devices: tuple[str, ...] | None = None
+        devices: Annotated[tuple[str, ...], BeforeValidator(_as_list)] | None = None
         """HHAR, RealWorld, WISDM 2019: kinds of devices, or places on the body, to keep; all without."""
         clients: Literal["people", "devices"] = "people"
         """HHAR, RealWorld, WISDM 2019: ``devices``: each person with each device is a client."""

@@ -89,6 +89,7 @@ def test_a_run_from_a_schema_is_one_from_pooled_data(place, tmp_path):
         assert line["accuracy"] == pytest.approx(expected[line["measure"]], abs=0.01, nan_ok=True)
     bundle = exporting.export(place.folder / "schema", tmp_path / "m.fedali", key=place.kit.signing_key)
     assert bundle.manifest.classes == tuple("0123456789")
+    assert bundle.manifest.data.channels == ("grey",)
     assert bundle.manifest.normalisation.std == normalisation(place, "schema").std
 
 

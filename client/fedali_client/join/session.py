@@ -17,6 +17,7 @@ from fedali.errors import (
     FedaliError,
     KitError,
     MisfitError,
+    SettingsError,
     WireError,
 )
 from fedali.support.files import flush_folder, reporting, write_text
@@ -166,7 +167,7 @@ class Session:
         except FedaliError as error:
             gateway.decline(task.id, _reason(error, self._folder))
             self._report.not_done(task.round, str(error), declined=True)
-            if isinstance(error, (DataError, CheckpointError)):  # it will not pass by itself
+            if isinstance(error, (DataError, SettingsError, CheckpointError)):  # it will not pass by itself
                 raise
             return None
         return self._send(gateway, record, update)

@@ -64,6 +64,7 @@ class Look:
         rows: raw rows in the files; 0 where that is not known.
         used: raw rows in one window or more; 0 where samples are independent.
         times: what times say; None without any.
+        rate: raw rows a second of a data set that is described with one; None of others, whose times may say it.
         files: how each file was read; none of a built-in data set.
         notes: what was left out, and why.
     """
@@ -82,6 +83,7 @@ class Look:
     rows: int
     used: int
     times: Times | None
+    rate: float | None
     files: tuple[SeenFile, ...]
     notes: tuple[str, ...]
 
@@ -115,6 +117,7 @@ def look_at(dataset: Dataset) -> Look:
         rows=sum(file.rows for file in dataset.files),
         used=used,
         times=times_of([file.clock for file in dataset.files if file.clock is not None]),
+        rate=None if dataset.files or dataset.interval is None else 1 / dataset.interval,
         files=dataset.files,
         notes=dataset.notes,
     )

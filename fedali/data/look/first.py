@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import codecs
-import gzip
 import re
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -23,6 +21,7 @@ from fedali.data.sources.own_numbers import Numbers, is_comma
 from fedali.data.sources.own_table import numbered, read_table
 from fedali.data.sources.own_text import Sheet, open_sheet
 from fedali.data.sources.reading import ROLES, Reading
+from fedali.data.sources.unpacking import unpacked
 from fedali.errors import DataError
 
 MOST = 20_000
@@ -31,6 +30,10 @@ MOST = 20_000
 WINDOWS = (128, 64, 32, 16, 8)
 """Rows of windows that a guess may be."""
 
+_CELLS, _FEWEST = (
+    2_000_000,
+    500,
+)  # that are looked at of a file with many columns, and rows of it all the same
 _BYTES = 1 << 22  # of a file, in which letters are looked at
 _PEEK = 200  # cells in which a decimal sign is looked for
 _POINTED = re.compile(r"[+-]?[0-9]*\.[0-9]+")
@@ -42,11 +45,11 @@ class FirstLook:
 
     Args:
         where: its path.
-        rows: that were looked at.
+        rows: that were looked at; ``all`` says whether there are no more.
         separator: between columns.
         decimal: sign before decimals.
         encoding: of its text.
-        header: the line that names the columns, from 1.
+        header: the line that names the columns, from 1; 0 where none does.
         columns: what each holds, and is for.
         guess: settings by their names under ``data`` in a scenario; all are guesses.
         refusal: what is wrong with the rows that were looked at when they are read by the guess; "" where nothing is.
@@ -54,6 +57,7 @@ class FirstLook:
 
     where: str
     rows: int
+    all: bool
     separator: str
     decimal: str
     encoding: str
@@ -74,10 +78,15 @@ def first_look(
     if reading.encoding is None and (encoding := _encoding(path)) is not None:
         guess["encoding"], reading = encoding, replace(reading, encoding=encoding)
     try:
-        sheet, rows = _rows(path, reading)
+        sheet, rows, whole = _rows(path, reading)
         if len(sheet.header) < 2 and reading.separator is None:
             guess["separator"], reading = " ", replace(reading, separator=" ")
-            sheet, rows = _rows(path, reading)
+            sheet, rows, whole = _rows(path, reading)
+        headless = reading.header is None and any(Numbers()(cell) is not None for cell in sheet.header)
+        if headless:
+            guess["header"] = [f"column_{k + 1}" for k in range(len(sheet.header))]
+            reading = replace(reading, header=tuple(guess["header"]))
+            sheet, rows, whole = _rows(path, reading)
     except DataError:
         return None
     if len(sheet.header) < 2 or not rows:
@@ -89,6 +98,7 @@ def first_look(
     looked = FirstLook(
         where=str(path),
         rows=len(rows),
+        all=whole,
         separator=sheet.separator,
         decimal="," if comma else ".",
         encoding=sheet.encoding,
@@ -98,9 +108,9 @@ def first_look(
         refusal="",
     )
     why = ""
-    if any(Numbers(comma)(cell) is not None for cell in sheet.header):
-        why = f"line {sheet.line} holds numbers, and no line names the columns: put one above it"
-        looked = replace(looked, columns=tuple(facts), guess={})
+    if headless:
+        why = "no line names the columns: data.header does, some of them client, label and time"
+        looked = replace(looked, columns=tuple(facts), guess=guess)
     elif client is None and not any(column.role == "client" for column in columns):
         why = "no column looks like a client's: name it by data.columns.client, or put a file for each client, <client>.csv, into a folder"
     if why:
@@ -123,10 +133,13 @@ def with_guess(reading: Reading, guess: Mapping[str, Any]) -> Reading:
     return replace(reading, **changes)
 
 
-def _rows(path: Path, reading: Reading) -> tuple[Sheet, list[list[str]]]:
-    """The first rows that have a cell for each column."""
+def _rows(path: Path, reading: Reading) -> tuple[Sheet, list[list[str]], bool]:
+    """The first rows that have a cell for each column, and whether there are no more."""
     with open_sheet(path, reading, lambda cells: False) as sheet:
-        return sheet, [row for _, row in islice(sheet.rows, MOST) if len(row) == len(sheet.header)]
+        most = min(MOST, max(_FEWEST, _CELLS // max(len(sheet.header), 1)))
+        rows = [row for _, row in islice(sheet.rows, most)]
+        whole = next(sheet.rows, None) is None
+    return sheet, [row for row in rows if len(row) == len(sheet.header)], whole
 
 
 def _without_clocks(
@@ -174,7 +187,7 @@ def _tried(
     for columns in tries if reading.columns.channels is None else tries[:1]:
         guess = {**({"columns": columns} if columns else {}), **looked.guess}
         try:
-            piece = read_csv(path, window, stride, client, with_guess(reading, guess), most=MOST)
+            piece = read_csv(path, window, stride, client, with_guess(reading, guess), most=looked.rows)
         except DataError as error:
             refusal = refusal or str(error)
             continue
@@ -199,8 +212,8 @@ def _shorter(
     """Windows that each client has enough of, where it has not with the given ones; nothing where none are short enough."""
     for length in (window, *(n for n in WINDOWS if n < window)):
         step = stride if length == window else length // 2
-        piece = read_csv(path, length, step, client, reading, most=MOST)
-        whole = piece.everyone[:-1] if looked.rows == MOST and len(piece.everyone) > 1 else piece.everyone
+        piece = read_csv(path, length, step, client, reading, most=looked.rows)
+        whole = piece.everyone[:-1] if len(piece.everyone) > 1 and not looked.all else piece.everyone
         if all(piece.clients.count(one) >= FEWEST_WINDOWS for one in whole):
             return {} if length == window else {"window": length, "stride": step}
     return {}
@@ -209,11 +222,9 @@ def _shorter(
 def _encoding(path: Path) -> str | None:
     """A guess at the encoding of a file without a mark that is no UTF-8; None for one that may be."""
     try:
-        with path.open("rb") as raw:
-            zipped = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            some = (gzip.GzipFile(fileobj=raw) if zipped else raw).read(_BYTES)
-    except (OSError, EOFError, zlib.error):
+        with unpacked(path) as stream:
+            some = stream.read(_BYTES)
+    except (DataError, OSError):
         return None
     if some.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return None

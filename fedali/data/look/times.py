@@ -16,6 +16,8 @@ UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nano
 STEADY = 0.05
 """Recordings whose rates differ by less have one rate."""
 
+_FAST, _SLOW = 0.002, 0.2  # seconds between rows, that a guess goes by
+
 _NAMES = (
     ("ns", r"nano(s|secs?|seconds?)?|ns"),
     ("us", r"micro(s|secs?|seconds?)?|us|µs|μs|usecs?"),
@@ -134,4 +136,5 @@ def unit_of(clock: Clock) -> tuple[str, str]:
     if clock.whole and clock.low == clock.high == 1:
         return "", "they may count rows"
     step = clock.interval
-    return ("s" if step < 1 else "ms" if step < 2e3 else "us" if step < 2e6 else "ns"), "by the intervals"
+    unit = "s" if step < 1 else next((u for u, s in SECONDS.items() if _SLOW >= step * s >= _FAST), "")
+    return (unit, "by the intervals") if unit else ("", "their intervals say nothing of it")

@@ -45,7 +45,8 @@ def load_own(path: str | Path, *, window: int = 128, stride: int = 64, reading: 
 
     * ``.npz``: ``x`` [N, ...], ``y`` [N] (integers or strings), ``client`` [N] (integers or strings); optional
       ``class_names`` (then integer ``y`` indexes them), ``channel_names``, and, for samples that overlap,
-      ``recording`` [N] and ``start`` [N] as in `Dataset`; without those, samples count as independent.
+      ``recording`` [N] and ``start`` [N] as in `Dataset`; without those, samples count as independent. Axes are those of `Dataset`,
+      or others that ``reading.layout`` says or that are certain, see ``fedali.data.sources.layouts``.
     * ``.csv`` (also ``.tsv``, and either packed as ``.csv.gz``, ``.bz2``, ``.xz`` or ``.zip``; separated by comma, semicolon, tab or ``|``, with a decimal point or comma, in UTF-8 or with a
       byte order mark; lines above the header, comments and a row of units are passed over): a row per raw sample with the columns ``client``, ``label``, optional ``recording`` and ``time``
       (``reading.columns`` has other names); every other column is a channel, unless it is none: an index, a clock, words. Windows of ``window`` rows are cut every ``stride`` rows, inside each stretch of rows in

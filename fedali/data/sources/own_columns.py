@@ -30,6 +30,7 @@ _WITHOUT = {
     "recording": "the file is taken as one recording of each client",
     "time": "pauses cannot be seen, and no window is kept from crossing one",
 }
+_MARKS = "'\"$~^|!%&/ "  # around a number
 _NUMBERS = {"nan", "inf", "infinity", "na", "null", "none"}  # words that stand where a number is missing
 
 
@@ -82,11 +83,8 @@ def roles_of(
     if not any(header):
         raise DataError(f"{path} is empty; its first line must name the columns")
     values = [cell for cell in header if _is_number(cell)]
-    if (
-        values
-        and values != [str(k) for k in range(len(values))]
-        and not has_roles(header, client, columns, model)
-    ):
+    counted = len(values) > 1 and values == [str(k) for k in range(len(values))]
+    if values and not counted and not has_roles(header, client, columns, model):
         raise DataError(
             f"{path}: its first line has values ({values[0]!r}), no names; name all columns, in their order: "
             'data.header = ["client", "label", ...]'
@@ -145,7 +143,7 @@ def _lacking(at: Mapping[str, int], columns: Columns) -> list[str]:
 
 def _is_number(cell: str) -> bool:
     try:
-        float(cell.replace(",", "."))
+        float(cell.strip(_MARKS).replace(",", "."))
     except ValueError:
         return False
     return True

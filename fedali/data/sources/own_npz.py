@@ -91,7 +91,7 @@ def read_npz(path: Path, client: str | None, reading: Reading, model: ForModel =
         recording=recording,
         start=start,
         length=(x.shape[1] if x.ndim == 3 else 1) if overlap else 0,
-        everyone=tuple(dict.fromkeys(owners)) if client is None else (client,),
+        everyone=tuple(dict.fromkeys(owners)),
         channel_names=names.get("channel_names"),
         class_names=names.get("class_names"),
         notes=tuple(notes),

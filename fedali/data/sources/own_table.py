@@ -71,9 +71,14 @@ def numbered(keys: Sequence[Any]) -> npt.NDArray[np.int64]:
 
 
 def together(table: Table, window: int) -> Table:
-    """Rows of a recording side by side where recordings alternate: where stretches of one are half a window on average, or less."""
+    """Rows of a recording side by side, whoever's rows are between them: the same for a client whatever the others have.
+
+    Where neither a column for recordings nor times say which rows belong together, rows that are apart are of several recordings, unless
+    those of clients alternate: where stretches of one are half a window on average, or less.
+    """
     runs = np.diff(np.flatnonzero(np.diff(table.group, prepend=-1, append=-1)))
-    if len(runs) == len(np.unique(table.group)) or 2 * runs.mean() > window:
+    known = table.times is not None or any(table.recordings)
+    if len(runs) == len(np.unique(table.group)) or (not known and 2 * runs.mean() > window):
         return table
     order = np.argsort(table.group, kind="stable")
     lists: dict[str, Any] = {
@@ -81,10 +86,15 @@ def together(table: Table, window: int) -> Table:
         for name in ("lines", "clients", "labels", "recordings", "times")
         if (found := getattr(table, name)) is not None
     }
+    group = table.group[order]
+    if table.times is not None and not any(
+        table.recordings
+    ):  # a clock that was set back while others were recorded
+        times = np.array(lists["times"])
+        back = (np.diff(times, prepend=times[0]) < 0) & (np.diff(order, prepend=-1) != 1)
+        group = numbered(list(zip(group.tolist(), np.cumsum(back).tolist(), strict=True)))
     note = "rows of several recordings alternate, and are put together by client and recording"
-    return replace(
-        table, values=table.values[order], group=table.group[order], notes=(*table.notes, note), **lists
-    )
+    return replace(table, values=table.values[order], group=group, notes=(*table.notes, note), **lists)
 
 
 def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading, model: ForModel) -> Table:
@@ -106,7 +116,11 @@ def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading, model
     for line, row in chain(first, sheet.rows):
         where = f"{file}, line {line}"
         if len(row) != len(header):
-            raise DataError(f"{where}: {len(row)} cells where the header has {len(header)}; repair the line")
+            escaped = any(cell.endswith("\\") for cell in row)
+            hint = ', or say what is before separators that are none: data.escape = "\\"' if escaped else ""
+            raise DataError(
+                f"{where}: {len(row)} cells where the header has {len(header)}; repair the line{hint}"
+            )
         at_once = number.row([row[i] for i in channels])
         values.append(at_once or [number.of(where, header[i], row[i]) for i in channels])
         lines.append(line)

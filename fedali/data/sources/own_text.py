@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -99,6 +100,7 @@ def _sheet(
         None,
     )
     if found is None:
+        _check_marks(path, first[begin:], reading, is_header)
         found = _likeliest(first, begin, choices)
     at, marks = found
     passed = sum(bool(line.strip()) and not line.startswith("#") for line in first[begin:at])
@@ -108,6 +110,21 @@ def _sheet(
     reader = _reader(chain(first[at:], text), marks)
     header = [cell.strip() for cell in next(reader, [])]
     return Sheet(header, at + 1, _rows(reader, at, header), marks.separator, text.encoding, tuple(notes))
+
+
+def _check_marks(
+    path: Path, lines: Sequence[str], reading: Reading, is_header: Callable[[Sequence[str]], bool]
+) -> None:
+    """Raise ``DataError`` for a header that other marks than the usual ones would make one: it names them."""
+    for line in lines:
+        odd = sorted({letter for letter in line.strip() if not (letter.isalnum() or letter in "_# ")})
+        for separator in [reading.separator] if reading.separator else [*SEPARATORS, *odd, " "]:
+            for quote in [reading.quote] if reading.quote else [*_QUOTES, *odd[:9]]:
+                if separator != quote and is_header(_cells(line, _Marks(separator, quote, reading.escape))):
+                    marks = {"separator": separator} if separator not in SEPARATORS else {}
+                    marks |= {"quote": quote} if quote not in _QUOTES else {}
+                    said = " and ".join(f"data.{name} = {json.dumps(mark)}" for name, mark in marks.items())
+                    raise DataError(f"{path}: columns are written in another way than usual; say so: {said}")
 
 
 def _likeliest(lines: Sequence[str], begin: int, choices: Sequence[_Marks]) -> tuple[int, _Marks]:

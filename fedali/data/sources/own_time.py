@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -10,6 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.errors import DataError
+
+_ISO = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?)(?:[.,]([0-9]+))?(Z|[+-][0-9]{2}(?::?[0-9]{2})?)?"
+)
 
 Indices = npt.NDArray[np.int64]
 Times = npt.NDArray[np.float64]
@@ -20,9 +25,17 @@ def iso_moment(text: str) -> float | None:
 
     >>> iso_moment("1970-01-01T00:01:00Z"), iso_moment("1970-01-01 00:01"), iso_moment("noon")
     (60.0, 60.0, None)
+    >>> iso_moment("1970-01-01T02:01:00.5+0200")
+    60.5
     """
+    parts = _ISO.fullmatch(text)
+    if parts is not None:  # as every Python reads it
+        moment, fraction, zone = parts.groups()
+        text = moment + (f".{fraction:0<6.6}" if fraction else "")
+        zone = "+00" if zone == "Z" else (zone or "").replace(":", "")
+        text += zone and f"{zone[:3]}:{zone[3:] or '00'}"
     try:
-        found = datetime.fromisoformat(text.removesuffix("Z") + "+00:00" * text.endswith("Z"))
+        found = datetime.fromisoformat(text)
     except ValueError:
         return None
     return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()

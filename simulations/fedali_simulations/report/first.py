@@ -14,6 +14,7 @@ from fedali_server.console import Console
 from fedali_simulations.report.words import found_out, many, shown
 
 _FEW = 100  # different whole numbers, which may be names
+_MANY = 20  # channels that are shown
 _LONGEST = 20  # letters of an example
 
 
@@ -24,13 +25,19 @@ def first_columns(first: FirstLook, console: Console) -> Table:
     table.add_column("holds", overflow="fold")
     table.add_column("is", overflow="fold")
     guessed = any(column.role for column in first.columns)
+    plain = [c for c in first.columns if c.role == "channel" and not c.odd]
+    spared = plain[_MANY:]
     for column in first.columns:
+        if column in spared:
+            continue
         role = column.role or "left out"
         table.add_row(
             column.name or "(no name)",
             _holds(column),
             shown(console, role if column.certain else f"guess: {role}" if guessed else ""),
         )
+    if spared:
+        table.add_row(f"and {many(len(spared), 'column')}", "numbers", shown(console, "guess: channels"))
     return table
 
 

@@ -9,7 +9,6 @@ from rich.table import Table
 from rich.text import Text
 
 from fedali.data.look.facts import ChannelFacts, ClientFacts, Look
-from fedali.data.look.first import MOST
 from fedali_server.console import Console
 from fedali_simulations.beginning import to_text
 from fedali_simulations.looking import Parts, Seen
@@ -25,7 +24,7 @@ def print_seen(seen: Seen, console: Console) -> None:
     """What was found, or a first look at what was refused; then the first lines of a scenario."""
     if seen.first is not None:
         rows = many(seen.first.rows, "row")
-        some_rows = f"its first {rows}" if seen.first.rows >= MOST else f"its {rows}"
+        some_rows = f"its {rows}" if seen.first.all else f"its first {rows}"
         _title(console, seen.source, f"cannot be read as it is. In {some_rows}:")
         console.print(first_columns(seen.first, console))
         console.print()
@@ -61,7 +60,7 @@ def _print_look(seen: Seen, look: Look, parts: Parts, console: Console) -> None:
 
 
 def _print_beginning(seen: Seen, console: Console) -> None:
-    if seen.first is not None and seen.first.refusal:
+    if seen.first is not None and seen.first.refusal not in ("", seen.refusal):
         yet = "the likeliest settings do not read it yet: " if seen.beginning is not None else ""
         console.print()
         console.print(shown(console, f"guess: {yet}{seen.first.refusal}"))

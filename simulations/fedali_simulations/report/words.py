@@ -82,6 +82,8 @@ def pairs(look: Look, reading: Mapping[str, Any], parts: Parts) -> list[tuple[st
     rows = [("samples", f"{look.dtype} {list(look.shape)}: {_AXES[len(look.shape)]}")]
     if look.files:
         rows += _files(look, reading)
+    if look.rate is not None:
+        rows.append(("rate", f"{look.rate:.4g} rows a second, as the data set is described"))
     rows += times_in_words(look)
     if look.length:
         rows += [("recordings", number(look.recordings)), ("windows", _windows(look))]
@@ -117,7 +119,7 @@ def found_out(files: Sequence[SeenFile | FirstLook], reading: Mapping[str, Any])
         "separator": [f"{_NAMES.get(f.separator, f.separator)} between columns" for f in files],
         "decimal": [f"decimal {'comma' if f.decimal == ',' else 'point'}" for f in files],
         "encoding": [f.encoding.upper().removesuffix("-SIG") for f in files],
-        "header": ["" if f.header == 1 else f"header in line {f.header}" for f in files],
+        "header": ["" if f.header < 2 else f"header in line {f.header}" for f in files],
     }
     found = [" or ".join(dict.fromkeys(texts)) for name, texts in facts.items() if name not in reading]
     return "; found: " + ", ".join(filter(None, found)) if any(found) else ""
@@ -128,6 +130,8 @@ def times_in_words(look: Look) -> list[tuple[str, str]]:
     times = look.times
     if times is None:
         hint = "none, so that pauses cannot be seen; data.columns.time names a column of times"
+        if any(role == "time" for file in look.files for role, _ in file.columns):
+            hint = "all the same in each recording, so that pauses cannot be seen"
         return [("times", hint)] if look.rows else []
     words = f"{'dates' if times.certain else 'numbers'} in {' and '.join(map(repr, times.columns))}"
     if not times.unit:
@@ -164,6 +168,8 @@ def _gaps(times: Times) -> str:
 
 def _windows(look: Look) -> str:
     text = f"{look.length} rows" + (f" every {look.stride}" if look.stride is not None else "")
+    if look.rate is not None:
+        text += f", {span(look.length / look.rate)}"
     if look.times is not None and look.times.rate is not None:
         text += f", {'' if look.times.certain else 'guess: '}{span(look.length / look.times.rate)}"
     text += f"; neighbours share {look.shared:.0%} of them" if look.shared else "; neighbours share no row"

@@ -142,7 +142,10 @@ def test_wrong_words_are_one_line(home, tmp_path):
     np.savez(tmp_path / "unlabelled.npz", x=toy_data(3)[0])
     for words, line in (
         (["info", *base], "no key to verify it with"),
-        (["fit", *base, "--allow-unsigned", "--data", tmp_path / "unlabelled.npz"], "has no labels"),
+        (
+            ["fit", *base, "--allow-unsigned", "--data", tmp_path / "unlabelled.npz"],
+            "lacks the array 'y'; it holds x",
+        ),
         (["fit", *base, "--allow-unsigned", "--data", "missing.npz"], "missing.npz does not exist"),
         (["fit", *base, "--allow-unsigned"], "arguments are required: --data; try: fedali-client fit -h"),
         (["fit", *base, "--data", "data.npz", "--epochs", "0"], "'0' is no whole number of at least 1"),

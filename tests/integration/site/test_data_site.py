@@ -224,9 +224,10 @@ def test_clients_that_cannot_take_part_are_reported_as_devices_are(place):
         "a-2": ("offline", "there are no data of it at its site"),
     }
     assert uploaded(outcome).sums["theta"].weight == 60
-    assert [line["why"] for line in logs if line["event"] == "not counted"] == [
-        f"{place.data}/a-1/train.npz: x[3, 0, 0] is nan; repair or leave out sample 3"
-    ]
+    (why,) = [line["why"] for line in logs if line["event"] == "not counted"]
+    assert why.startswith(
+        f"{place.data}/a-1/train.npz: x holds 72 values that are NaN or infinite, first in row 3;"
+    )
     assert {d.device: (d.online, d.doing) for d in site.status().devices} == {
         "a-0": (True, "waiting"),
         "a-1": (True, "waiting"),

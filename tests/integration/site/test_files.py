@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
+from fedali.data import Columns, Reading
 from fedali.data.device import SHARES
-from fedali.data.facts import NO_FACTS
+from fedali.data.facts import NO_FACTS, DataFacts
 from fedali.data.split import split
 from fedali.errors import DataError, MisfitError
 from fedali_server.site.files import ClientFiles
 from fedali_server.site.folder import open_folder
 
 
-def manifest_of(shape, *classes):
-    return SimpleNamespace(input_shape=shape, classes=classes, data=NO_FACTS)
+def manifest_of(shape, *classes, data=NO_FACTS):
+    return SimpleNamespace(input_shape=shape, classes=classes, data=data)
 
 
 MANIFEST = manifest_of((8, 2), "run", "sit", "walk")
@@ -77,6 +78,22 @@ def test_one_npz_for_all_is_split_as_a_simulation_splits_it(tmp_path):
         where = getattr(expected, part)
         assert np.array_equal(found, x[where].astype(np.float32))
         assert labels.tolist() == [[2, 0, 1][k] for k in y[where]]
+
+
+def test_the_bundle_knows_how_files_are_read_and_settings_go_before(tmp_path):
+    text, values = rows(["sit", "run"])
+    (tmp_path / "a.csv").write_text(text.replace("label", "activity").replace(",", ";"))
+    reading = Reading(columns=Columns(label="activity"))
+    knows = manifest_of((8, 2), *MANIFEST.classes, data=DataFacts(("y", "x"), 2, reading=reading))
+    files = open_folder(tmp_path, ["a"])["a"]
+    x, y = files.train(knows)
+    assert np.array_equal(x[y == 1][1], values["sit"][0, 2:10, ::-1].astype(np.float32))
+    every = open_folder(tmp_path, ["a"], {"stride": 1})["a"].train(knows)[0]
+    assert np.array_equal(every[1], values["sit"][0, 1:9, ::-1].astype(np.float32))
+    named = {"columns.label": "activity", "columns.channels": ("x", "y"), "separator": ";"}
+    assert len(open_folder(tmp_path, ["a"], named)["a"].train(MANIFEST)[0]) == 8
+    with pytest.raises(MisfitError, match="lacks the channel 'z' that the model takes"):
+        files.train(manifest_of((8, 2), *MANIFEST.classes, data=DataFacts(("x", "z"), reading=reading)))
 
 
 def test_whole_numbers_are_classes_of_that_name_else_of_that_place(tmp_path):

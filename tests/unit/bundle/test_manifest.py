@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from fedali.bundle.file import parse_bundle
+from fedali.bundle.file import parse_bundle, read_bundle, write_bundle
+from fedali.data import Columns, Reading
+from fedali.data.facts import NO_FACTS, DataFacts
 from tests import small_bundles as bundles
 from tests.unit.bundle.altered import TRUSTED, altered, refused
 
@@ -94,10 +96,25 @@ def _set(*path):
         (_set("parity", "embed", {"error": 0.0, "what": "x"}), "parity has to say"),
         (_set("parity", "train", "error", -1), "error cannot be"),
         (_set("int8", {}), "int8 goes with"),
+        (_set("data", []), "data cannot be"),
+        (_set("data", {"colour": 1}), "data has an unknown key 'colour'"),
+        (_set("data", {"channels": ["x"]}), "data: channels cannot be"),
+        (_set("data", {"reading": {"gap": 0}}), "data: data.gap is 0.0"),
+        (_set("data", {"reading": {"separator": ["a"]}}), "data.separator is .*has to be text"),
     ],
 )  # fmt: skip
 def test_manifests_that_make_no_sense(good, change, words):
     refused(altered(good["full"], change), words)
+
+
+def test_what_is_known_of_data_is_optional_and_comes_back(good, tmp_path):
+    plain = write_bundle(tmp_path / "plain", bundles.fields(), bundles.parts(), None)
+    assert plain.manifest.data == NO_FACTS
+    assert b'"data"' not in plain.manifest.to_json()
+    facts = DataFacts(("x", "y"), 2, 0.02, (1,), Reading(columns=Columns(client="user"), missing=("-999",)))
+    known = write_bundle(tmp_path / "known", bundles.fields(data=facts), bundles.parts(), None)
+    assert known.manifest.data == facts
+    assert read_bundle(tmp_path / "known", None, allow_unsigned=True).manifest.data == facts
 
 
 def test_a_head_is_one_stretch_and_trained_alone(good):

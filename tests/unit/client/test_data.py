@@ -89,7 +89,7 @@ def test_files(tmp_path, bundle):
         "b.npy": "neither .npz nor .csv",
         "broken.npz": "is broken",
         "c.xls": "unknown ending '.xls', neither .npz nor .csv",
-        "c.csv": "lacks the column 'label'",
+        "c.csv": r"its first line has values \('1'\), no names; name all columns",
         "odd.npz": r"y\[1\] is 'swim', no class",
     }.items():
         with pytest.raises(DataError, match=line):

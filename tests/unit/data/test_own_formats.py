@@ -102,10 +102,10 @@ def test_what_is_certain_is_read(tmp_path, plain, content, notes):
         (text().encode("utf-16-le"), r'data\.encoding = "utf-16-le"', {"encoding": "utf-16-le"}),
         (
             text(separator="~"),
-            r"lacks the column 'client'.*all in one column: data\.separator",
+            r'say so: data\.separator = "~"',
             {"separator": "~"},
         ),
-        (text(separator="  "), "lacks the column 'client'", {"separator": " "}),
+        (text(separator="  "), r'say so: data\.separator = " "', {"separator": " "}),
         (
             text([[*row[:3], row[3].replace(".", ","), row[4]] for row in ROWS], separator=";"),
             r"numbers have a comma .* and there is .*data\.decimal",

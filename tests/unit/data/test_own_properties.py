@@ -61,7 +61,9 @@ def cut(frame, labels):
     for (client, label), block in frame.groupby(["client", "label"], sort=False):
         values = block[["x", "y"]].to_numpy(np.float32)
         found += [
-            (client, label, values[i : i + WINDOW].tobytes()) for i in range(0, len(values) - WINDOW + 1, 2)
+            (client, label, values[i : i + WINDOW].tobytes())
+            for i in range(0, len(values) - WINDOW + 1, 2)
+            if not np.isnan(values[i : i + WINDOW]).any()
         ]
     return sorted(found)
 
@@ -87,8 +89,11 @@ OPTIONS = st.fixed_dictionaries(
         "index": st.booleans(),
         "index_label": st.sampled_from([None, "index", "number", "label_row"]),
         "header": st.sampled_from([True, False]),
-        "quoting": st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
-        "quotechar": st.sampled_from(['"', "'"]),
+        "quoting": st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC, csv.QUOTE_NONE]),
+        "quotechar": st.sampled_from(['"', "'", "$"]),
+        "escapechar": st.sampled_from([None, "\\"]),
+        "doublequote": st.booleans(),
+        "na_rep": st.sampled_from(["", "NA", "nan", "-999", "?", "null"]),
         "lineterminator": st.sampled_from(["\n", "\r\n", "\r"]),
         "float_format": st.sampled_from([None, "%.3f", "%.6e", "%10.4f", "%+.3f"]),
         "columns": st.permutations(["client", "label", "time", "x", "y"]),
@@ -104,16 +109,23 @@ OPTIONS = st.fixed_dictionaries(
     clients=st.lists(NAMES, min_size=2, max_size=3, unique=True),
     labels=st.lists(LABELS, min_size=2, max_size=3, unique=True),
     dated=st.booleans(),
+    holes=st.booleans(),
     seed=st.integers(0, 9),
 )
 def test_a_table_that_pandas_writes_is_read_equal_or_refused_with_the_setting_that_reads_it(
-    tmp_path, options, clients, labels, dated, seed
+    tmp_path, options, clients, labels, dated, holes, seed
 ):
-    frame = frame_of(clients, labels, 10, seed, dated)
+    frame = frame_of(clients, labels, 12, seed, dated)
+    if holes:
+        frame.loc[[3, 14], ["x"]] = np.nan
     path = tmp_path / "table.csv"
     try:
         frame.to_csv(path, **options)
-    except (UnicodeEncodeError, ValueError):  # a name that the encoding has not
+    except (
+        ValueError,
+        UnicodeWarning,
+        csv.Error,
+    ):  # a name that the encoding has not, or that has to be escaped
         assume(False)
     settings_ = needed(frame, options, dated)
     try:
@@ -137,7 +149,9 @@ def needed(frame, options, dated):
         "decimal": options["decimal"],
         "encoding": options["encoding"].removesuffix("-sig"),
         "unlabelled": (),
-        "missing": (),
+        "missing": (options["na_rep"],) if frame.isna().any(axis=None) else (),
+        "quote": options["quotechar"],
+        "escape": options["escapechar"],
         "columns": Columns(channels=tuple(name for name in columns if name in "xy" and name)),
     }
     if dated and options["date_format"]:

@@ -104,6 +104,31 @@ def test_recordings_of_two_rates_have_no_certain_one(tmp_path):
     assert times.certain_rate is None
 
 
+@pytest.mark.parametrize(
+    ("name", "step", "begin", "unit"),
+    [
+        ("time", 0.02, 0, "s"),
+        ("time", 20, 0, "ms"),
+        ("time", 20_000, 0, "us"),
+        ("time", 20_000_000, 0, "ns"),
+        ("time_us", 20, 0, "us"),
+        ("time", 20, 1.6e12, "ms"),
+        ("time", 1000, 1.6e12, "ms"),
+        ("time_s", 20, 1.6e12, ""),  # its name and its size disagree
+        ("time", 1, 0, ""),  # may count rows
+        ("time", 1000, 0, ""),  # seconds, milliseconds, or microseconds
+    ],
+)
+def test_what_a_number_counts_is_guessed_where_there_is_a_sign(tmp_path, name, step, begin, unit):
+    table = [(*row[:3], repr(begin + k % 480 * step), *row[4:]) for k, row in enumerate(rows())]
+    head = (*HEAD[:3], name, *HEAD[4:])
+    times = looked(tmp_path, table, head=head, columns=Columns(time=name)).times
+    assert (times.unit, times.certain, times.certain_rate) == (unit, False, None)
+    assert bool(times.why)
+    scale = {"s": 1, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+    assert times.rate == (pytest.approx(1 / (step * scale[unit]), rel=1e-4) if unit else None)
+
+
 def test_samples_that_are_no_windows():
     look = look_at(load_digits_dataset())
     assert (look.samples, look.recordings, look.length, look.used, look.times) == (1797, 0, 0, 0, None)

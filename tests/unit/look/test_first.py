@@ -150,12 +150,28 @@ def test_windows_that_are_too_long(tmp_path):
     assert guessed(path).guess == {"window": 32, "stride": 16}
 
 
+def test_of_a_long_or_a_wide_file_the_first_rows_are_looked_at(tmp_path):
+    path = write(tmp_path / "log.csv", *renamed(rows(n=2500)))  # of the third client there are 5,000 of 7,500
+    look = guessed(path)
+    assert (look.rows, look.all, look.refusal) == (20_000, False, "")
+    assert guessed(write(path, *renamed(rows()))).all
+    head = ("user", "activity", *(f"f{k}" for k in range(2000)))
+    wide = [
+        (client, label, *map(str, range(k, k + 2000)))
+        for client, label, k in [("a", "b", 3), ("c", "d", 9)] * 510
+    ]
+    assert guessed(write(path, wide, head)).rows == 2_000_000 // 2002
+
+
 def test_what_no_setting_reads(tmp_path):
     path = tmp_path / "log.csv"
     write(path, rows()[1:], rows()[0])
     look = guessed(path)
-    assert "line 1 holds numbers, and no line names the columns" in look.refusal
-    assert (look.guess, {c.role for c in look.columns}) == ({}, {""})
+    assert "no line names the columns: data.header does" in look.refusal
+    assert look.guess == {"header": [f"column_{k}" for k in range(1, 8)]}
+    assert ({c.role for c in look.columns}, look.rows) == ({""}, 1440)
+    named = guessed(path, header=("who", *HEAD[1:]))
+    assert (named.guess, named.refusal) == ({"columns": {"client": "who"}}, "")
     look = guessed(write(path, [row[1:] for row in rows()], ("what happens", *HEAD[2:])))
     assert "no column looks like a client's" in look.refusal
     path.write_text("hello\nworld\n")

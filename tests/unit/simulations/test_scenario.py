@@ -109,6 +109,11 @@ def test_a_run_is_the_same_run_until_a_setting_of_its_data_is_set():
     ]
     same = identity(plain, plain.methods[0], 0)
     assert found[0] == found[1] == same
+    layouts = {
+        name: identity(load_scenario("digits", [f"data.layout={name}"]), plain.methods[0], 0)
+        for name in ("chw", "tc", "hwc")
+    }
+    assert layouts["chw"] == layouts["tc"] == same != layouts["hwc"]
     assert len({one["settings"] for one in found}) == 6
 
 
@@ -132,3 +137,12 @@ def test_as_many_people_as_devices(source, subjects):
         scenario_for("motionsense", [f"data.source={source}", "data.clients=devices"], 3).data.subjects
         is None
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "found"), [("subjects=7", (7,)), ("subjects=a,b", ("a", "b")), ("subjects=[3, 'c']", (3, "c"))]
+)
+def test_people_are_numbers_or_letters_one_or_several(change, found):
+    known = load_scenario("motionsense", [f"data.{change}", "data.devices=watch"])
+    assert known.data.subjects == found
+    assert known.data.devices == ("watch",)
