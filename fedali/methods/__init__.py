@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from fedali.answers import ANSWERS
 from fedali.errors import SettingsError, did_you_mean
 from fedali.methods.base import (
     Layouts,
     Method,
+    check_choices,
     personal_indices,
     shared_indices,
 )
@@ -59,7 +61,8 @@ def build_method(name: str, options: Mapping[str, Any] | None = None, *, doors: 
     """A method by name with ``options`` over its defaults.
 
     Args:
-        name: of ``METHODS``, of ``PRESETS``, of an entry point of the group ``fedali.methods``, or ``"module:Class"``.
+        name: of ``METHODS``, of ``PRESETS``, of an entry point of the group ``fedali.methods``, or ``"module:Class"``; behind a plus
+            what clients answer with, see ``fedali.answers``.
         options: fields of the method.
         doors: whether names from outside the package are taken; who has the name from somebody else says no.
 
@@ -67,7 +70,16 @@ def build_method(name: str, options: Mapping[str, Any] | None = None, *, doors: 
 
     >>> build_method("fedali-head").personal_parameters
     ('head.*',)
+    >>> build_method("fedavg+gate").answer
+    'gate'
     """
+    name, plus, answer = name.partition("+")
+    if plus:
+        if answer not in ANSWERS:
+            raise SettingsError(
+                f"method {name!r} cannot answer by {answer!r}; {did_you_mean(answer, ANSWERS)}"
+            )
+        return build_method(name, {**(options or {}), "answer": answer}, doors=doors)
     if name in PRESETS:
         base, preset, _ = PRESETS[name]
         return build_method(base, {**preset, **(options or {})})
@@ -87,6 +99,12 @@ def build_method(name: str, options: Mapping[str, Any] | None = None, *, doors: 
         method = kind(**(options or {}))
     except TypeError as error:
         raise SettingsError(f"method {name!r} cannot be made: {error}") from None
+    check_choices(method)
+    if method.answer not in ("trained", "shared") and not method.has_global_model:
+        raise SettingsError(
+            f"method {name!r} cannot answer by {method.answer!r}: {', '.join(method.personal_parameters)} never leave the clients, so "
+            "that there is no shared model"
+        )
     if name not in METHODS:
         _NAMES[type(method)] = name
     return method
@@ -98,6 +116,11 @@ def name_of(method: Method) -> str:
     if METHODS.get(kind.name) is kind:
         return kind.name
     return _NAMES.get(kind, f"{kind.__module__}:{kind.__qualname__}")
+
+
+def options_of(method: Method) -> dict[str, Any]:
+    """A method's own options; what clients answer with is none of training's."""
+    return {name: value for name, value in dataclasses.asdict(method).items() if name != "answer"}
 
 
 def describe_methods() -> dict[str, str]:
@@ -131,6 +154,7 @@ __all__ = [
     "build_method",
     "describe_methods",
     "name_of",
+    "options_of",
     "personal_indices",
     "shared_indices",
 ]

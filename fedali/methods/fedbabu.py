@@ -36,7 +36,7 @@ class FedBABU(Method):
         "shared body under a head that nobody trains; fine-tuned for the answer, with more epochs"
     )
     slots: ClassVar[tuple[Slot, ...]] = (Slot("personal", "kept", starts="model", trained=True),)
-    answer: ClassVar[str] = "personal"
+    answer_slot: ClassVar[str] = "personal"
 
     fine_tuning: int = 5
     tunes: Literal["all", "head", "body"] = "all"

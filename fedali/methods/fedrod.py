@@ -37,7 +37,7 @@ class FedRoD(Method):
         Slot("class_counts", "kept", ("classes",)),
         Slot("both", "kept", starts="model"),  # the model whose last layer is the sum of both
     )
-    answer: ClassVar[str] = "both"
+    answer_slot: ClassVar[str] = "both"
 
     def begin(self, start: Started) -> Mapping[str, Tensor]:
         """What the balanced softmax goes by."""

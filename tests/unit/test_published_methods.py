@@ -136,7 +136,7 @@ def test_fedrod_balances_the_shared_model_and_adds_a_personal_layer():
     assert loss == pytest.approx(last_loss, rel=1e-7)
     np.testing.assert_allclose(found[:size], model, atol=1e-8)
     np.testing.assert_allclose(found[slot_slice(whole, "personal_head")], head, atol=1e-8)
-    both = found[slot_slice(whole, recipe.method.answer)]
+    both = found[slot_slice(whole, recipe.method.answer_slot)]
     generic, personal = logits_of(found[:size]), found[slot_slice(whole, "personal_head")]
     hidden = np.tanh(
         X @ both[: E * D].reshape(E, D).T @ both[E * D : E * D + 15].reshape(5, E).T + both[E * D + 15 :][:5]
@@ -161,7 +161,7 @@ def test_fedbabu_shares_a_body_and_answers_with_what_it_tunes():
     for _ in range(3):
         tuned = tuned - RATE * gradient(tuned)
     np.testing.assert_allclose(found[M:], tuned, rtol=1e-9)
-    assert recipe.method.answer == "personal"
+    assert recipe.method.answer_slot == "personal"
     assert recipe.method.extra_epochs == 3
     assert shared_indices(recipe.method, recipe.vectors.whole).tolist() == list(range(M))
 

@@ -5,7 +5,6 @@ Nothing is written unless every graph, run by onnxruntime, does what torch does:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +32,7 @@ from fedali.capture.onnx_cache import exported
 from fedali.capture.onnx_export import OPSET
 from fedali.capture.structure import structure_key
 from fedali.errors import SettingsError
-from fedali.methods import name_of, personal_indices
+from fedali.methods import name_of, options_of, personal_indices
 from fedali.methods.base import begins, finishes
 from fedali.slots import slot_slice
 from fedali.step import Vectors
@@ -167,11 +166,11 @@ def _write(
         model.prototype_layout,
         model.head_layout if mode == "head" else vectors.trained,
     )
-    answer = slot_slice(vectors.whole, method.answer)
+    answer = slot_slice(vectors.whole, method.answer_slot)
     fields = {
         "name": source.name,
         "model": source.component,
-        "method": Component(name_of(method), dataclasses.asdict(method)),
+        "method": Component(name_of(method), options_of(method)),
         "mode": mode,
         "batch": batch,
         "input_shape": source.input_shape,
