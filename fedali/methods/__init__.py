@@ -16,19 +16,27 @@ from fedali.methods.base import (
     shared_indices,
 )
 from fedali.methods.ditto import Ditto
+from fedali.methods.fedala import FedALA
 from fedali.methods.fedali import FedAli
 from fedali.methods.fedavg import FedAvg
+from fedali.methods.fedbabu import FedBABU
+from fedali.methods.fedbn import FedBN
+from fedali.methods.fedntd import FedNTD
 from fedali.methods.fedper import FedPer
 from fedali.methods.fedproto import FedProto
 from fedali.methods.fedprox import FedProx
 from fedali.methods.fedrep import FedRep
+from fedali.methods.fedrod import FedRoD
 from fedali.methods.local import Local
 from fedali.methods.moon import Moon
 from fedali.methods.scaffold import Scaffold
 from fedali.support.doors import outside
 from fedali.uploads import SharedState, Trained, Upload
 
-_KINDS = (FedAli, FedAvg, FedPer, Local, FedProx, FedRep, Ditto, Scaffold, Moon, FedProto)
+_KINDS = (
+    *(FedAli, FedAvg, FedPer, Local, FedProx, FedRep, Ditto, Scaffold, Moon, FedProto),
+    *(FedNTD, FedRoD, FedBABU, FedBN, FedALA),
+)
 METHODS: dict[str, type[Method]] = {m.name: m for m in _KINDS}
 
 _NAMES: dict[type[Method], str] = {}  # of methods from outside, as they were asked for
@@ -40,6 +48,11 @@ PRESETS: dict[str, tuple[str, Mapping[str, Any], str]] = {
         "fedali",
         {"strength": 0.0, "aggregation": "mean"},
         "ablation: FedAli's normalisation, no prototypes",
+    ),
+    "fedavg-more": (
+        "fedavg",
+        {"extra_epochs": 10},
+        "control of methods that fine-tune: FedAvg with 10 more local epochs",
     ),
 }
 
@@ -119,12 +132,17 @@ __all__ = [
     "METHODS",
     "PRESETS",
     "Ditto",
+    "FedALA",
     "FedAli",
     "FedAvg",
+    "FedBABU",
+    "FedBN",
+    "FedNTD",
     "FedPer",
     "FedProto",
     "FedProx",
     "FedRep",
+    "FedRoD",
     "Layouts",
     "Local",
     "Method",
