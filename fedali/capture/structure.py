@@ -20,9 +20,11 @@ from fedali.optimizers.rules import Optimizer
 CAPTURING = (
     "alp",
     "layout",
+    "sinkhorn",
     "slots",
     "step",
     "step.after",
+    "step.before",
     "step.client",
     "step.forward",
     "step.training",

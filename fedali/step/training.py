@@ -14,7 +14,7 @@ from fedali.methods.base import Method
 from fedali.models.base import Model, Output
 from fedali.models.pooling import eager as running_eagerly
 from fedali.optimizers.rules import Optimizer
-from fedali.slots import Named, Phase
+from fedali.slots import Named, Phase, slot_slice
 from fedali.step.client import ClientStep
 from fedali.step.forward import Lent, make_other_forward, make_train_forward
 from fedali.step.types import Hyper, Parameters, Shared, State, Step, StepMetrics
@@ -90,6 +90,7 @@ def _make_step(
     own_model = set(vectors.model.names)
     more = len(own_model) < len(layout.entries)
     trains = _phase_masks(layout, method.phases)
+    apart = [(s.descent, slot_slice(layout, s.name)) for s in method.slots if s.descent is not None]
     has_rest = vectors.rest.size > 0
 
     def loss(
@@ -126,6 +127,9 @@ def _make_step(
         theta, first, second = optimizer.update(
             state.theta, gradient, state.first_moment, state.second_moment, hyper.step_size, hyper.correction
         )
+        for how, where in apart:
+            moved = (state.theta[where] - how.rate * gradient[where]).clamp(how.least, how.most)
+            theta = torch.cat([theta[: where.start], moved, theta[where.stop :]])
         if trains is not None:
             theta = torch.where(trains(extra[-1]) > 0, theta, state.theta)
         weight = batch.weights.sum()

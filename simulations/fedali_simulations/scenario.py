@@ -224,7 +224,8 @@ class Scenario(Settings):
                         raise ValueError(f"methods.{method.title}.{where}.{key}: unknown setting; {hint}")
             training = self.training_for(method)
             try:
-                epochs_of(build_method(method.name, method.options).phases, training.epochs)
+                made = build_method(method.name, method.options)
+                epochs_of(made.phases, training.epochs + made.extra_epochs)
             except SettingsError as error:
                 raise ValueError(f"{method.title}: {error}: set training.epochs") from error
         return self

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedali.errors import SettingsError, did_you_mean
-from fedali.methods import describe_methods
+from fedali.methods import build_method, describe_methods
 from fedali_simulations.scenario import MethodSettings, Scenario, load_scenario
 
 SEEDS = 5  # fewer say little
@@ -35,11 +35,7 @@ def asked_for(
     names = (
         [name.strip() for name in methods.split(",") if name.strip()] if methods is not None else list(own)
     )
-    for name in names:
-        if name not in own and ":" not in name and name not in describe_methods():
-            known = [*own, *describe_methods()]
-            raise SettingsError(f"--methods: unknown method {name!r}; {did_you_mean(name, known)}")
-    lines = [own[name] if name in own else MethodSettings(name=name) for name in dict.fromkeys(names)]
+    lines = [own[name] if name in own else _line(name, list(own)) for name in dict.fromkeys(names)]
     titles = [line.title for line in lines]
     if against is not None and against not in titles:
         raise SettingsError(f"no method {against!r} to compare with; {did_you_mean(against, titles)}")
@@ -52,3 +48,14 @@ def asked_for(
     settings: dict[str, Any] = scenario.model_dump(mode="json")
     settings |= {"methods": [line.model_dump(mode="json") for line in lines], "seeds": count}
     return load_scenario(settings)
+
+
+def _line(name: str, own: Sequence[str]) -> MethodSettings:
+    try:
+        build_method(name)
+    except SettingsError as error:
+        hint = did_you_mean(name, [*own, *describe_methods()])
+        if "unknown method" in str(error):
+            raise SettingsError(f"--methods: unknown method {name!r}; {hint}") from None
+        raise SettingsError(f"--methods: {error}") from None
+    return MethodSettings(name=name)

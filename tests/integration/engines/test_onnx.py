@@ -25,7 +25,10 @@ CASES = {
     "fedali": ("fedali", {"masses": "occupancy"}, Adam(1e-4), ALP),
     **{
         name: (name, {}, SGD(1e-2), None)
-        for name in ("fedavg", "fedrep", "ditto", "scaffold", "moon", "fedproto")
+        for name in (
+            *("fedavg", "fedrep", "ditto", "scaffold", "moon", "fedproto"),
+            *("fedntd", "fedrod", "fedala", "fedbabu"),
+        )
     },
 }
 EPOCHS, BATCH = 2, 7  # the last batches are of 7 and of 4
@@ -49,9 +52,10 @@ def _jobs(model, shape, method):
 def test_clients_equal_those_of_the_loop(case, tmp_path):
     name, options, optimizer, alp = CASES[case]
     method = build_method(name, options)
+    epochs = EPOCHS + method.extra_epochs
     shape = (3, 4)
     model = build_model("mlp", shape, 3, alp=alp, seed=1, hidden=(8, 6))
-    recipe = Recipe(model, method, optimizer, shape, EPOCHS, BATCH, 0.7)
+    recipe = Recipe(model, method, optimizer, shape, epochs, BATCH, 0.7)
     jobs, loop = _jobs(model, shape, method), LoopEngine(recipe)
 
     def onnx(workers):
@@ -59,7 +63,7 @@ def test_clients_equal_those_of_the_loop(case, tmp_path):
 
     engine = onnx(2)
     made = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    graphs = {"scaffold": 4, "moon": 4, "fedproto": 5}.get(case, 3)
+    graphs = {"scaffold": 4, "moon": 4, "fedproto": 5, "fedrod": 5, "fedala": 5, "fedbabu": 4}.get(case, 3)
     assert sorted(path.suffix for path in made) == ["", *[".onnx"] * graphs]
     again = onnx(1)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == made  # nor captured again
