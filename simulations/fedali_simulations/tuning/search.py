@@ -113,6 +113,10 @@ def search(scenario: Scenario, wanted: Search, folder: Path, *, workers: int, re
         for trial, found in zip(asked, done[-count:], strict=True):
             study.tell(trial, found.value)
         write_text(folder / "trials.json", json.dumps([asdict(trial) for trial in done], indent=1))
+    if all(trial.diverged for trial in done):
+        raise SettingsError(
+            f"every trial of {folder} diverged: lower training.learning_rate, or search elsewhere"
+        )
     return done
 
 
@@ -121,7 +125,7 @@ def _study(scenario: Scenario, wanted: Search) -> optuna.Study:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(
-        seed=wanted.seeds[0], n_startup_trials=min(_RANDOM, max(1, wanted.budget // 2))
+        seed=wanted.seeds[0], n_startup_trials=min(_RANDOM, max(1, wanted.budget // 2)), constant_liar=True
     )
     study = optuna.create_study(direction="maximize", sampler=sampler)
     study.enqueue_trial(_own(scenario, wanted.space))

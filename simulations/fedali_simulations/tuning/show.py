@@ -38,13 +38,9 @@ def print_tuned(tuned: Tuned, console: Console) -> None:
     line = tuned.asked.methods[0].title
     measure = "mean of personalisation and generalisation" if wanted.measure == "both" else wanted.measure
     ordered = sorted(tuned.trials, key=lambda trial: (-trial.value, trial.number))
-    table = Table(
-        title=f"{tuned.asked.name}, {line}: {measure} on validation data",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        show_edge=False,
-    )
+    console.print(f"{tuned.asked.name}, {line}: {measure} on validation data", style="bold")
+    console.print()
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for heading in ("trial", "%", *(key.rpartition(".")[2].replace("_", "\n") for key in wanted.space)):
         table.add_column(heading, justify="right", overflow="fold")
     for trial in ordered[:_SHOWN]:
@@ -53,6 +49,7 @@ def print_tuned(tuned: Tuned, console: Console) -> None:
         table.add_section()
         table.add_row(*_cells(tuned.trials[0], wanted))
     console.print(table)
+    console.print()
     console.print(
         f"{len(tuned.trials)} trials; trial 0 has the settings as they were. Seeds {', '.join(map(str, wanted.seeds))}: not to be reported. "
         "No test data were read."

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedali.errors import SettingsError, did_you_mean
 from fedali.methods import build_method
-from fedali_simulations.scenario import MethodSettings, Scenario
+from fedali_simulations.scenario import MethodSettings, Scenario, load_scenario
 
 _DECADE = 10.0
 _DIGITS = 3  # significant ones of what is tried: what is found is written as it was run
@@ -48,7 +48,7 @@ def space_of(scenario: Scenario, line: MethodSettings, given: Sequence[str] = ()
             Whole numbers where both ends are; evenly in the logarithm where decimals begin above 0.
     """
     rate = scenario.training_for(line).learning_rate
-    space = {RATE: Range(rate / _DECADE, rate * _DECADE)}
+    space = {RATE: Range(rounded(rate / _DECADE), rounded(rate * _DECADE))}
     method = build_method(line.name, line.options)
     for option in dataclasses.fields(method):
         value = getattr(method, option.name)
@@ -58,20 +58,22 @@ def space_of(scenario: Scenario, line: MethodSettings, given: Sequence[str] = ()
                 space[f"options.{option.name}"] = found
     for text in given:
         key, range_ = _read(text)
-        with_range(scenario, line, {key: range_.low})
-        with_range(scenario, line, {key: range_.high})
+        for end in (range_.low, range_.high):
+            with_range(scenario, line, {key: int(end) if range_.whole else end})
         space[key] = range_
     return space
 
 
 def _allowed(line: MethodSettings, option: str, value: float) -> Range | None:
-    for high in (value * _DECADE, 1.0):
+    """Around an option's value, as far as the method takes it; None where that is nowhere."""
+    low = rounded(value / _DECADE)
+    for high in (rounded(value * _DECADE), 1.0):
         try:
-            for end in (value / _DECADE, high):
+            for end in (low, high):
                 build_method(line.name, {**line.options, option: end})
         except SettingsError:
             continue
-        return Range(value / _DECADE, high) if high > value / _DECADE else None
+        return Range(low, high) if high > low else None
     return None
 
 
@@ -103,15 +105,12 @@ def with_range(scenario: Scenario, line: MethodSettings, found: Mapping[str, Any
         room, _, name = key.partition(".")
         settings[room] = {**settings[room], name: value}
     try:
-        changed = MethodSettings.model_validate(settings)
-        made = type(scenario).model_validate(
-            {**scenario.model_dump(mode="json"), "methods": [changed.model_dump(mode="json")]}
-        )
-        made.alp_for(changed)
-    except ValueError as error:
-        message = str(error).splitlines()
+        made = load_scenario({**scenario.model_dump(mode="json"), "methods": [settings]})
+        made.alp_for(made.methods[0])
+    except SettingsError as error:
+        tried = ", ".join(f"{key} = {value:g}" for key, value in found.items())
         raise SettingsError(
-            f"{line.title} takes no {dict(found)}: {message[2].strip() if len(message) > 2 else error}"
+            f"{line.title} cannot have {tried}: {str(error).removeprefix('scenario: ')}"
         ) from None
     return made
 
