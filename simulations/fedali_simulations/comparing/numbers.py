@@ -88,7 +88,7 @@ def explained(comparison: Comparison) -> list[str]:
     ]
     if len(comparison.seeds) == 1:
         lines.append("One seed: no interval, no t over seeds, and so no star.")
-    return [*lines, *(f"{note[:1].upper()}{note[1:]}." for note in comparison.notes)]
+    return [*lines, *(f"{note}." for note in comparison.notes)]
 
 
 def heading(comparison: Comparison) -> str:

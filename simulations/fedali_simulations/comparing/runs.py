@@ -118,11 +118,11 @@ def _notes(found: Sequence[Results], names: Sequence[Mapping[str, str]]) -> list
         or first.split.order == "random"
         or first.data.windows_per_client is not None
     )
-    notes = [f"clients and splits are {'drawn anew by' if anew else 'the same for'} each seed"]
+    notes = [f"Clients and splits are {'drawn anew by' if anew else 'the same for'} each seed"]
     if first.evaluation.on != "test":
-        notes.insert(0, f"all of it is measured on {first.evaluation.on} data")
+        notes.insert(0, f"All of it is measured on {first.evaluation.on} data")
     if first.partition.kind != "natural":
-        notes.append("a client is one by its number: another seed gives it other samples")
+        notes.append("A client is one by its number: another seed gives it other samples")
     for results, called in zip(found, names, strict=True):
         for line in results.scenario.methods:
             own = trains_otherwise(results.scenario, line, first)
