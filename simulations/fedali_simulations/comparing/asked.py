@@ -66,11 +66,13 @@ def _together(sources: Sequence[str | Mapping[str, Any]], changes: Sequence[str]
     lines = list(first.methods)
     for source, other in zip(sources[1:], scenarios[1:], strict=True):
         for key, one, another in differences(first, other):
+            if key == "seeds":  # the most of them
+                continue
             raise SettingsError(
                 f"{sources[0]} and {source} cannot be compared: {key} is {one!r} there and {another!r} here"
             )
         lines += [moved(other, line, first) for line in other.methods]
-    settings = first.model_dump(mode="json")
+    settings = {**first.model_dump(mode="json"), "seeds": max(each.seeds for each in scenarios)}
     return load_scenario({**settings, "methods": [line.model_dump(mode="json") for line in lines]})
 
 
