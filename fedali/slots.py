@@ -37,15 +37,17 @@ class Slot:
         whose: ``"shared"``: the server's, sent to all, averaged from what clients send; ``"kept"``: a client's own;
             ``"round"``: sums over a client's training samples after its training (``Method.measure``), gone with the round.
         shape: ``"model"``: as the model's parameters; or sizes, where ``"classes"`` and ``"embedding"`` are the model's.
-        starts: as the model's initial parameters, or as zeros.
+        starts: as the model's initial parameters, as zeros, or as this number everywhere.
         trained: whether the local step changes it, as it does the model.
+        bounds: of each of its numbers: where a step of training leads outside, it ends at the bound.
     """
 
     name: str
     whose: Literal["shared", "kept", "round"]
     shape: Literal["model"] | tuple[Size, ...] = "model"
-    starts: Literal["model", "zeros"] = "zeros"
+    starts: Literal["model", "zeros"] | float = "zeros"
     trained: bool = False
+    bounds: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -155,8 +157,8 @@ def initial_vector(
     vector = np.zeros(whole.size, np.float32)
     vector[: theta.size] = theta
     for slot in slots:
-        if slot.starts == "model" and slot.whose != "round":
-            vector[slot_slice(whole, slot.name)] = theta
+        if slot.starts != "zeros" and slot.whose != "round":
+            vector[slot_slice(whole, slot.name)] = theta if slot.starts == "model" else slot.starts
     return vector
 
 

@@ -19,12 +19,14 @@ from fedali.optimizers.rules import Optimizer
 # What captures and rewrites a graph. Models, methods and optimizers are found by their classes; nothing else is part of one.
 CAPTURING = (
     "alp",
+    "sinkhorn",
     "layout",
     "slots",
     "step",
     "step.after",
     "step.client",
     "step.forward",
+    "step.gradients",
     "step.training",
     "step.types",
     "step.vectors",

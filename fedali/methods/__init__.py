@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedali.errors import SettingsError, did_you_mean
+from fedali.methods.apfl import APFL
 from fedali.methods.base import (
     Layouts,
     Method,
@@ -16,17 +17,23 @@ from fedali.methods.base import (
 from fedali.methods.ditto import Ditto
 from fedali.methods.fedali import FedAli
 from fedali.methods.fedavg import FedAvg
+from fedali.methods.feddbe import FedDBE
+from fedali.methods.fedpac_align import FedPACAlign
 from fedali.methods.fedper import FedPer
 from fedali.methods.fedproto import FedProto
 from fedali.methods.fedprox import FedProx
 from fedali.methods.fedrep import FedRep
 from fedali.methods.local import Local
 from fedali.methods.moon import Moon
+from fedali.methods.pfedme import PFedMe
 from fedali.methods.scaffold import Scaffold
 from fedali.support.doors import outside
 from fedali.uploads import SharedState, Trained, Upload
 
-_KINDS = (FedAli, FedAvg, FedPer, Local, FedProx, FedRep, Ditto, Scaffold, Moon, FedProto)
+_KINDS = (
+    *(FedAli, FedAvg, FedPer, Local, FedProx, FedRep, Ditto, Scaffold, Moon, FedProto),
+    *(APFL, PFedMe, FedDBE, FedPACAlign),
+)
 METHODS: dict[str, type[Method]] = {m.name: m for m in _KINDS}
 
 _NAMES: dict[type[Method], str] = {}  # of methods from outside, as they were asked for
@@ -93,11 +100,14 @@ def describe_methods() -> dict[str, str]:
 
 
 __all__ = [
+    "APFL",
     "METHODS",
     "PRESETS",
     "Ditto",
     "FedAli",
     "FedAvg",
+    "FedDBE",
+    "FedPACAlign",
     "FedPer",
     "FedProto",
     "FedProx",
@@ -106,6 +116,7 @@ __all__ = [
     "Local",
     "Method",
     "Moon",
+    "PFedMe",
     "Scaffold",
     "SharedState",
     "Trained",

@@ -62,10 +62,13 @@ class Method:
     name: ClassVar[str] = ""
     summary: ClassVar[str] = ""
     uses_prototypes: ClassVar[bool] = False
-    slots: ClassVar[tuple[Slot, ...]] = ()
-    """What a client's vector holds besides the model."""
     answer: ClassVar[str] = ""
     """The slot that a client predicts with, of the model's shape; its model unless named."""
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """What a client's vector holds besides the model."""
+        return ()
 
     @property
     def personal_parameters(self) -> tuple[str, ...]:

@@ -14,7 +14,8 @@ from fedali.methods.base import Method
 from fedali.models.base import Model, Output
 from fedali.slots import Named
 from fedali.step.client import ClientStep, Ended
-from fedali.step.forward import make_other_forward
+from fedali.step.forward import make_head, make_other_forward
+from fedali.step.gradients import gradient_by_transform
 from fedali.step.types import Finish, Measure, Parameters
 from fedali.step.vectors import Vectors
 from fedali.task import CLASSIFICATION, Batch
@@ -26,7 +27,7 @@ def make_measure(model: Model, method: Method) -> Measure:
     It takes the client's vector theta [P], local prototypes [L], samples x [B, *shape], labels y [B], weights [B], the server's
     vector [P] and influence.
     """
-    vectors, infer = Vectors(model, method), make_other_forward(model)
+    vectors, infer, head = Vectors(model, method), make_other_forward(model), make_head(model)
 
     def measure(
         theta: Tensor, local: Tensor, x: Tensor, y: Tensor, weights: Tensor, shared: Tensor, influence: Tensor
@@ -36,7 +37,10 @@ def make_measure(model: Model, method: Method) -> Measure:
 
         own, server = Named.of(vectors.whole, theta), Named.of(vectors.whole, shared)
         with torch.no_grad():
-            step = ClientStep(other(own.model), Batch(x, y, weights), own, server, other, CLASSIFICATION)
+            step = ClientStep(
+                *(other(own.model), Batch(x, y, weights), own, server),
+                *(other, head, gradient_by_transform, CLASSIFICATION),
+            )
             return _flat(vectors.measured, method.measure(step), theta)
 
     return measure

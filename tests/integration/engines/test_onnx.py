@@ -25,8 +25,10 @@ CASES = {
     "fedali": ("fedali", {"masses": "occupancy"}, Adam(1e-4), ALP),
     **{
         name: (name, {}, SGD(1e-2), None)
-        for name in ("fedavg", "fedrep", "ditto", "scaffold", "moon", "fedproto")
+        for name in ("fedavg", "fedrep", "ditto", "scaffold", "moon", "fedproto", "apfl", "pfedme", "feddbe")
     },
+    "apfl-adaptive": ("apfl", {"adaptive": True}, SGD(1e-2), None),
+    "fedpac-align": ("fedpac-align", {}, SGD(1e-2), None),
 }
 EPOCHS, BATCH = 2, 7  # the last batches are of 7 and of 4
 
@@ -59,7 +61,11 @@ def test_clients_equal_those_of_the_loop(case, tmp_path):
 
     engine = onnx(2)
     made = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    graphs = {"scaffold": 4, "moon": 4, "fedproto": 5}.get(case, 3)
+    finishes, measures = 4, 5
+    graphs = {
+        **dict.fromkeys(("scaffold", "moon", "apfl", "apfl-adaptive"), finishes),
+        **dict.fromkeys(("fedproto", "feddbe", "fedpac-align"), measures),
+    }.get(case, 3)
     assert sorted(path.suffix for path in made) == ["", *[".onnx"] * graphs]
     again = onnx(1)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == made  # nor captured again
