@@ -9,12 +9,14 @@ from functools import partial
 
 import numpy as np
 
+from fedali.cohort.answering import Answering, Candidate
 from fedali.cohort.contract import ClientMetrics, RoundSettings, SiteReply
 from fedali.cohort.recordfile import RecordFile, as_vector
 from fedali.cohort.store import ClientStore
 from fedali.cohort.tensorfile import Piece
 from fedali.data import Federation
 from fedali.engines.base import Engine, Labels, Query, Samples, TrainJob, TrainResult, Vector
+from fedali.engines.outputs import Outputs
 from fedali.errors import FedaliError
 from fedali.methods import Layouts, Method, SharedState, Trained, Upload
 from fedali.slots import slot_slice
@@ -67,6 +69,7 @@ class CohortSite:
         layouts: of the model.
         settings: seed and evaluation.
         store: what clients keep; sites of one process may share it. In a temporary file without.
+        outputs: of the model, where clients answer with something else than their trained model.
     """
 
     def __init__(
@@ -79,12 +82,18 @@ class CohortSite:
         layouts: Layouts,
         settings: CohortSettings,
         store: ClientStore | None = None,
+        outputs: Outputs | None = None,
     ) -> None:
         self.cohort, self.clients, self.everyone = cohort, list(clients), list(everyone)
         self.engine, self.method, self.layouts, self.settings = engine, method, layouts, settings
         self.store = ClientStore(method, layouts) if store is None else store
-        self._answer = slot_slice(layouts.parameters, method.answer)
+        self._answer = slot_slice(layouts.parameters, method.answer_slot)
         self._labels = _joined([cohort.test[client] for client in self.everyone])
+        self._answering: Answering | None = None
+        if outputs is not None:
+            sets = cohort.train, cohort.validation, cohort.test
+            self._answering = Answering(method, layouts, outputs, *sets, everyone, settings.seed)
+        self._size = layouts.parameters.size if self._answering is None else self._answering.size
         self._trained: dict[int, int] = {}  # client -> where its model of this round is in the scratch file
         self._scratch: RecordFile | None = None
 
@@ -93,23 +102,28 @@ class CohortSite:
         everything, metrics = Upload(population=len(self.clients)), _Columns()
         participants = self._participants(settings.round)
         tested = self._tested_on_everyone(participants, settings)
-        self._trained = {}
+        self._trained, answering = {}, self._answering
+        if answering is not None:
+            answering.begin(shared)
         for chunk in self._chunks(participants):
             results = []
             for client, result in zip(chunk, self._train(chunk, settings.round, shared), strict=True):
                 self._check(client, result, settings.round)
+                if answering is not None:
+                    result = answering.sent(client, result, settings.round, shared)
                 results.append(result)
                 samples = len(self.cohort.train[client])
                 metrics.add(
                     client=client, samples=samples, train_loss=result.loss, train_accuracy=result.accuracy
                 )
                 self.store.remember(client, result.theta, result.local_prototypes)
-                if self.settings.keep_trained and settings.generalisation:
+                if answering is not None or (self.settings.keep_trained and settings.generalisation):
                     self._keep(client, result)
                 trained = Trained(result.theta, result.local_prototypes, samples, result.occupancy)
                 arrived = self.received(client, trained, shared)
                 everything += self.method.upload(arrived, shared, self.layouts)
-            self._test(metrics, chunk, results, settings, tested)
+            if answering is None:
+                self._test(metrics, chunk, results, settings, tested)
         return SiteReply(metrics.columns, everything)
 
     def received(self, client: int, trained: Trained, shared: SharedState) -> Trained:
@@ -117,10 +131,14 @@ class CohortSite:
         return trained
 
     def evaluate(self, settings: RoundSettings, shared: SharedState) -> SiteReply:
-        """The server's model on each client's test data."""
-        metrics = _Columns()
+        """The server's model on each client's test data, where it is due; and clients' answers, where those wait for it."""
+        metrics = _Columns() if self._answering is None else self._answers(self._answering, settings, shared)
+        if self._answering is not None and not settings.generalisation:
+            return SiteReply(metrics.columns)
         for client in self.clients:
-            metrics.add(client=client, test_samples=len(self.cohort.test[client]))
+            metrics.add(test_samples=len(self.cohort.test[client]))
+            if self._answering is None:
+                metrics.add(client=client)
         tests = tuple(self.cohort.test[client] for client in self.clients)
         influence = self.method.influence(settings.round)
         for kind, matcher in self._inferences():
@@ -129,6 +147,20 @@ class CohortSite:
             for samples, predicted in zip(tests, predictions, strict=True):
                 self._score(metrics, f"global{kind}", samples, predicted)
         return SiteReply(metrics.columns)
+
+    def _answers(self, answering: Answering, settings: RoundSettings, shared: SharedState) -> _Columns:
+        """What the round's participants answer, and how good that is; NaN of the others."""
+        candidates = []
+        for client in self._trained:
+            whole = self._read_trained(client)
+            split = self.layouts.parameters.size
+            candidates.append(Candidate(client, whole[:split][self._answer], whole[split:]))
+        tested = self._tested_on_everyone(list(self._trained), settings)
+        found = answering.evaluate(candidates, settings.round, shared, tested)
+        metrics, names = _Columns(), dict.fromkeys(name for numbers in found.values() for name in numbers)
+        for client in self.clients:
+            metrics.add(client=client, **{name: found.get(client, {}).get(name, math.nan) for name in names})
+        return metrics
 
     def adapt(self, clients: Sequence[int], round_: int, shared: SharedState) -> ClientMetrics:
         """Clients that never took part: accuracy of the server's model, and after one local training from it."""
@@ -180,8 +212,8 @@ class CohortSite:
         jobs = (
             TrainJob(
                 self.cohort.train[client],
-                *self.store.compose(client, shared),
-                shared.theta,
+                *self._start(client, shared),
+                shared.theta[: self._size],
                 shared.prototypes,
                 influence,
                 np.random.SeedSequence([self.settings.seed, _TRAIN, round_, client]),
@@ -189,6 +221,11 @@ class CohortSite:
             for client in clients
         )
         yield from self.engine.train(jobs)
+
+    def _start(self, client: int, shared: SharedState) -> tuple[Vector, Vector]:
+        """What a client's training starts from."""
+        theta, prototypes = self.store.compose(client, shared)
+        return theta[: self._size], prototypes
 
     def _check(self, client: int, result: TrainResult, round_: int) -> None:
         if not (np.isfinite(result.theta).all() and np.isfinite(result.local_prototypes).all()):

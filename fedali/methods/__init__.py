@@ -11,6 +11,7 @@ from fedali.methods.apfl import APFL
 from fedali.methods.base import (
     Layouts,
     Method,
+    check_choices,
     personal_indices,
     shared_indices,
 )
@@ -81,6 +82,12 @@ def build_method(name: str, options: Mapping[str, Any] | None = None, *, doors: 
         method = kind(**(options or {}))
     except TypeError as error:
         raise SettingsError(f"method {name!r} cannot be made: {error}") from None
+    check_choices(method)
+    if method.answer not in ("trained", "shared") and not method.has_global_model:
+        raise SettingsError(
+            f"method {name!r} cannot answer by {method.answer!r}: {', '.join(method.personal_parameters)} never leave the clients, so "
+            "that there is no shared model"
+        )
     if name not in METHODS:
         _NAMES[type(method)] = name
     return method

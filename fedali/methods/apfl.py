@@ -34,7 +34,7 @@ class APFL(Method):
 
     name: ClassVar[str] = "apfl"
     summary: ClassVar[str] = "FedAvg, and a personal model that answers mixed with the shared one"
-    answer: ClassVar[str] = "mixture"
+    answer_slot: ClassVar[str] = "mixture"
 
     alpha: float = 0.5
     adaptive: bool = False

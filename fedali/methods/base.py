@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 
+from fedali.answers import Answer
 from fedali.errors import SettingsError, did_you_mean
 from fedali.layout import Layout
 from fedali.slots import Phase, PrototypeUpload, Slot, personal_entries
@@ -62,8 +63,11 @@ class Method:
     name: ClassVar[str] = ""
     summary: ClassVar[str] = ""
     uses_prototypes: ClassVar[bool] = False
-    answer: ClassVar[str] = ""
+    answer_slot: ClassVar[str] = ""
     """The slot that a client predicts with, of the model's shape; its model unless named."""
+
+    answer: Answer = field(default="trained", kw_only=True)
+    """What a client answers with, see ``fedali.answers``; of every method."""
 
     @property
     def slots(self) -> tuple[Slot, ...]:

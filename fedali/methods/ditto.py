@@ -29,7 +29,7 @@ class Ditto(Method):
     name: ClassVar[str] = "ditto"
     summary: ClassVar[str] = "FedAvg, and a second model of each client's own that is held near the server's"
     slots: ClassVar[tuple[Slot, ...]] = (Slot("personal", "kept", starts="model", trained=True),)
-    answer: ClassVar[str] = "personal"
+    answer_slot: ClassVar[str] = "personal"
 
     strength: float = 0.1
 

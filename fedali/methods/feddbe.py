@@ -43,7 +43,7 @@ class FedDBE(Method):
         Slot("shifted", "kept", starts="model"),
         Slot("sum", "round", ("embedding",)),
     )
-    answer: ClassVar[str] = "shifted"
+    answer_slot: ClassVar[str] = "shifted"
 
     strength: float = 50.0
 

@@ -40,7 +40,7 @@ class PFedMe(Method):
     name: ClassVar[str] = "pfedme"
     summary: ClassVar[str] = "personal models near a shared one, which follows them (Moreau envelopes)"
     slots: ClassVar[tuple[Slot, ...]] = (Slot("personal", "kept", starts="model", trained=True),)
-    answer: ClassVar[str] = "personal"
+    answer_slot: ClassVar[str] = "personal"
 
     strength: float = 15.0
     inner_steps: int = 5

@@ -83,6 +83,11 @@ def make_embed(model: Model, *, matcher: Matcher | None = None, frozen: Tensor |
     return lambda *given: infer(*given).embedding
 
 
+def make_output(model: Model, *, matcher: Matcher | None = None) -> Callable[..., Output]:
+    """A function like ``make_predict``'s that gives both logits and embeddings."""
+    return _make_infer(model, matcher, None)
+
+
 def _make_infer(model: Model, matcher: Matcher | None, frozen: Tensor | None) -> Callable[..., Output]:
     parameter_layout, prototype_layout, lent = model.parameter_layout, model.prototype_layout, Lent(model)
     constants = {} if frozen is None else parameter_layout.unflatten(frozen)

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from fedali import data
+from fedali.answers import slots_of
 from fedali.cohort.site import Cohort, CohortSettings, CohortSite
 from fedali.cohort.store import ClientStore
 from fedali.engines.choose import build_engine
+from fedali.engines.outputs import Outputs
 from fedali.errors import SettingsError
 from fedali.methods import Layouts, Method, SharedState, build_method
 from fedali.models import ALPSettings, Model, build_model
@@ -79,9 +81,10 @@ def build_untrained(
         seed=int(random_stream(seed, _MODEL).integers(2**31)),
         **scenario.model.options,
     )
-    layouts = Layouts(layout_of(model.facts, method.slots), model.prototype_layout)
+    slots = (*method.slots, *slots_of(method.answer))
+    layouts = Layouts(layout_of(model.facts, slots), model.prototype_layout)
     prototypes = {f"alp.{i}": layer.global_prototypes.numpy() for i, layer in enumerate(model.alp_layers)}
-    start = initial_vector(model.facts, method.slots, model.theta().numpy())
+    start = initial_vector(model.facts, slots, model.theta().numpy())
     return Untrained(model, method, layouts, SharedState(start, layouts.prototypes.flatten(prototypes)))
 
 
@@ -125,8 +128,11 @@ def build_setup(
     )
     store = ClientStore(plan.method, plan.layouts, clients)
     parts = np.array_split(np.array(plan.seen), scenario.sites)
+    outputs = Outputs(plan.model) if plan.method.answer != "trained" else None
     sites = tuple(
-        CohortSite(cohort, part.tolist(), plan.seen, engine, plan.method, plan.layouts, settings, store)
+        CohortSite(
+            cohort, part.tolist(), plan.seen, engine, plan.method, plan.layouts, settings, store, outputs
+        )
         for part in (parts if only is None else parts[only : only + 1])
     )
     return Setup(**vars(plan), store=store, sites=sites)

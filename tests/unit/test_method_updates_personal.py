@@ -47,7 +47,7 @@ def test_apfl_trains_a_mixture_and_answers_with_it():
         slope = gradient(0.3 * v + 0.7 * w)
         w, v = w - RATE * gradient(w), v - RATE * 0.3 * slope
     np.testing.assert_allclose(found, np.concatenate([w, v, 0.3 * v + 0.7 * w]), rtol=1e-9)
-    assert slot_slice(recipe.vectors.whole, recipe.method.answer) == slice(2 * M, 3 * M)
+    assert slot_slice(recipe.vectors.whole, recipe.method.answer_slot) == slice(2 * M, 3 * M)
     assert shared_indices(recipe.method, recipe.vectors.whole).tolist() == list(range(M))
 
 
@@ -137,7 +137,7 @@ def test_feddbe_shifts_embeddings_and_holds_their_mean_near_everybodys():
     model, options = Biased(), {"strength": 3.0}
     recipe, before, start, first = train("feddbe", options, model=model, batch=8)  # two are padding
     where = {name: slot_slice(recipe.vectors.whole, name) for name in ("shift", "centre", "known", "shifted")}
-    assert recipe.method.answer == "shifted"
+    assert recipe.method.answer_slot == "shifted"
     # the first round is FedAvg's, and finds the mean embedding
     theta, shift = before[:P], np.zeros(E)
     for _ in range(2):

@@ -164,7 +164,7 @@ def _write(
         model.prototype_layout,
         model.head_layout if mode == "head" else vectors.trained,
     )
-    answer = slot_slice(vectors.whole, method.answer)
+    answer = slot_slice(vectors.whole, method.answer_slot)
     fields = {
         "name": source.name,
         "model": source.component,

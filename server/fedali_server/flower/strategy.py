@@ -152,8 +152,9 @@ class PersonalisedStrategy(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Every site evaluates the server's model, where the method has one and the round is due."""
-        if not (self.method.has_global_model and self.settings(server_round).generalisation):
+        """Every site evaluates the server's model, where the method has one and the round is due; and what its clients answer with now."""
+        due = self.method.has_global_model and self.settings(server_round).generalisation
+        if not (due or self.method.answer != "trained"):
             return []
         return self._messages(server_round, arrays, grid, MessageType.EVALUATE)
 

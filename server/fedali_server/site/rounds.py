@@ -217,7 +217,7 @@ class DataRound:
 
     def _metrics(self, done: Sequence[tuple[_Ready, TrainResult]]) -> Iterator[dict[str, float]]:
         """Of each client's training, and of its personal model."""
-        where = slot_slice(self._layout, self._bundle.method.answer)
+        where = slot_slice(self._layout, self._bundle.method.answer_slot)
         models = [(result.theta[where], result.local_prototypes, client.tests) for client, result in done]
         for (_, result), scores in zip(done, self._scores(models), strict=True):
             yield {"train_loss": result.loss, "train_accuracy": result.accuracy, **scores}
