@@ -80,7 +80,7 @@ def _run(local: LocalFederation, root: Path, name: str) -> subprocess.Popen[byte
     what = (
         ["--resume", str(out)]
         if (out / "federation.json").exists()
-        else [str(root / "study.toml"), "--out", str(out)]
+        else [str(root / "study.toml"), "--quorum", "1", "--out", str(out)]
     )
     words = [*what, "--kit", str(local.kit("operator")), "--json"]
     with (root / "logs" / f"run-{name}.log").open("ab") as log:

@@ -5,6 +5,7 @@ model first. An entry of the vector's layout is called ``slot/name``; the model'
 
     SCAFFOLD: [ model | control (shared) | own_control (kept) ]
     Ditto:    [ model | personal (kept, trained) ]
+    FedRoD:   [ model | personal_head (kept, trained) | class_counts (kept) | both (kept) ]
 
 What is shared of the vector travels down and up, weighted by samples; the rest stays with the client. Nothing that carries
 the vector (store, wire, gateway, bundle, device) knows which method it serves.
@@ -13,6 +14,7 @@ the vector (store, wire, gateway, bundle, device) knows which method it serves.
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -22,10 +24,25 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.errors import SettingsError
-from fedali.layout import Layout
+from fedali.layout import Entry, Layout
 from fedali.transport.solvers import Solver
 
 Size = int | Literal["classes", "embedding"]
+
+
+@dataclass(frozen=True)
+class Descent:
+    """How a slot is trained apart from the recipe's optimizer: by plain gradient descent, held between two numbers.
+
+    Args:
+        rate: what its gradient is multiplied with in a step.
+        least: what it is at least after each step.
+        most: what it is at most.
+    """
+
+    rate: float
+    least: float = -math.inf
+    most: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -36,18 +53,19 @@ class Slot:
         name: a Python identifier.
         whose: ``"shared"``: the server's, sent to all, averaged from what clients send; ``"kept"``: a client's own;
             ``"round"``: sums over a client's training samples after its training (``Method.measure``), gone with the round.
-        shape: ``"model"``: as the model's parameters; or sizes, where ``"classes"`` and ``"embedding"`` are the model's.
+        shape: ``"model"``: as the model's parameters; ``"head"``: as its head's; or sizes, where ``"classes"`` and
+            ``"embedding"`` are the model's.
         starts: as the model's initial parameters, as zeros, or as this number everywhere.
         trained: whether the local step changes it, as it does the model.
-        bounds: of each of its numbers: where a step of training leads outside, it ends at the bound.
+        descent: how, where not by the recipe's optimizer.
     """
 
     name: str
     whose: Literal["shared", "kept", "round"]
-    shape: Literal["model"] | tuple[Size, ...] = "model"
+    shape: Literal["model", "head"] | tuple[Size, ...] = "model"
     starts: Literal["model", "zeros"] | float = "zeros"
     trained: bool = False
-    bounds: tuple[float, float] | None = None
+    descent: Descent | None = None
 
 
 @dataclass(frozen=True)
@@ -157,8 +175,13 @@ def initial_vector(
     vector = np.zeros(whole.size, np.float32)
     vector[: theta.size] = theta
     for slot in slots:
-        if slot.starts != "zeros" and slot.whose != "round":
-            vector[slot_slice(whole, slot.name)] = theta if slot.starts == "model" else slot.starts
+        if slot.whose == "round" or slot.starts == "zeros":
+            continue
+        where = slot_slice(whole, slot.name)
+        if slot.starts == "model":
+            vector[where] = np.concatenate([theta[entry.where] for entry in _like(slot, facts)])
+        else:
+            vector[where] = slot.starts
     return vector
 
 
@@ -227,10 +250,15 @@ def _slot_of(name: str) -> str:
 
 
 def _shapes(slot: Slot, facts: ModelFacts) -> dict[str, tuple[int, ...]]:
-    if slot.shape == "model":
-        return {f"{slot.name}/{entry.name}": entry.shape for entry in facts.parameters.entries}
+    if isinstance(slot.shape, str):
+        return {f"{slot.name}/{entry.name}": entry.shape for entry in _like(slot, facts)}
     known = {"classes": facts.classes, "embedding": facts.embedding}
     return {f"{slot.name}/": tuple(known[size] if isinstance(size, str) else size for size in slot.shape)}
+
+
+def _like(slot: Slot, facts: ModelFacts) -> list[Entry]:
+    """The model's parameters that a slot has the shape of."""
+    return [e for e in facts.parameters.entries if slot.shape == "model" or e.name.startswith("head.")]
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 Array = npt.NDArray[np.floating[Any]]
 
 POINTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+HALFWAY = 0.5
 _TRUST = 50.0  # validation samples at which a client's own curve counts as much as everybody's
 
 

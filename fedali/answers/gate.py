@@ -5,8 +5,9 @@ clients' sets, each aligned by optimal transport to the last round's, averaged. 
 
     s(z) = log( distance to the nearest of its own / distance to the nearest of everybody's )
 
-is low where the client knows better. Its model's answer weighs ``sigmoid((m - s) / d)``: m is the 90 % quantile of s on the
-client's validation samples, so that nine in ten of its own kind count as its own, d their standard deviation.
+is low where the client knows better. Its own answer, which is that of the model halfway between its trained one and the shared one
+(``fedali.answers.between``), weighs ``sigmoid((m - s) / d)``: m is the 80 % quantile of s on the client's validation samples, so that
+four in five of its own kind count as its own, d their standard deviation.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from fedali.transport.plans import ot_align, separation
 
 Array = npt.NDArray[np.floating[Any]]
 
-_QUANTILE = 0.9
+_QUANTILE = 0.8
 _ROUNDS = 25  # of k-means, unless it rests earlier
 _SMALLEST = 1e-6  # of a distance, and of a spread
 

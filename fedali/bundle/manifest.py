@@ -23,7 +23,7 @@ LARGEST_MANIFEST = 1 << 20  # bytes
 Mode = Literal["full", "head"]
 NormalisationKind = Literal["global", "client", "none"]
 
-GRAPHS = ("train", "infer", "embed", "adapt", "measure", "finish", "infer_int8", "embed_int8")
+GRAPHS = ("train", "infer", "embed", "adapt", "begin", "measure", "finish", "infer_int8", "embed_int8")
 PARTS = (*(f"{name}.onnx" for name in GRAPHS), "state.safetensors")
 LAYOUTS = ("parameters", "prototypes", "trained")
 

@@ -32,7 +32,7 @@ from fedali.transport.solvers import Solver
 
 _NEEDED = {"full": {"train.onnx", "infer.onnx"}, "head": {"train.onnx", "infer.onnx", "embed.onnx"}}
 _ALLOWED = {
-    "full": {"adapt.onnx", "measure.onnx", "finish.onnx"},
+    "full": {"adapt.onnx", "begin.onnx", "measure.onnx", "finish.onnx"},
     "head": {"embed_int8.onnx", "infer_int8.onnx"},
 }
 _OPTIMIZERS: dict[str, tuple[str, ...]] = {

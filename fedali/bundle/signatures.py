@@ -24,7 +24,7 @@ def check_signatures(manifest: Manifest, scans: dict[str, Scan]) -> None:
             raise BundleError(
                 f"{name}.onnx is of operator set {found.opset}, the manifest says {manifest.opset}"
             )
-        fixed = name in ("train", "adapt", "measure", "finish")
+        fixed = name in ("train", "adapt", "begin", "measure", "finish")
         batch = manifest.batch if fixed else _batch(found)
         inputs, outputs = _signature(manifest, name.removesuffix("_int8"), batch, embedding, measured)
         for what, has, wanted in (("inputs", found.inputs, inputs), ("outputs", found.outputs, outputs)):
@@ -61,6 +61,10 @@ def _signature(
             decay=(),
         )
         return inputs, _floats(new_local_prototypes=local)
+    if name == "begin":
+        counts = (len(manifest.classes),)
+        inputs = _floats(theta=whole, shared_theta=whole, class_counts=counts, phase=())
+        return inputs, _floats(new_theta=whole)
     if name == "measure":
         inputs = {
             **_floats(theta=whole, local_prototypes=local, x=(manifest.batch, *manifest.input_shape)),

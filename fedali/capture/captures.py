@@ -30,6 +30,7 @@ from fedali.step import (
     Step,
     Vectors,
     make_adapt,
+    make_begin,
     make_embed,
     make_finish,
     make_head_step,
@@ -48,6 +49,7 @@ STEP_INPUTS = (
 STEP_OUTPUTS = (*State._fields, "loss", "correct", "weight")
 PREDICT_INPUTS = ("theta", "local_prototypes", "x", "influence")
 ADAPT_INPUTS = ("theta", "local_prototypes", "x", "weights", "shared_prototypes", "influence", "decay")
+BEGIN_INPUTS = ("theta", "shared_theta", "class_counts", "phase")
 MEASURE_INPUTS = ("theta", "local_prototypes", "x", "y", "weights", "shared_theta", "influence")
 FINISH_INPUTS = ("theta", "shared_theta", "measured", "steps", "step_size", "samples")
 PER_CLIENT = (
@@ -155,6 +157,20 @@ def _capture_step(
         return (*state, *metrics)
 
     return Graph(trace(flat, example, table), (*STEP_INPUTS, *extra), STEP_OUTPUTS, example)
+
+
+def capture_begin(
+    model: Model, method: Method, *, dtype: torch.dtype = torch.float32, table: Table | None = None
+) -> Graph:
+    """A client's vector as a phase of its training starts, from ``BEGIN_INPUTS``; see ``fedali.step.make_begin``."""
+    model = copy.deepcopy(model).to(dtype=dtype)
+    begin, theta = make_begin(model, method), _whole(model, method)
+    example = (theta, theta.clone(), theta.new_ones(model.facts.classes), theta.new_zeros(()))
+
+    def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
+        return (begin(*tensors).clone(),)
+
+    return Graph(trace(flat, example, table), BEGIN_INPUTS, ("theta",), example)
 
 
 def capture_measure(

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedali.answers import GATE, PROTOTYPES
-from fedali.answers.between import POINTS, chosen, model_at
+from fedali.answers import GATE, PROTOTYPES, size_without
+from fedali.answers.between import HALFWAY, POINTS, chosen, model_at
 from fedali.answers.gate import Array, Gate, aligned, centres, mixed, probabilities
 from fedali.engines.base import Labels, Samples, TrainResult, Vector
 from fedali.engines.outputs import Outputs
@@ -68,7 +68,7 @@ class Answering:
     @property
     def size(self) -> int:
         """What training knows of a client's vector: all but the answer's slots [P'], which lie behind it."""
-        return _begin_of(self.method, self.layouts)
+        return size_without(self.method.answer, self.layouts.parameters)
 
     def begin(self, shared: SharedState) -> None:
         """A round begins with this state."""
@@ -152,7 +152,8 @@ class Answering:
         def gate(one: Candidate, sets: list[Samples], places: list[int], theirs: list[Array]) -> list[Array]:
             own = self._own[one.client]
             weigh = Gate.of(own, shared.theta[where].reshape(own.shape), seen[places[0]][1])
-            mine = self._outputs(one.theta, one.prototypes, sets, influence)
+            halfway = model_at(HALFWAY, one.theta, self._model(shared))
+            mine = self._outputs(halfway, one.prototypes, sets, influence)
             return [
                 mixed(weigh(seen[place][1]), probabilities(logits), probabilities(other))
                 for place, (logits, _), other in zip(places, mine, theirs, strict=True)
@@ -182,11 +183,6 @@ class Answering:
 
     def _number_of_classes(self, theirs: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> int:
         return int(theirs[0][0].shape[1])
-
-
-def _begin_of(method: Method, layouts: Layouts) -> int:
-    whole = layouts.parameters
-    return slot_slice(whole, GATE.name).start if method.answer == "gate" else whole.size
 
 
 def _scores(name: str, labels: Labels, said: Array, classes: int) -> Numbers:

@@ -22,10 +22,11 @@ from fedali.engines.base import (
     Vector,
 )
 from fedali.engines.common import ClientPool, batches, in_order, sequential
-from fedali.methods.base import finishes
+from fedali.methods.base import begins, finishes
 from fedali.recipe import Recipe
 from fedali.step import (
     Batch,
+    Begin,
     Finish,
     Hyper,
     Measure,
@@ -34,6 +35,7 @@ from fedali.step import (
     Shared,
     State,
     Step,
+    make_begin,
     make_finish,
     make_measure,
     make_occupancy,
@@ -49,6 +51,7 @@ class Functions:
     step: Step
     predict: Callable[[Matcher | None], Predict]
     occupancy: Occupancy
+    begin: Begin
     measure: Measure
     finish: Finish
 
@@ -107,6 +110,7 @@ class LoopEngine:
             make_step(model, method, self.optimizer, eager=True),
             lambda matcher: make_predict(model, matcher=matcher),
             make_occupancy(model),
+            make_begin(model, method),
             make_measure(model, method),
             make_finish(model, method),
         )
@@ -125,15 +129,20 @@ class LoopEngine:
         state = State(theta, *self.optimizer.initial(theta), self._tensor(job.local_prototypes))
         shared = Shared(self._tensor(job.shared_theta), self._tensor(job.shared_prototypes))
         influence, decay = self._tensor(job.influence), self._tensor(recipe.decay)
-        rest = (self._tensor(job.theta[vectors.trained.size :]),) if vectors.rest.size else ()
+        rest = self._tensor(job.theta[vectors.trained.size :])
         steps = 0
         loss = correct = weight = 0.0
         for phase, epochs in enumerate(recipe.epochs_by_phase):
-            extra = (*rest, self._tensor(float(phase))) if method.phases else rest
             if phase:
                 state = state._replace(
                     **dict(zip(("first_moment", "second_moment"), self.optimizer.initial(theta), strict=True))
                 )
+            if begins(method):
+                begun, rest = self.begun(state.theta, rest, job, phase)
+                state = state._replace(theta=begun)
+            extra = (rest,) if vectors.rest.size else ()
+            if method.phases:
+                extra = (*extra, self._tensor(float(phase)))
             step = 0
             for _ in range(epochs):
                 loss = correct = weight = 0.0
@@ -148,22 +157,30 @@ class LoopEngine:
             steps += step
         occupancy = self.count(state, job) if recipe.counts_occupancy else None
         return TrainResult(
-            self.finished(state, job, steps),
+            self.finished(state, rest, job, steps),
             state.local_prototypes.cpu().numpy(),
             loss / weight,
             correct / weight,
             occupancy,
         )
 
-    def finished(self, state: State, job: TrainJob, steps: int) -> Vector:
-        """A client's vector [P] after training: what was trained, and what the method makes of the rest."""
+    def begun(self, theta: Tensor, rest: Tensor, job: TrainJob, phase: int) -> tuple[Tensor, Tensor]:
+        """A client's vector as a phase starts, in the parts that it is given in: what is trained [T], and the rest [P - T]."""
+        classes = self.recipe.model.facts.classes
+        counts = np.bincount(job.samples.y, minlength=classes).astype(np.float32)
+        given = (self._tensor(job.shared_theta), self._tensor(counts), self._tensor(float(phase)))
+        whole = self._functions.begin(torch.cat([theta, rest]), *given)
+        return whole[: len(theta)], whole[len(theta) :]
+
+    def finished(self, state: State, rest: Tensor, job: TrainJob, steps: int) -> Vector:
+        """A client's vector [P] after training: what was trained, and what the method makes of the ``rest`` it trained with."""
         vectors, functions = self.recipe.vectors, self._functions
         trained: Vector = state.theta.cpu().numpy()
         if not vectors.rest.size:
             return trained
         if not finishes(self.recipe.method):
             return np.concatenate([trained, np.asarray(job.theta[vectors.trained.size :], trained.dtype)])
-        whole = torch.cat([state.theta, self._tensor(job.theta[vectors.trained.size :])])
+        whole = torch.cat([state.theta, rest])
         shared, influence = self._tensor(job.shared_theta), self._tensor(job.influence)
         measured = whole.new_zeros(vectors.measured.size)
         if vectors.measured.size:
@@ -172,8 +189,8 @@ class LoopEngine:
                 local = state.local_prototypes
                 measured = measured + functions.measure(whole, local, x, y, weights, shared, influence)
         numbers = (float(steps), self.optimizer.learning_rate, float(len(job.samples)))
-        rest = functions.finish(whole, shared, measured, *(self._tensor(number) for number in numbers))
-        return np.concatenate([trained, rest.cpu().numpy()])
+        kept = functions.finish(whole, shared, measured, *(self._tensor(number) for number in numbers))
+        return np.concatenate([trained, kept.cpu().numpy()])
 
     def count(self, state: State, job: TrainJob) -> Vector:
         """How many of a client's embeddings each prototype answers for, see ``fedali.step.make_occupancy``."""

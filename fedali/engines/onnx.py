@@ -13,13 +13,20 @@ import torch
 from torch import Tensor
 
 from fedali.alp import Matcher
-from fedali.capture.captures import Graph, capture_finish, capture_measure, capture_predict, capture_step
+from fedali.capture.captures import (
+    Graph,
+    capture_begin,
+    capture_finish,
+    capture_measure,
+    capture_predict,
+    capture_step,
+)
 from fedali.capture.decompositions_onnx import ONNX
 from fedali.capture.onnx_cache import exported
 from fedali.capture.structure import structure_key
 from fedali.engines.compiled import batch_sizes
 from fedali.engines.loop import Functions, LoopEngine
-from fedali.methods.base import finishes
+from fedali.methods.base import begins, finishes
 from fedali.recipe import Recipe
 from fedali.step import Batch, Hyper, Predict, Shared, State, StepMetrics
 
@@ -60,6 +67,8 @@ class OnnxEngine(LoopEngine):
             f"step {size}": partial(step, size) for size in self._sizes
         }
         captures["infer"] = infer
+        if begins(method):
+            captures["begin"] = lambda: capture_begin(model, method, table=ONNX)
         if recipe.vectors.measured.size:
             captures["measure"] = measure
         if finishes(method):
@@ -86,7 +95,7 @@ class OnnxEngine(LoopEngine):
 
         after = {
             name: _function(OnnxGraph(self._exported[name]))
-            for name in ("measure", "finish")
+            for name in ("begin", "measure", "finish")
             if name in self._exported
         }
         return replace(eager, step=step, predict=predict, **after)

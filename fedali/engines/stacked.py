@@ -26,6 +26,7 @@ from fedali.engines.base import (
     TrainResult,
 )
 from fedali.engines.loop import LoopEngine
+from fedali.methods.base import begins
 from fedali.recipe import Recipe
 from fedali.step import Shared, State
 
@@ -105,6 +106,9 @@ class StackedEngine:
         for phase, epochs in enumerate(recipe.epochs_by_phase):
             if phase:
                 state = State(state.theta, *self._fresh(state.theta), state.local_prototypes)
+            if begins(recipe.method):
+                for row, index in enumerate(order):
+                    theta[row], rest[row] = self._eager.begun(theta[row], rest[row], jobs[index], phase)
             schedule = _Schedule(jobs, order, rngs, epochs, recipe.batch_size)
             extra = (rest,) if vectors.rest.size else ()
             phases = (self._number(float(phase)),) if recipe.method.phases else ()
@@ -117,7 +121,7 @@ class StackedEngine:
             job = jobs[index]
             mine = State(*(part[row] for part in state))
             results[index] = TrainResult(
-                self._eager.finished(mine, job, int(steps[row])).copy(),
+                self._eager.finished(mine, rest[row], job, int(steps[row])).copy(),
                 prototypes[row].copy(),
                 float(loss[row] / weight[row]),
                 float(correct[row] / weight[row]),

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from fedali.answers import ANSWERS
 from fedali.errors import SettingsError, did_you_mean
 from fedali.methods.apfl import APFL
 from fedali.methods.base import (
@@ -16,14 +17,19 @@ from fedali.methods.base import (
     shared_indices,
 )
 from fedali.methods.ditto import Ditto
+from fedali.methods.fedala import FedALA
 from fedali.methods.fedali import FedAli
 from fedali.methods.fedavg import FedAvg
+from fedali.methods.fedbabu import FedBABU
+from fedali.methods.fedbn import FedBN
 from fedali.methods.feddbe import FedDBE
+from fedali.methods.fedntd import FedNTD
 from fedali.methods.fedpac_align import FedPACAlign
 from fedali.methods.fedper import FedPer
 from fedali.methods.fedproto import FedProto
 from fedali.methods.fedprox import FedProx
 from fedali.methods.fedrep import FedRep
+from fedali.methods.fedrod import FedRoD
 from fedali.methods.local import Local
 from fedali.methods.moon import Moon
 from fedali.methods.pfedme import PFedMe
@@ -33,6 +39,7 @@ from fedali.uploads import SharedState, Trained, Upload
 
 _KINDS = (
     *(FedAli, FedAvg, FedPer, Local, FedProx, FedRep, Ditto, Scaffold, Moon, FedProto),
+    *(FedNTD, FedRoD, FedBABU, FedBN, FedALA),
     *(APFL, PFedMe, FedDBE, FedPACAlign),
 )
 METHODS: dict[str, type[Method]] = {m.name: m for m in _KINDS}
@@ -47,6 +54,11 @@ PRESETS: dict[str, tuple[str, Mapping[str, Any], str]] = {
         {"strength": 0.0, "aggregation": "mean"},
         "ablation: FedAli's normalisation, no prototypes",
     ),
+    "fedavg-more": (
+        "fedavg",
+        {"extra_epochs": 10},
+        "control of methods that fine-tune: FedAvg with 10 more local epochs",
+    ),
 }
 
 
@@ -54,7 +66,8 @@ def build_method(name: str, options: Mapping[str, Any] | None = None, *, doors: 
     """A method by name with ``options`` over its defaults.
 
     Args:
-        name: of ``METHODS``, of ``PRESETS``, of an entry point of the group ``fedali.methods``, or ``"module:Class"``.
+        name: of ``METHODS``, of ``PRESETS``, of an entry point of the group ``fedali.methods``, or ``"module:Class"``; behind a plus
+            what clients answer with, see ``fedali.answers``.
         options: fields of the method.
         doors: whether names from outside the package are taken; who has the name from somebody else says no.
 
@@ -62,7 +75,16 @@ def build_method(name: str, options: Mapping[str, Any] | None = None, *, doors: 
 
     >>> build_method("fedali-head").personal_parameters
     ('head.*',)
+    >>> build_method("fedavg+gate").answer
+    'gate'
     """
+    name, plus, answer = name.partition("+")
+    if plus:
+        if answer not in ANSWERS:
+            raise SettingsError(
+                f"method {name!r} cannot answer by {answer!r}; {did_you_mean(answer, ANSWERS)}"
+            )
+        return build_method(name, {**(options or {}), "answer": answer}, doors=doors)
     if name in PRESETS:
         base, preset, _ = PRESETS[name]
         return build_method(base, {**preset, **(options or {})})
@@ -101,6 +123,11 @@ def name_of(method: Method) -> str:
     return _NAMES.get(kind, f"{kind.__module__}:{kind.__qualname__}")
 
 
+def options_of(method: Method) -> dict[str, Any]:
+    """A method's own options; what clients answer with is none of training's."""
+    return {name: value for name, value in dataclasses.asdict(method).items() if name != "answer"}
+
+
 def describe_methods() -> dict[str, str]:
     """Every name ``build_method`` takes, with a line on what it is."""
     return {**{n: m.summary for n, m in METHODS.items()}, **{n: p[2] for n, p in PRESETS.items()}}
@@ -111,14 +138,19 @@ __all__ = [
     "METHODS",
     "PRESETS",
     "Ditto",
+    "FedALA",
     "FedAli",
     "FedAvg",
+    "FedBABU",
+    "FedBN",
     "FedDBE",
+    "FedNTD",
     "FedPACAlign",
     "FedPer",
     "FedProto",
     "FedProx",
     "FedRep",
+    "FedRoD",
     "Layouts",
     "Local",
     "Method",
@@ -131,6 +163,7 @@ __all__ = [
     "build_method",
     "describe_methods",
     "name_of",
+    "options_of",
     "personal_indices",
     "shared_indices",
 ]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fedali.errors import SettingsError
 from fedali.methods.base import Method, check_at_least
-from fedali.slots import Slot
+from fedali.slots import Descent, Slot
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +30,7 @@ class APFL(Method):
     Args:
         alpha: a, share of the personal model: for good, or at the start.
         adaptive: whether each client learns its own.
+        alpha_rate: eta of a, in each step; the models have the recipe's optimizer. As in the paper's experiments.
     """
 
     name: ClassVar[str] = "apfl"
@@ -38,9 +39,10 @@ class APFL(Method):
 
     alpha: float = 0.5
     adaptive: bool = False
+    alpha_rate: float = 0.1
 
     def __post_init__(self) -> None:
-        check_at_least(0, alpha=self.alpha)
+        check_at_least(0, alpha=self.alpha, alpha_rate=self.alpha_rate)
         if self.alpha > 1:
             raise SettingsError(f"alpha is {self.alpha!r}, it has to be a number from 0 to 1")
         if not isinstance(self.adaptive, bool):
@@ -49,7 +51,8 @@ class APFL(Method):
     @property
     def slots(self) -> tuple[Slot, ...]:
         """The personal model, the mixture, and a where it is learnt."""
-        learnt = Slot("alpha", "kept", (1,), starts=self.alpha, trained=True, bounds=(0.0, 1.0))
+        descent = Descent(self.alpha_rate, 0.0, 1.0)
+        learnt = Slot("alpha", "kept", (1,), starts=self.alpha, trained=True, descent=descent)
         models = (
             Slot("personal", "kept", starts="model", trained=True),
             Slot("mixture", "kept", starts="model"),

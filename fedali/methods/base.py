@@ -27,7 +27,7 @@ from fedali.uploads import make_upload
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fedali.step.client import ClientStep, Ended
+    from fedali.step.client import ClientStep, Ended, Started
 
 Vector = npt.NDArray[np.floating[Any]]
 
@@ -55,7 +55,7 @@ class Method:
             def objective(self, step: ClientStep) -> Tensor:
                 return step.loss() + self.mu / 2 * squared_distance(step.own.model, step.server.model)
 
-    Hooks that run where clients train (``objective``, ``measure``, ``finish``) take tensors by name, see
+    Hooks that run where clients train (``begin``, ``objective``, ``measure``, ``finish``) take tensors by name, see
     ``fedali.step.client.ClientStep``; they must not write in place, nor branch on values. Those of the server (``aggregate``)
     take numpy vectors [P] in the order of ``layouts.parameters``.
     """
@@ -85,6 +85,11 @@ class Method:
         return ()
 
     @property
+    def extra_epochs(self) -> int:
+        """Epochs of a client's training beyond those of the recipe: a larger budget than other methods have."""
+        return 0
+
+    @property
     def prototypes(self) -> PrototypeUpload | None:
         """How local prototypes travel up; None where they stay."""
         return None
@@ -102,6 +107,14 @@ class Method:
     def influence(self, round_: int) -> float:
         """Share of the prototypes in the ALP layers' output in a round (1, 2, ...)."""
         return 0.0
+
+    def begin(self, start: Started) -> Mapping[str, Tensor | Mapping[str, Tensor]]:
+        """As each phase of training starts: new values of slots, ``"model"`` among them; the rest stay as they are.
+
+        Slots that are not trained change before the first phase alone, and may follow from anything but what is trained.
+        What is given must not depend on what it replaces: a device that was switched off meanwhile asks again.
+        """
+        return {}
 
     def objective(self, step: ClientStep) -> Tensor:
         """What a client minimises, a mean over its batch: the task's loss, unless a method says otherwise."""
@@ -162,6 +175,11 @@ def shared_indices(method: Method, layout: Layout) -> npt.NDArray[np.int64]:
     return _other_indices(method.personal_parameters, method.slots, layout)
 
 
+def begins(method: Method) -> bool:
+    """Whether anything is done as a client's training starts."""
+    return type(method).begin is not Method.begin
+
+
 def finishes(method: Method) -> bool:
     """Whether anything is done after a client's training."""
     return type(method).finish is not Method.finish
@@ -181,3 +199,10 @@ def check_at_least(least: float, **options: float) -> None:
     for name, value in options.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
             raise SettingsError(f"{name} is {value!r}, it has to be a number of at least {least:g}")
+
+
+def check_count(least: int, **options: int) -> None:
+    """Raise ``SettingsError`` for an option that is no whole number of at least ``least``."""
+    for name, value in options.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise SettingsError(f"{name} is {value!r}, it has to be a whole number of at least {least}")

@@ -16,8 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from fedali.errors import SettingsError
-from fedali.methods.base import Layouts, Method, SharedState, Upload, check_at_least
+from fedali.methods.base import Layouts, Method, SharedState, Upload, check_at_least, check_count
 from fedali.slots import Slot, slot_slice
 
 if TYPE_CHECKING:
@@ -48,9 +47,7 @@ class PFedMe(Method):
 
     def __post_init__(self) -> None:
         check_at_least(0, strength=self.strength, server_step=self.server_step)
-        check_at_least(1, inner_steps=self.inner_steps)
-        if not isinstance(self.inner_steps, int):
-            raise SettingsError(f"inner_steps is {self.inner_steps!r}, it has to be a whole number")
+        check_count(1, inner_steps=self.inner_steps)
 
     def objective(self, step: ClientStep) -> Tensor:
         """The envelope at the personal model the step begins with; gradients as above."""

@@ -6,8 +6,10 @@ has shapes that depend on data, so the same function can be run eagerly, stacked
 
 from fedali.step.after import make_finish as make_finish
 from fedali.step.after import make_measure as make_measure
+from fedali.step.before import make_begin as make_begin
 from fedali.step.client import ClientStep as ClientStep
 from fedali.step.client import Ended as Ended
+from fedali.step.client import Started as Started
 from fedali.step.client import squared_distance as squared_distance
 from fedali.step.forward import make_adapt as make_adapt
 from fedali.step.forward import make_embed as make_embed
@@ -16,6 +18,7 @@ from fedali.step.forward import make_predict as make_predict
 from fedali.step.training import make_head_step as make_head_step
 from fedali.step.training import make_step as make_step
 from fedali.step.types import Adapt as Adapt
+from fedali.step.types import Begin as Begin
 from fedali.step.types import Finish as Finish
 from fedali.step.types import Hyper as Hyper
 from fedali.step.types import Measure as Measure

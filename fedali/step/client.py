@@ -14,6 +14,8 @@ from fedali.task import Batch, Task
 
 Parameters = dict[str, Tensor]
 
+_NO_SAMPLES = 1e-30  # the logarithm of 0 has no derivative
+
 
 @dataclass(frozen=True, eq=False)
 class ClientStep:
@@ -46,9 +48,35 @@ class ClientStep:
         """The task's, a weighted mean over the batch: of the client's model, or of another output."""
         return self.task.loss(self.output if output is None else output, self.batch)
 
+    def balanced_loss(self, class_counts: Tensor) -> Tensor:
+        """The task's loss, as if the client had as many samples of each class: balanced softmax (Ren et al., NeurIPS 2020).
+
+        Logits are raised by the logarithms of ``class_counts`` [classes], which ``Method.begin`` knows: what is learnt is what
+        remains. A class that the client lacks takes no part.
+        """
+        shift = class_counts.clamp(min=_NO_SAMPLES).log()
+        return self.loss(self.output._replace(logits=self.output.logits + shift))
+
     def mean(self, values: Tensor) -> Tensor:
         """The weighted mean of numbers [B] over the batch."""
         return (values * self.batch.weights).sum() / self.batch.weights.sum().clamp(min=1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Started:
+    """What a method's ``begin`` sees as a phase of a client's training starts.
+
+    Args:
+        own: the client's vector as it is now.
+        server: what the server sent.
+        class_counts: how many training samples of each class the client has [classes].
+        phase: number of the phase, from 0; 0 without phases.
+    """
+
+    own: Named
+    server: Named
+    class_counts: Tensor
+    phase: int
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from fedali.methods.base import Method
 from fedali.models.base import Model, Output
 from fedali.models.pooling import eager as running_eagerly
 from fedali.optimizers.rules import Optimizer
-from fedali.slots import Named, Phase, Slot, slot_slice
+from fedali.slots import Named, Phase, slot_slice
 from fedali.step.client import ClientStep
 from fedali.step.forward import make_head, make_other_forward, make_train_forward
 from fedali.step.gradients import gradient_by_autograd, gradient_by_transform
@@ -88,8 +88,8 @@ def _make_step(
     own_model = set(vectors.model.names)
     more = len(own_model) < len(layout.entries)
     trains = _phase_masks(layout, method.phases)
+    apart = [(s.descent, slot_slice(layout, s.name)) for s in method.slots if s.descent is not None]
     has_rest = vectors.rest.size > 0
-    held = _held(layout, method.slots)
     inner_gradient = gradient_by_autograd if eager else gradient_by_transform
 
     def loss(
@@ -129,7 +129,9 @@ def _make_step(
         theta, first, second = optimizer.update(
             state.theta, gradient, state.first_moment, state.second_moment, hyper.step_size, hyper.correction
         )
-        theta = held(theta)
+        for how, where in apart:
+            moved = (state.theta[where] - how.rate * gradient[where]).clamp(how.least, how.most)
+            theta = torch.cat([theta[: where.start], moved, theta[where.stop :]])
         if trains is not None:
             theta = torch.where(trains(extra[-1]) > 0, theta, state.theta)
         weight = batch.weights.sum()
@@ -156,19 +158,6 @@ def _phase_masks(layout: Layout, phases: tuple[Phase, ...]) -> Callable[[Tensor]
         return torch.cat(parts)
 
     return mask
-
-
-def _held(layout: Layout, slots: tuple[Slot, ...]) -> Callable[[Tensor], Tensor]:
-    """The vector [T] with each slot inside its bounds."""
-    bounded = [(slot_slice(layout, s.name), s.bounds) for s in slots if s.trained and s.bounds is not None]
-
-    def hold(theta: Tensor) -> Tensor:
-        for where, (low, high) in bounded:
-            parts = theta[: where.start], theta[where].clamp(low, high), theta[where.stop :]
-            theta = torch.cat(parts)
-        return theta
-
-    return hold
 
 
 def _by_splitting(layout: Layout) -> Callable[[Tensor], Parameters]:

@@ -60,5 +60,6 @@ class Step(Protocol):
 Occupancy = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 Predict = Callable[[Tensor, Tensor, Tensor, Tensor | float], Tensor]
 Adapt = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+Begin = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 Measure = Callable[..., Tensor]
 Finish = Callable[..., Tensor]

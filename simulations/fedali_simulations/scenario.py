@@ -285,7 +285,8 @@ class Scenario(_Settings):
         titles = [method.title for method in self.methods]
         for method in self.methods:
             try:
-                epochs_of(build_method(method.name, method.options).phases, self.training.epochs)
+                made = build_method(method.name, method.options)
+                epochs_of(made.phases, self.training.epochs + made.extra_epochs)
             except SettingsError as error:
                 raise ValueError(f"{method.title}: {error}: set training.epochs") from error
         for title in titles:

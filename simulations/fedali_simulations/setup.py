@@ -111,7 +111,7 @@ def build_setup(
             plan.method,
             build_optimizer(scenario),
             plan.federation.input_shape,
-            training.epochs,
+            training.epochs + plan.method.extra_epochs,
             training.batch_size,
             alp.decay,
         ),

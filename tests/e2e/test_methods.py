@@ -16,7 +16,7 @@ from fedali.bundle.file import read_bundle
 from fedali_simulations.study import simulate
 from tests.federations import Place
 
-METHODS = ["fedprox", "fedrep", "ditto", "scaffold", "moon", "fedproto"]
+METHODS = ["fedrod", "fedbabu", "fedala", "fedbn"]
 CHANGES = (
     *("methods=" + ",".join(METHODS), "training.rounds=2", "training.epochs=2"),
     *("training.optimizer=sgd", "training.learning_rate=0.05", "training.momentum=0.0"),

@@ -52,7 +52,7 @@ def test_apfl_trains_a_mixture_and_answers_with_it():
 
 
 def test_apfl_learns_how_much_to_mix():
-    options = {"alpha": 0.4, "adaptive": True}
+    options = {"alpha": 0.4, "adaptive": True, "alpha_rate": 0.2}
     start = start_of("apfl", options)
     assert start[2 * M] == np.float32(0.4)
     start[: 2 * M] = noisy(start[: 2 * M], 2)
@@ -60,7 +60,7 @@ def test_apfl_learns_how_much_to_mix():
     w, v, a = before[:M], before[M : 2 * M], before[2 * M]
     for _ in range(2):
         slope = gradient(a * v + (1 - a) * w)
-        w, v, a = w - RATE * gradient(w), v - RATE * a * slope, a - RATE * (v - w) @ slope
+        w, v, a = w - RATE * gradient(w), v - RATE * a * slope, a - 0.2 * (v - w) @ slope
     np.testing.assert_allclose(found, [*w, *v, a, *(a * v + (1 - a) * w)], rtol=1e-8)
     assert abs(a - 0.4) > 1e-3
 
@@ -212,7 +212,7 @@ def test_fedpac_align_trains_the_head_then_draws_the_body_to_class_means():
         ("apfl", {"alpha": 1.2}, "alpha is 1.2, it has to be a number from 0 to 1"),
         ("apfl", {"alpha": -1}, "alpha is -1, it has to be a number of at least 0"),
         ("apfl", {"adaptive": "yes"}, "adaptive is 'yes', it has to be true or false"),
-        ("pfedme", {"inner_steps": 0}, "inner_steps is 0, it has to be a number of at least 1"),
+        ("pfedme", {"inner_steps": 0}, "inner_steps is 0, it has to be a whole number of at least 1"),
         ("pfedme", {"inner_steps": 1.5}, "inner_steps is 1.5, it has to be a whole number"),
         ("feddbe", {"strength": "much"}, "strength is 'much', it has to be a number of at least 0"),
     ],

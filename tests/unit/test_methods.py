@@ -161,7 +161,7 @@ def test_every_name_is_described_and_built():
     [
         ("fedalli", {}, "unknown method 'fedalli'; did you mean 'fedali'"),
         ("fedali", {"strenght": 1}, "no option 'strenght'; did you mean 'strength'"),
-        ("fedavg", {"mu": 1}, "no option 'mu'; it has none"),
+        ("local", {"mu": 1}, "no option 'mu'; known: answer"),
         ("fedali", {"personal": "haed"}, "personal is 'haed'; did you mean 'head'"),
         ("fedali", {"aggregation": 3}, "aggregation is 3; known: kmeans, mean, ot"),
         ("fedali", {"strength": "high"}, "strength is 'high', it has to be a number from 0 to 1"),

@@ -20,6 +20,7 @@ from fedali_client.compute.batches import (
     RoundOrder,
     fingerprint,
 )
+from fedali_client.compute.beginning import Beginning
 from fedali_client.compute.embedding import cached_embeddings
 from fedali_client.compute.graphs import BoundGraph, Runtime, open_session
 from fedali_client.compute.inference import Inference
@@ -49,7 +50,10 @@ class Learning:
         state, identity = self._state, fingerprint(x, y, epochs, seed)
         goes_on = state.progress.under_way and state.progress.identity == identity
         number = state.progress.fit + (not goes_on)
-        return self._run(x, y, epochs, identity, goes_on, OwnOrder(seed, number), progress)
+        report = self._run(x, y, epochs, identity, goes_on, OwnOrder(seed, number), progress)
+        if self._bundle.manifest.answer[0] >= state.sizes.theta:  # what answers is made of what was trained
+            self._finish(x, y, report.steps)
+        return report
 
     def fit_round(
         self, x: Array, y: Labels, epochs: int, entropy: tuple[int, ...], progress: Callback | None
@@ -58,15 +62,18 @@ class Learning:
         identity = round_identity(x, y, epochs, entropy)
         there = self._state.progress.identity == identity
         report = self._run(x, y, epochs, identity, there, RoundOrder(entropy), progress)
-        if "finish.onnx" in self._bundle.parts:
-            self._finish(x, y, report.steps)
+        self._finish(x, y, report.steps)
         return report
 
     def _finish(self, x: Array, y: Labels, steps: int) -> None:
         """What the method makes of the rest of the vector after a round's training; always of what the round began with."""
         state, manifest = self._state, self._bundle.manifest
+        if "finish.onnx" not in self._bundle.parts:
+            return
         state.forget_kept()
         theta, measured = state.theta(), np.zeros(0, np.float32)
+        if (beginning := self._beginning(y)) is not None:
+            theta[state.sizes.theta :] = beginning.kept
         if "measure.onnx" in self._bundle.parts:
             measured = self._measure(x, y, theta)
         kept = np.empty(theta.size - state.sizes.theta, np.float32)
@@ -78,6 +85,13 @@ class Learning:
             {"kept": kept},
         ).run()
         state.keep(kept)
+
+    def _beginning(self, y: Labels) -> Beginning | None:
+        """What the method does as a phase of training on ``y`` starts."""
+        if "begin.onnx" not in self._bundle.parts:
+            return None
+        session = open_session(self._bundle, "begin.onnx", self._runtime)
+        return Beginning(self._state, session, y)
 
     def _measure(self, x: Array, y: Labels, theta: Vector) -> Vector:
         """The method's sums over the samples, in their order."""
@@ -131,7 +145,7 @@ class Learning:
             resumed_at = state.progress.step
             session = open_session(self._bundle, "train.onnx", self._runtime)
             give_back()
-            Trainer(state, session, batches).run(order, progress)
+            Trainer(state, session, batches, self._beginning(y)).run(order, progress)
         else:
             resumed_at = state.progress.step
         done = state.progress

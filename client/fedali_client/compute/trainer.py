@@ -13,6 +13,7 @@ from fedali.errors import FedaliError
 from fedali.optimizers.schedules import schedule_of
 from fedali.slots import share_epochs
 from fedali_client.compute.batches import Batches, Order
+from fedali_client.compute.beginning import Beginning
 from fedali_client.compute.graphs import BoundGraph
 from fedali_client.state.personal import PersonalState
 from fedali_client.state.slots import ARRAYS, Progress
@@ -70,10 +71,17 @@ class Trainer:
         state: is trained.
         session: of ``train.onnx``.
         batches: of the fit's samples, or of their embeddings.
+        beginning: what the method does as a phase starts; None for nothing.
     """
 
-    def __init__(self, state: PersonalState, session: onnxruntime.InferenceSession, batches: Batches) -> None:
-        self._state, self._batches = state, batches
+    def __init__(
+        self,
+        state: PersonalState,
+        session: onnxruntime.InferenceSession,
+        batches: Batches,
+        beginning: Beginning | None = None,
+    ) -> None:
+        self._state, self._batches, self._beginning = state, batches, beginning
         self._schedule = schedule_of(state.manifest.optimizer)
         self._hyper = {
             "step_size": np.zeros((), np.float32),
@@ -82,7 +90,7 @@ class Trainer:
             "decay": np.full((), state.manifest.hyper.decay, np.float32),
         }
         self._metrics = {name: np.zeros((), np.float32) for name in ("loss", "correct", "weight")}
-        manifest, kept = state.manifest, state.kept
+        manifest, kept = state.manifest, state.kept if beginning is None else beginning.kept
         shared = (
             state.shared_theta
             if kept.size and manifest.mode == "full"
@@ -133,6 +141,8 @@ class Trainer:
         ):  # a phase's optimizer begins anew; done again after a kill, it is the same
             for moment in ("first_moment", "second_moment"):
                 self._state.slots.current[moment][...] = 0.0
+        if within == 0 and self._beginning is not None:
+            self._beginning.enter(float(self._phases.now))
         size, correction = self._schedule(within + 1)
         self._hyper["step_size"][...], self._hyper["correction"][...] = size, correction
         slots = self._state.slots

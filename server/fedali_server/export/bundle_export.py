@@ -5,7 +5,6 @@ Nothing is written unless every graph, run by onnxruntime, does what torch does:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from fedali.bundle.file import Bundle, write_bundle
 from fedali.bundle.manifest import ALPNumbers, BundleLayouts, Component, Mode, Parity
 from fedali.capture.captures import (
     capture_adapt,
+    capture_begin,
     capture_embed,
     capture_finish,
     capture_head_step,
@@ -32,8 +32,8 @@ from fedali.capture.onnx_cache import exported
 from fedali.capture.onnx_export import OPSET
 from fedali.capture.structure import structure_key
 from fedali.errors import SettingsError
-from fedali.methods import name_of, personal_indices
-from fedali.methods.base import finishes
+from fedali.methods import name_of, options_of, personal_indices
+from fedali.methods.base import begins, finishes
 from fedali.slots import slot_slice
 from fedali.step import Vectors
 from fedali.support.memory import collecting_rarely
@@ -139,6 +139,8 @@ def _captures(source: Source, mode: Mode, batch: int) -> dict[str, Callable[[], 
         found["embed"] = lambda: capture_embed(model, matcher="cosine", batch=None, **given)
     elif model.alp_layers:
         found["adapt"] = lambda: capture_adapt(model, batch=batch, **given)
+    if mode == "full" and begins(source.method):
+        found["begin"] = lambda: capture_begin(model, source.method, table=ONNX)
     if mode == "full" and finishes(source.method):
         if Vectors(model, source.method).measured.size:
             found["measure"] = lambda: capture_measure(model, source.method, batch=batch, **given)
@@ -168,7 +170,7 @@ def _write(
     fields = {
         "name": source.name,
         "model": source.component,
-        "method": Component(name_of(method), dataclasses.asdict(method)),
+        "method": Component(name_of(method), options_of(method)),
         "mode": mode,
         "batch": batch,
         "input_shape": source.input_shape,

@@ -22,6 +22,7 @@ from fedali.step import (
     State,
     Vectors,
     make_adapt,
+    make_begin,
     make_embed,
     make_finish,
     make_head_step,
@@ -54,6 +55,8 @@ def _parity_of(subject: Subject, name: str, graph: bytes) -> Parity:
         error = _step(subject, run)
     elif name == "adapt":
         error = _adapt(subject, run)
+    elif name == "begin":
+        error = _begin(subject, run)
     elif name == "measure":
         error = _measure(subject, run)
     elif name == "finish":
@@ -148,6 +151,19 @@ def _adapt(subject: Subject, run: Run) -> Parity:
         (moved,) = run(*given)
         _keep_worst(worst, {"the movement of prototypes": _relative(moved, adapt(*given), draw.local)})
     return _parity(worst, f"{len(clean)} random batches", tie)
+
+
+def _begin(subject: Subject, run: Run) -> Parity:
+    begin = make_begin(subject.model, subject.method)
+    draw = Draw(subject, 0, subject.batch)
+    server = subject.vector + 0.01 * draw.like(subject.vector)
+    counts = torch.arange(subject.classes, dtype=torch.float32)
+    worst: _Errors = {}
+    for phase in range(max(1, len(subject.method.phases))):
+        given = (subject.vector, server, counts, torch.tensor(float(phase)))
+        (found,) = run(*given)
+        _keep_worst(worst, {"the vector as training starts": _relative(found, begin(*given))})
+    return _parity(worst, "one random training", TIES[0])
 
 
 def _measure(subject: Subject, run: Run) -> Parity:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fedali.bundle.file import read_bundle
 from fedali.bundle.keys import load_public
 from fedali.errors import CheckpointError, FedaliError, SettingsError
+from fedali.methods import build_method
 from fedali.schema import read_schema
 from fedali.support.files import running_alone, write_text
 from fedali.support.names import file_name
@@ -72,6 +73,12 @@ def prepare_scenario(scenario: Scenario, folder: Path, options: Options, kit: Op
     """
     if folder.exists() and any(folder.iterdir()):
         raise SettingsError(f"{folder} is not empty: resume it with --resume, or choose another --out")
+    for line in scenario.methods:
+        answer = build_method(line.name, line.options).answer
+        if answer != "trained":
+            raise SettingsError(
+                f"{line.title}: devices answer with the models they trained; +{answer} is for simulations: leave it away"
+            )
     for job in jobs_of(scenario, folder):
         _settings(job, "0", options)
     if scenario.data.schema is not None:
@@ -234,7 +241,8 @@ def _checked(folder: Path) -> Path:
 
 def _settings(job: Job, stamp: str, options: Options) -> RunSettings:
     training = job.scenario.training
-    given = {"rounds": training.rounds, "epochs": training.epochs, "seed": job.seed, **options}
+    epochs = training.epochs + build_method(job.line.name, job.line.options).extra_epochs
+    given = {"rounds": training.rounds, "epochs": epochs, "seed": job.seed, **options}
     return RunSettings(name=f"{_word(job.line.title)}-{job.seed}-{stamp}", **given)
 
 

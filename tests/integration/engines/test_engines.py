@@ -34,8 +34,10 @@ MODELS = {
     "hart": ((32, 6), {"dim": 32, "kernels": (3, 7), "hidden": 16}),
 }
 METHODS = [*("fedali", "fedali-head", "fedali-kmeans", "l2only", "fedavg", "fedper", "local")]
-WITH_SLOTS = ["fedprox", "fedrep", "ditto", "scaffold", "moon", "fedproto"]
-WITH_SLOTS += ["apfl", "pfedme", "feddbe", "fedpac-align"]
+WITH_SLOTS = [
+    *("fedprox", "fedrep", "ditto", "scaffold", "moon", "fedproto", "fedntd", "fedrod", "fedbabu", "fedala"),
+    *("apfl", "pfedme", "feddbe", "fedpac-align"),
+]
 ALP = ALPSettings(num_prototypes=(4,), decay=0.7, scale=3.0)
 NORMALISATION = Normalisation(np.float32(0.1), np.float32(1.5))
 
@@ -82,7 +84,8 @@ def _assert_same(expected, found, tolerance):
 
 
 def _engines(kind, model, shape, method, optimizer, training, **more):
-    recipe = Recipe(model, method, optimizer, shape, *training, 0.7)
+    epochs, batch = training
+    recipe = Recipe(model, method, optimizer, shape, epochs + method.extra_epochs, batch, 0.7)
     loop = LoopEngine(recipe, dtype=torch.float64)
     other = {
         "stacked": lambda: StackedEngine(recipe, dtype=torch.float64, device="cpu", cohort_size=3),
@@ -92,6 +95,7 @@ def _engines(kind, model, shape, method, optimizer, training, **more):
 
 
 CASES = [("mlp", method) for method in METHODS + WITH_SLOTS]
+CASES += [("cnn1d", "fedrod"), ("cnn2d", "fedbn"), ("cnn1d", "fedala")]
 CASES += [(name, method) for name in ("cnn1d", "cnn2d", "hart") for method in ("fedali", "l2only", "fedavg")]
 
 
@@ -172,6 +176,7 @@ def cache(tmp_path_factory):
 COMPILED = [("cnn1d", "fedali")]  # compiling takes a while: `make parity` compiles them all
 if os.environ.get("FEDALI_PARITY") == "all":
     COMPILED = [(name, method) for name in MODELS for method in METHODS + WITH_SLOTS]
+    COMPILED += [("cnn2d", "fedbn")]
 
 
 @pytest.mark.slow
@@ -187,9 +192,7 @@ def test_the_compiled_step_equals_the_loop_after_twenty_steps(name, method, cach
     trained = list(loop.train(jobs))
     _assert_same(trained, compiled.train(jobs), 1e-10)
     made = sorted(cache.iterdir())
-    again = CompiledEngine(
-        Recipe(model, method, Adam(1e-3), shape, *training, 0.7), dtype=torch.float64, cache=cache
-    )
+    again = CompiledEngine(compiled.recipe, dtype=torch.float64, cache=cache)
     assert sorted(cache.iterdir()) == made  # nothing was compiled twice
     _assert_same(trained, again.train(jobs), 1e-10)
     queries = [

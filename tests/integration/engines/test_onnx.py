@@ -25,7 +25,11 @@ CASES = {
     "fedali": ("fedali", {"masses": "occupancy"}, Adam(1e-4), ALP),
     **{
         name: (name, {}, SGD(1e-2), None)
-        for name in ("fedavg", "fedrep", "ditto", "scaffold", "moon", "fedproto", "apfl", "pfedme", "feddbe")
+        for name in (
+            *("fedavg", "fedrep", "ditto", "scaffold", "moon", "fedproto"),
+            *("fedntd", "fedrod", "fedala", "fedbabu"),
+            *("apfl", "pfedme", "feddbe"),
+        )
     },
     "apfl-adaptive": ("apfl", {"adaptive": True}, SGD(1e-2), None),
     "fedpac-align": ("fedpac-align", {}, SGD(1e-2), None),
@@ -51,9 +55,10 @@ def _jobs(model, shape, method):
 def test_clients_equal_those_of_the_loop(case, tmp_path):
     name, options, optimizer, alp = CASES[case]
     method = build_method(name, options)
+    epochs = EPOCHS + method.extra_epochs
     shape = (3, 4)
     model = build_model("mlp", shape, 3, alp=alp, seed=1, hidden=(8, 6))
-    recipe = Recipe(model, method, optimizer, shape, EPOCHS, BATCH, 0.7)
+    recipe = Recipe(model, method, optimizer, shape, epochs, BATCH, 0.7)
     jobs, loop = _jobs(model, shape, method), LoopEngine(recipe)
 
     def onnx(workers):
@@ -61,10 +66,10 @@ def test_clients_equal_those_of_the_loop(case, tmp_path):
 
     engine = onnx(2)
     made = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    finishes, measures = 4, 5
+    finishes, measures = 4, 5  # or as many for begin and finish
     graphs = {
-        **dict.fromkeys(("scaffold", "moon", "apfl", "apfl-adaptive"), finishes),
-        **dict.fromkeys(("fedproto", "feddbe", "fedpac-align"), measures),
+        **dict.fromkeys(("scaffold", "moon", "fedbabu", "apfl", "apfl-adaptive"), finishes),
+        **dict.fromkeys(("fedproto", "fedrod", "fedala", "feddbe", "fedpac-align"), measures),
     }.get(case, 3)
     assert sorted(path.suffix for path in made) == ["", *[".onnx"] * graphs]
     again = onnx(1)

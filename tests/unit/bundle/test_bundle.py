@@ -167,6 +167,6 @@ def test_reading_loads_neither_torch_nor_onnxruntime_nor_onnx(tmp_path, good):
 
 def test_parts_are_all_that_a_bundle_may_hold():
     assert set(PARTS) == {
-        "train.onnx", "infer.onnx", "embed.onnx", "adapt.onnx", "measure.onnx", "finish.onnx",
+        "train.onnx", "infer.onnx", "embed.onnx", "adapt.onnx", "begin.onnx", "measure.onnx", "finish.onnx",
         "infer_int8.onnx", "embed_int8.onnx", "state.safetensors",
     }  # fmt: skip
