@@ -240,7 +240,7 @@ def _checked(folder: Path) -> Path:
 
 
 def _settings(job: Job, stamp: str, options: Options) -> RunSettings:
-    training = job.scenario.training
+    training = job.scenario.training_for(job.line)
     epochs = training.epochs + build_method(job.line.name, job.line.options).extra_epochs
     given = {"rounds": training.rounds, "epochs": epochs, "seed": job.seed, **options}
     return RunSettings(name=f"{_word(job.line.title)}-{job.seed}-{stamp}", **given)
