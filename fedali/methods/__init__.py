@@ -54,6 +54,11 @@ PRESETS: dict[str, tuple[str, Mapping[str, Any], str]] = {
         {"strength": 0.0, "aggregation": "mean"},
         "ablation: FedAli's normalisation, no prototypes",
     ),
+    "knn-per": (
+        "fedavg",
+        {"answer": "neighbours"},
+        "FedAvg, whose clients mix the shared model's answer with that of their own nearest samples",
+    ),
     "fedavg-more": (
         "fedavg",
         {"extra_epochs": 10},
