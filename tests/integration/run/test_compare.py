@@ -170,7 +170,7 @@ def test_latex_takes_any_name(runs):
     text = to_latex(type(found)(**{**vars(found), "rows": odd}))
     assert r"50\% of\_a \& b\textbackslash{}\{\#\} & " in text
     for block in text.split(r"\begin{tabular}")[1:]:
-        columns = block.index("}") - 2
+        columns = block.index("}") - 1
         rows = [line for line in block.splitlines() if line.endswith(r"\\")]
         assert all(line.replace(r"\&", "").count("&") == columns - 1 for line in rows), block
 
@@ -198,19 +198,19 @@ def test_bytes_are_those_of_what_a_client_sends(name):
 def test_what_is_asked_for_becomes_a_scenario():
     own = {"name": "fedprox", "label": "near", "options": {"mu": 1.0}}
     settings = load_scenario("digits").model_dump(mode="json") | {"methods": ["fedavg", own], "seeds": 2}
-    found = asked_for(settings, "near,fedper,near", None, [], None)
+    found = asked_for([settings], "near,fedper,near", None, [], None)
     assert [line.title for line in found.methods] == ["near", "fedper"]
     assert found.methods[0].options == {"mu": 1.0}
     assert found.seeds == 5
-    assert asked_for(settings, None, None, ["seeds=2"], None).seeds == 2
-    assert asked_for(settings, None, 3, [], "near").seeds == 3
+    assert asked_for([settings], None, None, ["seeds=2"], None).seeds == 2
+    assert asked_for([settings], None, 3, [], "near").seeds == 3
     for words, message in (
         ({"methods": "near,fedpox"}, "unknown method 'fedpox'; did you mean 'fedprox'"),
         ({"methods": "near"}, "two methods at least, not near"),
         ({"against": "fedper"}, "no method 'fedper' to compare with"),
     ):
         with pytest.raises(SettingsError, match=message):
-            asked_for(settings, words.get("methods"), None, [], words.get("against"))
+            asked_for([settings], words.get("methods"), None, [], words.get("against"))
 
 
 def test_unseen_clients_are_compared_too(tmp_path):
