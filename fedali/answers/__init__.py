@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from fedali.slots import Slot
+from fedali.layout import Layout
+from fedali.slots import Slot, slot_slice
 
 Answer = Literal["trained", "shared", "between", "gate"]
 ANSWERS: tuple[str, ...] = get_args(Answer)
@@ -22,6 +23,11 @@ ANSWERS: tuple[str, ...] = get_args(Answer)
 PROTOTYPES = 64
 GATE = Slot("gate", "shared", (PROTOTYPES, "embedding"))
 """Everybody's prototypes: clients send theirs, aligned to those that they were sent, and the server averages them."""
+
+
+def size_without(answer: str, layout: Layout) -> int:
+    """Where the answer's slots begin in a client's vector; before them is what training knows of."""
+    return slot_slice(layout, GATE.name).start if answer == "gate" else layout.size
 
 
 def slots_of(answer: str) -> tuple[Slot, ...]:

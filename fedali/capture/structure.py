@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import inspect
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ CAPTURING = (
     "step.before",
     "step.client",
     "step.forward",
+    "step.gradients",
     "step.training",
     "step.types",
     "step.vectors",
@@ -52,7 +54,8 @@ def structure_key(model: Model, method: Method, optimizer: Optimizer, *facts: ob
 
     None when the model holds something whose meaning cannot be told from here; then only capturing tells.
     """
-    parts: list[str] = [torch.__version__, repr(method), repr(optimizer), repr(facts)]
+    training = dataclasses.replace(method, answer="trained")  # whatever answers
+    parts: list[str] = [torch.__version__, repr(training), repr(optimizer), repr(facts)]
     sources = {_source(f"fedali.{name}") for name in CAPTURING}
     sources |= {path for thing in (method, optimizer) for path in _sources(type(thing))}
     for name, module in model.named_modules():

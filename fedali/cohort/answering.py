@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedali.answers import GATE, PROTOTYPES
+from fedali.answers import GATE, PROTOTYPES, size_without
 from fedali.answers.between import HALFWAY, POINTS, chosen, model_at
 from fedali.answers.gate import Array, Gate, aligned, centres, mixed, probabilities
 from fedali.engines.base import Labels, Samples, TrainResult, Vector
@@ -68,7 +68,7 @@ class Answering:
     @property
     def size(self) -> int:
         """What training knows of a client's vector: all but the answer's slots [P'], which lie behind it."""
-        return _begin_of(self.method, self.layouts)
+        return size_without(self.method.answer, self.layouts.parameters)
 
     def begin(self, shared: SharedState) -> None:
         """A round begins with this state."""
@@ -183,11 +183,6 @@ class Answering:
 
     def _number_of_classes(self, theirs: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> int:
         return int(theirs[0][0].shape[1])
-
-
-def _begin_of(method: Method, layouts: Layouts) -> int:
-    whole = layouts.parameters
-    return slot_slice(whole, GATE.name).start if method.answer == "gate" else whole.size
 
 
 def _scores(name: str, labels: Labels, said: Array, classes: int) -> Numbers:

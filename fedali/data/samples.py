@@ -100,7 +100,8 @@ def named_labels(
     places = {label: classes[label] for label in found if 0 <= label < len(classes)}
     differ = [label for label, name in names.items() if places.get(label) != name]
     if not differ:
-        return labels if len(places) == len(found) else [found.get(label) for label in labels]
+        as_places = len(places) == len(found) or not (names or by_name)
+        return labels if as_places else [found.get(label) for label in labels]
     if len(places) == len(found) and not (by_name and len(names) == len(found)):
         label = min(differ)
         raise MisfitError(

@@ -8,6 +8,7 @@ from typing import Any
 
 from fedali.answers import ANSWERS
 from fedali.errors import SettingsError, did_you_mean
+from fedali.methods.apfl import APFL
 from fedali.methods.base import (
     Layouts,
     Method,
@@ -21,7 +22,9 @@ from fedali.methods.fedali import FedAli
 from fedali.methods.fedavg import FedAvg
 from fedali.methods.fedbabu import FedBABU
 from fedali.methods.fedbn import FedBN
+from fedali.methods.feddbe import FedDBE
 from fedali.methods.fedntd import FedNTD
+from fedali.methods.fedpac_align import FedPACAlign
 from fedali.methods.fedper import FedPer
 from fedali.methods.fedproto import FedProto
 from fedali.methods.fedprox import FedProx
@@ -29,6 +32,7 @@ from fedali.methods.fedrep import FedRep
 from fedali.methods.fedrod import FedRoD
 from fedali.methods.local import Local
 from fedali.methods.moon import Moon
+from fedali.methods.pfedme import PFedMe
 from fedali.methods.scaffold import Scaffold
 from fedali.support.doors import outside
 from fedali.uploads import SharedState, Trained, Upload
@@ -36,6 +40,7 @@ from fedali.uploads import SharedState, Trained, Upload
 _KINDS = (
     *(FedAli, FedAvg, FedPer, Local, FedProx, FedRep, Ditto, Scaffold, Moon, FedProto),
     *(FedNTD, FedRoD, FedBABU, FedBN, FedALA),
+    *(APFL, PFedMe, FedDBE, FedPACAlign),
 )
 METHODS: dict[str, type[Method]] = {m.name: m for m in _KINDS}
 
@@ -129,6 +134,7 @@ def describe_methods() -> dict[str, str]:
 
 
 __all__ = [
+    "APFL",
     "METHODS",
     "PRESETS",
     "Ditto",
@@ -137,7 +143,9 @@ __all__ = [
     "FedAvg",
     "FedBABU",
     "FedBN",
+    "FedDBE",
     "FedNTD",
+    "FedPACAlign",
     "FedPer",
     "FedProto",
     "FedProx",
@@ -147,6 +155,7 @@ __all__ = [
     "Local",
     "Method",
     "Moon",
+    "PFedMe",
     "Scaffold",
     "SharedState",
     "Trained",

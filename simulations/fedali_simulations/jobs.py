@@ -67,8 +67,13 @@ def identity(scenario: Scenario, line: MethodSettings, seed: int) -> dict[str, s
         value = settings["data"][name]
         if value == DataSettings.model_fields[name].default or (name == "layout" and value in _AS_STORED):
             del settings["data"][name]
+    if scenario.evaluation.on == "test":
+        del settings["evaluation"]["on"]
     settings["training"]["engine"] = resolve(scenario.training.engine)  # engines differ in the last bits
-    text = repr((sorted(settings.items()), line.model_dump(mode="json")))
+    own = line.model_dump(mode="json")
+    if not line.training:  # came later, too
+        del own["training"]
+    text = repr((sorted(settings.items()), own))
     return {
         "method": line.title,
         "seed": str(seed),

@@ -142,7 +142,7 @@ def check_settings(folder: Path, source: str | None, overrides: Sequence[str]) -
     """``SettingsError`` when the settings asked for are not those of the run in ``folder``."""
     stored = scenario_of(folder)
     asked = at_home(load_scenario(source or str(folder / "scenario.toml"), overrides))
-    before, after = _flat(stored.model_dump(mode="json")), _flat(asked.model_dump(mode="json"))
+    before, after = flat(stored.model_dump(mode="json")), flat(asked.model_dump(mode="json"))
     for key in before | after:
         if before.get(key) != after.get(key):
             raise SettingsError(
@@ -151,12 +151,12 @@ def check_settings(folder: Path, source: str | None, overrides: Sequence[str]) -
             )
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by dotted key."""
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
 
 
 def scenario_of(folder: Path) -> Scenario:

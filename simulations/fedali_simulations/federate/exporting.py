@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import structlog
 
+from fedali.answers import size_without
 from fedali.bundle.file import Bundle, read_bundle
 from fedali.bundle.keys import load_private
 from fedali.bundle.manifest import BundleNormalisation, Component, Mode
@@ -284,7 +286,14 @@ def _source(
     name: str,
     described: Described,
 ) -> Source:
-    """What a bundle is of."""
+    """What a bundle is of: a device has one model, and answers with that."""
+    method = untrained.method
+    if method.answer != "trained":
+        structlog.get_logger().warning(
+            f"{line.title}: the bundle answers with the model that training left; +{method.answer} is for simulations"
+        )
+        size = size_without(method.answer, untrained.layouts.parameters)
+        start = dataclasses.replace(start, theta=start.theta[:size], shared_theta=start.shared_theta[:size])
     alp = scenario.alp_for(line)
     settings = (
         dataclasses.asdict(ALPSettings(**alp.model_dump())) if untrained.method.uses_prototypes else None
@@ -293,8 +302,8 @@ def _source(
         name=name,
         model=untrained.model,
         component=Component(scenario.model.name, scenario.model.options, settings),
-        method=untrained.method,
-        optimizer=build_optimizer(scenario),
+        method=method,
+        optimizer=build_optimizer(scenario.training_for(line)),
         start=start,
         round=round_,
         decay=alp.decay,

@@ -73,6 +73,12 @@ def prepare_scenario(scenario: Scenario, folder: Path, options: Options, kit: Op
     """
     if folder.exists() and any(folder.iterdir()):
         raise SettingsError(f"{folder} is not empty: resume it with --resume, or choose another --out")
+    for line in scenario.methods:
+        answer = build_method(line.name, line.options).answer
+        if answer != "trained":
+            raise SettingsError(
+                f"{line.title}: devices answer with the models they trained; +{answer} is for simulations: leave it away"
+            )
     for job in jobs_of(scenario, folder):
         _settings(job, "0", options)
     if scenario.data.schema is not None:
@@ -234,7 +240,7 @@ def _checked(folder: Path) -> Path:
 
 
 def _settings(job: Job, stamp: str, options: Options) -> RunSettings:
-    training = job.scenario.training
+    training = job.scenario.training_for(job.line)
     epochs = training.epochs + build_method(job.line.name, job.line.options).extra_epochs
     given = {"rounds": training.rounds, "epochs": epochs, "seed": job.seed, **options}
     return RunSettings(name=f"{_word(job.line.title)}-{job.seed}-{stamp}", **given)
