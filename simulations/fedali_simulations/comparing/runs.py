@@ -26,10 +26,15 @@ def compare_runs(folders: Sequence[Path | str], against: str | None = None) -> C
 
     Where two runs call a method the same, each is called ``<method> (<folder>)``.
 
-    Raises ``SettingsError`` for runs of other data, splits, budgets, models or seeds, naming what differs, ``CheckpointError`` for one that is
+    Raises ``SettingsError`` for runs over devices, and of other data, splits, budgets, models or seeds, naming what differs, ``CheckpointError`` for one that is
     not complete.
     """
     paths = [existing(folder) for folder in dict.fromkeys(map(Path, folders))]
+    for path in paths:
+        if (path / "federation.json").exists():
+            raise SettingsError(
+                f"{path} is a run over devices, which keep their tests to themselves: compare simulations"
+            )
     scenarios = [scenario_of(path) for path in paths]
     for path, scenario in zip(paths[1:], scenarios[1:], strict=True):
         _check_same(paths[0], scenarios[0], path, scenario)

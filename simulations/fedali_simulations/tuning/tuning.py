@@ -76,11 +76,7 @@ class Tuned:
 
 def begin(scenario: Scenario, wanted: Search, out: Path | None = None) -> Path:
     """Make the folder of a new search of the scenario's one method; faults in settings and data are found before that."""
-    for module in ("torch", "flwr"):
-        if find_spec(module) is None:
-            raise MissingExtraError(module, "sim")
-    if find_spec("optuna") is None:
-        raise MissingExtraError("optuna", "tune")
+    _check_extras()
     scenario = at_home(scenario)
     reported = range(scenario.seed, scenario.seed + scenario.seeds)
     if set(reported) & set(wanted.seeds):
@@ -115,6 +111,7 @@ def read(folder: Path) -> tuple[Scenario, Search]:
 
 def go_on(folder: Path, *, workers: int, report: Report) -> Tuned:
     """Do what is left to do in ``folder``, and write what was found; the same as of a search that was never interrupted."""
+    _check_extras()
     asked, wanted = read(folder)
     with running_alone(folder):
         check_facts(folder, load_dataset(asked, asked.seed), note=False)
@@ -145,6 +142,13 @@ def found_toml(tuned: Tuned) -> str:
         *(f"{key} = {value:g}, searched from {wanted.space[key]}" for key, value in best.settings.items()),
     ]
     return "".join(f"# {comment}\n" for comment in comments) + "\n" + to_toml(tuned.found)
+
+
+def _check_extras() -> None:
+    """Raise ``MissingExtraError`` for what a search needs and is not here."""
+    for module, extra in (("torch", "sim"), ("flwr", "sim"), ("optuna", "tune")):
+        if find_spec(module) is None:
+            raise MissingExtraError(module, extra)
 
 
 def _measured(scenario: Scenario) -> Scenario:

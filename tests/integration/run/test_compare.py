@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -116,6 +117,17 @@ def test_what_is_not_complete_or_no_run_is_one_line(runs, tmp_path):
     (tmp_path / "scenario.toml").write_text((runs / "both/scenario.toml").read_text())
     with pytest.raises(CheckpointError, match=r"is not complete: .* Continue with --resume"):
         compare_runs([tmp_path])
+
+
+def test_runs_of_other_machines_and_of_devices(runs, tmp_path):
+    shutil.copytree(runs / "both", tmp_path / "both")
+    (tmp_path / "both/machines.json").write_text("{}")
+    found = compare_runs([tmp_path / "both"])
+    assert "compute" not in set(found.rows["measure"])
+    assert "bytes up" in set(found.rows["measure"])
+    (tmp_path / "both/federation.json").write_text("{}")
+    with pytest.raises(SettingsError, match="is a run over devices"):
+        compare_runs([tmp_path / "both"])
 
 
 def test_the_terminal_shows_all_of_it_in_eighty_columns(runs):
