@@ -78,7 +78,9 @@ class Reading:
                 raise SettingsError(f"data.{name} is {value!r}; it has to be one character")
         form = self.time_format or ""
         if ("%p" in form) != ("%I" in form):
-            raise SettingsError(f"data.time_format is {form!r}; %p (AM or PM) and %I (hours to 12) need each other, %H are hours to 23")
+            raise SettingsError(
+                f"data.time_format is {form!r}; %p (AM or PM) and %I (hours to 12) need each other, %H are hours to 23"
+            )
         if self.decimal not in (None, ",", "."):
             raise SettingsError(f"data.decimal is {self.decimal!r}; it is , or .")
         if self.layout is not None and self.layout not in LAYOUTS:
