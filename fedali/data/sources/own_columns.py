@@ -173,7 +173,7 @@ def _named(
             known = did_you_mean(name, (header[i] for i in rest if header[i]))
             if model.channels:
                 raise MisfitError(
-                    f"{path} lacks the channel {name!r} that the model takes; {known} data.columns.channels names those that it "
+                    f"{path} lacks the channel {name!r} that the model takes; {known}{'' if known.endswith('?') else ';'} data.columns.channels names those that it "
                     f"has for {', '.join(channels)}, in this order",
                     "this device's data lack a channel that the federation's have",
                 )

@@ -138,7 +138,10 @@ def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading, model
         lines.append(line)
         owner = row[columns["client"]] if "client" in columns else str(client)
         if owner not in owners:
-            owners[owner] = client_of(owner, f"{where}: client") if "client" in columns else owner
+            name = (
+                owner.strip() if model.owners else ""
+            )  # on a device all rows are its own, whoever they say they are of
+            owners[owner] = name or (client_of(owner, f"{where}: client") if "client" in columns else owner)
         clients.append(owners[owner])
         if "label" in columns:
             text = row[columns["label"]].strip()

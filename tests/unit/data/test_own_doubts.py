@@ -145,6 +145,15 @@ def test_a_copied_file_is_no_other_client_without_a_word(tmp_path):
     )
 
 
+def test_a_file_is_a_client_by_its_whole_name(tmp_path):
+    (tmp_path / "all").mkdir()
+    for name, rows in (("ann", ROWS[:80]), ("ann ", ROWS[80:])):
+        (tmp_path / "all" / f"{name}.csv").write_text(text([row[1:] for row in rows], HEAD[1:]))
+    data = load_own(tmp_path / "all", window=8, stride=4)
+    assert set(data.client_names) == {"ann", "ann "}
+    assert data.notes[0].startswith("clients 'ann ' and 'ann' differ in case, spaces")
+
+
 def test_windows_lost_to_missing_values_are_said_where_a_client_has_none(tmp_path):
     with pytest.raises(
         DataError, match=r"client 'ann' has 0 whole windows.*they hold one of 80 missing values"

@@ -106,5 +106,5 @@ def test_iso_times_are_the_same_on_every_machine(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("form", ["%d/%m/%Y %H:%M %p", "%d/%m/%Y %I:%M"])
 def test_a_format_whose_halves_of_days_would_be_lost(form):
-    with pytest.raises(SettingsError, match="%p .* and %I .* need each other"):
+    with pytest.raises(SettingsError, match=r"%p .* and %I .* need each other"):
         Reading(time_format=form)
