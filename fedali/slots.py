@@ -55,7 +55,7 @@ class Slot:
             ``"round"``: sums over a client's training samples after its training (``Method.measure``), gone with the round.
         shape: ``"model"``: as the model's parameters; ``"head"``: as its head's; or sizes, where ``"classes"`` and
             ``"embedding"`` are the model's.
-        starts: as the model's initial parameters, or as zeros.
+        starts: as the model's initial parameters, as zeros, or as this number everywhere.
         trained: whether the local step changes it, as it does the model.
         descent: how, where not by the recipe's optimizer.
     """
@@ -63,7 +63,7 @@ class Slot:
     name: str
     whose: Literal["shared", "kept", "round"]
     shape: Literal["model", "head"] | tuple[Size, ...] = "model"
-    starts: Literal["model", "zeros"] = "zeros"
+    starts: Literal["model", "zeros"] | float = "zeros"
     trained: bool = False
     descent: Descent | None = None
 
@@ -175,9 +175,13 @@ def initial_vector(
     vector = np.zeros(whole.size, np.float32)
     vector[: theta.size] = theta
     for slot in slots:
-        if slot.starts == "model" and slot.whose != "round":
-            parts = [theta[entry.where] for entry in _like(slot, facts)]
-            vector[slot_slice(whole, slot.name)] = np.concatenate(parts)
+        if slot.whose == "round" or slot.starts == "zeros":
+            continue
+        where = slot_slice(whole, slot.name)
+        if slot.starts == "model":
+            vector[where] = np.concatenate([theta[entry.where] for entry in _like(slot, facts)])
+        else:
+            vector[where] = slot.starts
     return vector
 
 

@@ -28,6 +28,7 @@ CAPTURING = (
     "step.before",
     "step.client",
     "step.forward",
+    "step.gradients",
     "step.training",
     "step.types",
     "step.vectors",

@@ -28,8 +28,9 @@ Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
 
 NORMALISATIONS = ("global", "client", "none")
+MEASURED_ON = ("test", "validation")
 
-_SPLIT, _DRAW, _APPLY = 1, 2, 3  # what a random stream is for; part of its seed
+_SPLIT, _DRAW, _APPLY, _INNER = 1, 2, 3, 4  # what a random stream is for; part of its seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +98,7 @@ def build_federation(
     seed: int,
     minimum_train: int = 1,
     held_out: Sequence[int] = (),
+    measured_on: str = "test",
 ) -> Federation:
     """Give each client its samples by ``partition``, shift them, split them, and take normalisation statistics.
 
@@ -106,12 +108,19 @@ def build_federation(
     training, given by position, have no part in the former. The same ``seed`` gives the
     same bits, and a client's random numbers depend on its position alone.
 
+    ``measured_on="validation"`` is for choosing settings: each client is tested on its validation samples, its test samples are
+    left alone, and a share of its training samples, cut off in the same way, validates in their place.
+
     Raises ``SettingsError`` for settings that make no sense, and ``DataError`` for a client left with fewer than
     ``minimum_train`` training samples or no test samples.
     """
     fractions = check_fractions(fractions)
     if normalise not in NORMALISATIONS:
         raise SettingsError(f"unknown normalisation {normalise!r}; {did_you_mean(normalise, NORMALISATIONS)}")
+    if measured_on not in MEASURED_ON:
+        raise SettingsError(f"cannot measure on {measured_on!r}; {did_you_mean(measured_on, MEASURED_ON)}")
+    if measured_on == "validation" and fractions[1] == 0:
+        raise SettingsError("there are no validation samples to measure on: set split.validation above 0")
     seed = _check_seed(seed)
     _check_partition(partition, dataset)
     clients, shifts, dropped = [], [], 0
@@ -132,6 +141,9 @@ def build_federation(
             rng=_stream(seed, _SPLIT, k),
         )
         _check_parts(dataset.name, name, parts, max(minimum_train, 1))
+        if measured_on == "validation":
+            parts = _without_tests(dataset, rows, parts, fractions, order, _stream(seed, _INNER, k))
+            _check_parts(dataset.name, name, parts, max(minimum_train, 1), "validation")
         dropped += parts.dropped
         clients.append(_client(name, x, places, dataset.y[rows], parts))
     normalisation = _normalisations(clients, normalise, held_out)
@@ -146,6 +158,11 @@ def build_federation(
             *dataset.notes,
             *partition.notes,
             *_notes(dataset, partition, clients, dropped, fractions, normalise, shift),
+            *(
+                ["measured on validation samples; no test sample is read"]
+                if measured_on == "validation"
+                else []
+            ),
             *constant,
         ),
         licence=dataset.licence,
@@ -184,7 +201,33 @@ def _check_partition(partition: Partition, dataset: Dataset) -> None:
         )
 
 
-def _check_parts(dataset: str, client: str, parts: Split, minimum_train: int) -> None:
+def _without_tests(
+    dataset: Dataset,
+    rows: Indices,
+    parts: Split,
+    fractions: tuple[float, float, float],
+    order: str,
+    rng: np.random.Generator,
+) -> Split:
+    """A client's parts with the validation samples as tests, and a share of the training samples as validation."""
+    mine = rows[parts.train]
+    share = fractions[1] / (fractions[0] + fractions[1])
+    inner = split(
+        dataset.y[mine],
+        dataset.recording[mine],
+        dataset.start[mine],
+        dataset.length,
+        fractions=(1 - share, 0.0, share),
+        order=order,
+        rng=rng,
+    )
+    train, validation = parts.train[inner.train], parts.train[inner.test]
+    return Split(train, validation, parts.validation, parts.dropped + inner.dropped)
+
+
+def _check_parts(
+    dataset: str, client: str, parts: Split, minimum_train: int, tested_on: str = "test"
+) -> None:
     if len(parts.train) < minimum_train:
         raise DataError(
             f"data set {dataset!r}: client {client!r} has {len(parts.train)} training samples, fewer than "
@@ -192,7 +235,7 @@ def _check_parts(dataset: str, client: str, parts: Split, minimum_train: int) ->
         )
     if len(parts.test) == 0:
         raise DataError(
-            f"data set {dataset!r}: client {client!r} has no test samples; give it at least three samples of a class "
+            f"data set {dataset!r}: client {client!r} has no {tested_on} samples; give it at least three samples of a class "
             "that do not overlap, or use fewer clients"
         )
 

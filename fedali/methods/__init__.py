@@ -8,6 +8,7 @@ from typing import Any
 
 from fedali.answers import ANSWERS
 from fedali.errors import SettingsError, did_you_mean
+from fedali.methods.apfl import APFL
 from fedali.methods.base import (
     Layouts,
     Method,
@@ -19,9 +20,12 @@ from fedali.methods.ditto import Ditto
 from fedali.methods.fedala import FedALA
 from fedali.methods.fedali import FedAli
 from fedali.methods.fedavg import FedAvg
+from fedali.methods.fedavg_tuned import FedAvgTuned
 from fedali.methods.fedbabu import FedBABU
 from fedali.methods.fedbn import FedBN
+from fedali.methods.feddbe import FedDBE
 from fedali.methods.fedntd import FedNTD
+from fedali.methods.fedpac_align import FedPACAlign
 from fedali.methods.fedper import FedPer
 from fedali.methods.fedproto import FedProto
 from fedali.methods.fedprox import FedProx
@@ -29,13 +33,15 @@ from fedali.methods.fedrep import FedRep
 from fedali.methods.fedrod import FedRoD
 from fedali.methods.local import Local
 from fedali.methods.moon import Moon
+from fedali.methods.pfedme import PFedMe
 from fedali.methods.scaffold import Scaffold
 from fedali.support.doors import outside
 from fedali.uploads import SharedState, Trained, Upload
 
 _KINDS = (
     *(FedAli, FedAvg, FedPer, Local, FedProx, FedRep, Ditto, Scaffold, Moon, FedProto),
-    *(FedNTD, FedRoD, FedBABU, FedBN, FedALA),
+    *(FedNTD, FedRoD, FedBABU, FedBN, FedALA, FedAvgTuned),
+    *(APFL, PFedMe, FedDBE, FedPACAlign),
 )
 METHODS: dict[str, type[Method]] = {m.name: m for m in _KINDS}
 
@@ -49,10 +55,15 @@ PRESETS: dict[str, tuple[str, Mapping[str, Any], str]] = {
         {"strength": 0.0, "aggregation": "mean"},
         "ablation: FedAli's normalisation, no prototypes",
     ),
+    "knn-per": (
+        "fedavg",
+        {"answer": "neighbours"},
+        "FedAvg, whose clients mix the shared model's answer with that of their own nearest samples",
+    ),
     "fedavg-more": (
         "fedavg",
         {"extra_epochs": 10},
-        "control of methods that fine-tune: FedAvg with 10 more local epochs",
+        "control of what trains longer: FedAvg with 10 more local epochs",
     ),
 }
 
@@ -129,15 +140,19 @@ def describe_methods() -> dict[str, str]:
 
 
 __all__ = [
+    "APFL",
     "METHODS",
     "PRESETS",
     "Ditto",
     "FedALA",
     "FedAli",
     "FedAvg",
+    "FedAvgTuned",
     "FedBABU",
     "FedBN",
+    "FedDBE",
     "FedNTD",
+    "FedPACAlign",
     "FedPer",
     "FedProto",
     "FedProx",
@@ -147,6 +162,7 @@ __all__ = [
     "Local",
     "Method",
     "Moon",
+    "PFedMe",
     "Scaffold",
     "SharedState",
     "Trained",

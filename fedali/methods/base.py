@@ -63,13 +63,16 @@ class Method:
     name: ClassVar[str] = ""
     summary: ClassVar[str] = ""
     uses_prototypes: ClassVar[bool] = False
-    slots: ClassVar[tuple[Slot, ...]] = ()
-    """What a client's vector holds besides the model."""
     answer_slot: ClassVar[str] = ""
     """The slot that a client predicts with, of the model's shape; its model unless named."""
 
     answer: Answer = field(default="trained", kw_only=True)
     """What a client answers with, see ``fedali.answers``; of every method."""
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """What a client's vector holds besides the model: of the class, or by its options."""
+        return ()
 
     @property
     def personal_parameters(self) -> tuple[str, ...]:

@@ -84,8 +84,7 @@ class FedProto(Method):
         before = shared.theta[slot_slice(where, "class_prototypes")].reshape(sums.shape)
         there = shares > 0
         new = np.where(there[:, None], sums / np.where(there, shares, 1)[:, None], before)
-        theta = shared.theta.copy()
-        theta[slot_slice(where, "class_prototypes")] = new.reshape(-1)
         known = np.maximum(shared.theta[slot_slice(where, "class_shares")], there)
-        theta[slot_slice(where, "class_shares")] = known
-        return SharedState(theta, shared.prototypes)
+        means[slot_slice(where, "class_prototypes")] = new.reshape(-1)
+        means[slot_slice(where, "class_shares")] = known
+        return SharedState(means, shared.prototypes)

@@ -9,7 +9,8 @@ from fedali.methods.base import Method
 from fedali.models.base import Model, Output
 from fedali.slots import Named
 from fedali.step.client import ClientStep, Ended
-from fedali.step.forward import make_other_forward
+from fedali.step.forward import make_head, make_other_forward
+from fedali.step.gradients import gradient_by_transform
 from fedali.step.types import Finish, Measure, Parameters
 from fedali.step.vectors import Vectors, filled
 from fedali.task import CLASSIFICATION, Batch
@@ -21,7 +22,7 @@ def make_measure(model: Model, method: Method) -> Measure:
     It takes the client's vector theta [P], local prototypes [L], samples x [B, *shape], labels y [B], weights [B], the server's
     vector [P] and influence.
     """
-    vectors, infer = Vectors(model, method), make_other_forward(model)
+    vectors, infer, head = Vectors(model, method), make_other_forward(model), make_head(model)
 
     def measure(
         theta: Tensor, local: Tensor, x: Tensor, y: Tensor, weights: Tensor, shared: Tensor, influence: Tensor
@@ -31,7 +32,10 @@ def make_measure(model: Model, method: Method) -> Measure:
 
         own, server = Named.of(vectors.whole, theta), Named.of(vectors.whole, shared)
         with torch.no_grad():
-            step = ClientStep(other(own.model), Batch(x, y, weights), own, server, other, CLASSIFICATION)
+            step = ClientStep(
+                *(other(own.model), Batch(x, y, weights), own, server),
+                *(other, head, gradient_by_transform, CLASSIFICATION),
+            )
             return filled(vectors.measured, method.measure(step), theta)
 
     return measure

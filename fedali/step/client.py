@@ -27,7 +27,11 @@ class ClientStep:
         own: the client's vector: ``own.model`` are its model's parameters by name, ``own["slot"]`` a slot's.
         server: what the server sent, likewise.
         forward: the output on the same batch of the model with other parameters; its prototypes do not move.
+        head: the output of the head alone, with a model's parameters, on embeddings [B, d].
+        gradient: of a number that a function makes of parameters: by each of them, and the number; they are constants to
+            what is differentiated around.
         task: what is learnt.
+        step_size: of the optimizer in this step, 0-d; None after training.
     """
 
     output: Output
@@ -35,7 +39,10 @@ class ClientStep:
     own: Named
     server: Named
     forward: Callable[[Parameters], Output]
+    head: Callable[[Parameters, Tensor], Output]
+    gradient: Callable[[Callable[[Parameters], Tensor], Parameters], tuple[Parameters, Tensor]]
     task: Task
+    step_size: Tensor | None = None
 
     def loss(self, output: Output | None = None) -> Tensor:
         """The task's, a weighted mean over the batch: of the client's model, or of another output."""

@@ -55,6 +55,17 @@ def make_other_forward(model: Model) -> Callable[[Parameters, Tensor, Tensor, Te
     return infer
 
 
+def make_head(model: Model) -> Callable[[Parameters, Tensor], Output]:
+    """The output of the head alone, with the parameters of a model, on embeddings [B, d]."""
+    lent = Lent(model.head)
+
+    def run(parameters: Parameters, embedding: Tensor) -> Output:
+        inner = {name.removeprefix("head."): v for name, v in parameters.items() if name.startswith("head.")}
+        return Output(lent(inner, embedding), embedding)
+
+    return run
+
+
 def make_predict(model: Model, *, matcher: Matcher | None = None, frozen: Tensor | None = None) -> Predict:
     """A function of theta [P], prototypes [L], samples x [B, *shape] and influence that gives logits [B, classes].
 

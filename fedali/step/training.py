@@ -16,7 +16,8 @@ from fedali.models.pooling import eager as running_eagerly
 from fedali.optimizers.rules import Optimizer
 from fedali.slots import Named, Phase, slot_slice
 from fedali.step.client import ClientStep
-from fedali.step.forward import Lent, make_other_forward, make_train_forward
+from fedali.step.forward import make_head, make_other_forward, make_train_forward
+from fedali.step.gradients import gradient_by_autograd, gradient_by_transform
 from fedali.step.types import Hyper, Parameters, Shared, State, Step, StepMetrics
 from fedali.step.vectors import Vectors
 from fedali.task import CLASSIFICATION, Batch
@@ -32,7 +33,7 @@ def make_step(model: Model, method: Method, optimizer: Optimizer, *, eager: bool
     a step runs the module holds the parameters it is called with: threads need a copy of the model each. An ``eager``
     step is the same step sooner, up to rounding, and can be neither captured nor stacked.
     """
-    train_forward, infer = make_train_forward(model), make_other_forward(model)
+    train_forward, infer, head = make_train_forward(model), make_other_forward(model), make_head(model)
     vectors = Vectors(model, method)
 
     def forward(
@@ -42,7 +43,7 @@ def make_step(model: Model, method: Method, optimizer: Optimizer, *, eager: bool
             parameters, local, batch.x, batch.weights, shared.prototypes, hyper.influence, hyper.decay
         )
 
-    return _make_step(vectors, forward, infer, method, optimizer, eager)
+    return _make_step(vectors, forward, infer, head, method, optimizer, eager)
 
 
 def make_head_step(model: Model, method: Method, optimizer: Optimizer, *, eager: bool = False) -> Step:
@@ -55,11 +56,7 @@ def make_head_step(model: Model, method: Method, optimizer: Optimizer, *, eager:
     """
     if method.slots or method.phases:
         raise SettingsError(f"method {method.name!r} trains more than a head: export it with mode 'full'")
-    head = Lent(model.head)
-
-    def run(parameters: Parameters, x: Tensor) -> Output:
-        inner = {name.removeprefix("head."): value for name, value in parameters.items()}
-        return Output(head(inner, x), x)
+    run = make_head(model)
 
     def forward(
         parameters: Parameters, local: Tensor, batch: Batch, shared: Shared, hyper: Hyper
@@ -72,13 +69,14 @@ def make_head_step(model: Model, method: Method, optimizer: Optimizer, *, eager:
     vectors = Vectors(model, method)
     vectors.whole = vectors.trained = vectors.model = model.head_layout
     vectors.rest = Layout(())
-    return _make_step(vectors, forward, infer, method, optimizer, eager)
+    return _make_step(vectors, forward, infer, run, method, optimizer, eager)
 
 
 def _make_step(
     vectors: Vectors,
     forward: _Forward,
     infer: Callable[[Parameters, Tensor, Tensor, Tensor], Output],
+    head: Callable[[Parameters, Tensor], Output],
     method: Method,
     optimizer: Optimizer,
     eager: bool,
@@ -92,6 +90,7 @@ def _make_step(
     trains = _phase_masks(layout, method.phases)
     apart = [(s.descent, slot_slice(layout, s.name)) for s in method.slots if s.descent is not None]
     has_rest = vectors.rest.size > 0
+    inner_gradient = gradient_by_autograd if eager else gradient_by_transform
 
     def loss(
         parameters: Parameters,
@@ -111,7 +110,10 @@ def _make_step(
             return infer(values, local, batch.x, hyper.influence)
 
         own, server = Named(everything), Named(lambda: of_server(shared.theta))
-        value = method.objective(ClientStep(output, batch, own, server, other, CLASSIFICATION))
+        view = ClientStep(
+            *(output, batch, own, server, other, head, inner_gradient, CLASSIFICATION), hyper.step_size
+        )
+        value = method.objective(view)
         return value, (moved, CLASSIFICATION.correct(output, batch))
 
     differentiate = _by_autograd(loss) if eager else _by_transform(loss)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from fedali.support.lazy import lazily
 
 if TYPE_CHECKING:
+    from fedali_simulations.comparing.comparison import Comparison as Comparison
+    from fedali_simulations.comparing.runs import compare_runs as compare_runs
     from fedali_simulations.report.results import Results as Results
     from fedali_simulations.scenario import Scenario as Scenario
     from fedali_simulations.scenario import builtin_scenarios as builtin_scenarios
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from fedali_simulations.study import simulate as simulate
 
 _HOMES = {
+    "Comparison": "fedali_simulations.comparing.comparison",
+    "compare_runs": "fedali_simulations.comparing.runs",
     "Results": "fedali_simulations.report.results",
     "Scenario": "scenario",
     "builtin_scenarios": "scenario",
@@ -31,6 +35,15 @@ _HOMES = {
     "simulate": "study",
 }
 
-__all__ = ["Results", "Scenario", "builtin_scenarios", "load_scenario", "resume", "simulate"]
+__all__ = [
+    "Comparison",
+    "Results",
+    "Scenario",
+    "builtin_scenarios",
+    "compare_runs",
+    "load_scenario",
+    "resume",
+    "simulate",
+]
 if not TYPE_CHECKING:
     __getattr__ = lazily(__name__, _HOMES)

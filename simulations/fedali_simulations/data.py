@@ -56,6 +56,7 @@ def federation_of(scenario: Scenario, dataset: data.Dataset, seed: int) -> data.
         shift=shift,
         seed=seed,
         held_out=unseen_clients(scenario, len(partition.assignments), seed),
+        measured_on=scenario.evaluation.on,
     )
 
 

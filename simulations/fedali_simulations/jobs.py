@@ -34,13 +34,18 @@ _AS_STORED = ("tc", "chw")  # layouts that all samples were taken to have before
 
 @dataclass(frozen=True)
 class Job:
-    """One line of a scenario's table and one seed; ``workers`` is the number of threads."""
+    """One line of a scenario's table and one seed.
+
+    ``workers`` is the number of threads; where it ``may_diverge``, a training that does so is complete, and its ``done.json`` says
+    ``diverged``.
+    """
 
     scenario: Scenario
     line: MethodSettings
     seed: int
     folder: Path
     workers: int = 1
+    may_diverge: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,13 @@ def identity(scenario: Scenario, line: MethodSettings, seed: int) -> dict[str, s
         value = settings["data"][name]
         if value == DataSettings.model_fields[name].default or (name == "layout" and value in _AS_STORED):
             del settings["data"][name]
+    if scenario.evaluation.on == "test":
+        del settings["evaluation"]["on"]
     settings["training"]["engine"] = resolve(scenario.training.engine)  # engines differ in the last bits
-    text = repr((sorted(settings.items()), line.model_dump(mode="json")))
+    own = line.model_dump(mode="json")
+    if not line.training:  # came later, too
+        del own["training"]
+    text = repr((sorted(settings.items()), own))
     return {
         "method": line.title,
         "seed": str(seed),

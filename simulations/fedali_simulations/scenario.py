@@ -2,112 +2,26 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomllib
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
-from fedali.data.sources.named import STRIDE, WINDOW
-from fedali.data.sources.reading import GAP
 from fedali.engines.choose import EngineName
 from fedali.errors import SettingsError, did_you_mean
 from fedali.methods import build_method
 from fedali.models import MODEL_NAMES
 from fedali.slots import epochs_of
+from fedali_simulations.data_settings import DataSettings as DataSettings
+from fedali_simulations.data_settings import Settings
 
 SUFFIX = ".toml"
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-def _as_list(value: Any) -> Any:
-    return (value,) if isinstance(value, int | float | str) else value
-
-
-class ColumnSettings(_Settings):
-    """Names of a CSV's columns, where they are called otherwise."""
-
-    client: str | None = None
-    label: str | None = None
-    recording: str | None = None
-    time: str | None = None
-    channels: tuple[str, ...] | None = None
-    """The channels, in this order; other columns are left out. Without: every column that may be one."""
-
-
-with warnings.catch_warnings():
-    warnings.simplefilter(
-        "ignore", UserWarning
-    )  # pydantic has a method of that name still, deprecated long since
-
-    class DataSettings(_Settings):
-        """Where samples come from, or what they are: one of ``source`` and ``schema``."""
-
-        source: str | None = None
-        """``digits``, a public data set (``motionsense``, ``uci-har``, ``hapt``, ``wisdm-2011``, ``wisdm-2019``, ``pamap2``, ``hhar``,
-        ``realworld``, ``opportunity``, ``opportunity-gestures``; ``NAME:PATH`` says where it lies), or the path of your own data: .npz,
-        .csv or a folder with a file per client."""
-        schema: str | None = None  # type: ignore[assignment]
-        """Instead of a source: a file of `fedali schema`, for `fedali run` without any data where it is started."""
-        window: int = Field(default=WINDOW, ge=1)
-        """Samples in a window, of data that are cut here: own CSV data, and public data sets that come raw."""
-        stride: int = Field(default=STRIDE, ge=1)
-        """Samples between the starts of windows, of the same data."""
-        columns: ColumnSettings | None = None
-        """Own CSV data: columns by what they are, such as { client = "user", label = "activity", recording = "trial",
-        time = "seconds", channels = ["x", "y", "z"] }; what is not given has the name of its role. Public data sets: channels alone."""
-        gap: float = Field(default=GAP, gt=1)
-        """Own CSV data with times: no window crosses a pause of more than so many median intervals of its recording; public data sets
-        with times: of more than so many samples at the set's rate."""
-        unlabelled: Annotated[tuple[int | float | str, ...], BeforeValidator(_as_list)] | None = None
-        """Own data: labels that say that there is none, such as [-1, "?", ""]; what has one is left out. Without, what may be one is
-        refused; [] says that every label is a class."""
-        missing: Annotated[tuple[int | float | str, ...], BeforeValidator(_as_list)] | None = None
-        """Own data: what stands for a missing value, such as [-999, "NA", ""]; windows that hold one are left out. Without, what may be
-        one is refused; [] says that every number was measured."""
-        header: tuple[str, ...] | None = None
-        """Own CSV data whose first line has no names: the names of all columns, in their order, such as ["client", "label", "x", "y"]."""
-        quote: str | None = Field(default=None, min_length=1, max_length=1)
-        """Own CSV data: around cells; without, " or ' by the header."""
-        escape: str | None = Field(default=None, min_length=1, max_length=1)
-        """Own CSV data: before a quote or separator that belongs to a cell, where quotes are not doubled."""
-        separator: str | None = Field(default=None, min_length=1, max_length=1)
-        """Own CSV data: between columns; without, comma, semicolon, tab or | by the header."""
-        decimal: Literal[".", ","] | None = None
-        """Own CSV data: before decimals; without, a comma where that is certain."""
-        encoding: str | None = None
-        """Own CSV data without a byte order mark, such as "cp1252"; UTF-8 without."""
-        time_format: str | None = None
-        """Own CSV data: how dates are written, such as "%d/%m/%Y %H:%M:%S.%f"; numbers and ISO 8601 without."""
-        layout: Literal["hwc", "chw", "hw", "tc", "ct"] | None = None
-        """Own .npz data: axes of a sample, of images (height, width, channels; hw: grey ones) or of windows (time, channels). Without, chw
-        and tc, or what is certain; what is not is refused."""
-        subjects: Annotated[tuple[int | str, ...], BeforeValidator(_as_list)] | None = None
-        """Public data sets: the people to keep, by their numbers or letters there; all without."""
-        devices: Annotated[tuple[str, ...], BeforeValidator(_as_list)] | None = None
-        """HHAR, RealWorld, WISDM 2019: kinds of devices, or places on the body, to keep; all without."""
-        clients: Literal["people", "devices"] = "people"
-        """HHAR, RealWorld, WISDM 2019: ``devices``: each person with each device is a client."""
-        windows_per_client: int | None = Field(default=None, ge=1)
-        """Public data sets: a seeded random choice of this many windows of each client."""
-
-        @model_validator(mode="after")
-        def _one(self) -> DataSettings:
-            if (self.source is None) == (self.schema is None):
-                have = "neither" if self.source is None else "both"
-                raise ValueError(
-                    f"source names data that are here, schema a file that tells of data elsewhere; there is {have}: give one"
-                )
-            return self
-
-
-class PartitionSettings(_Settings):
+class PartitionSettings(Settings):
     """Which client holds which samples."""
 
     kind: Literal["natural", "dirichlet", "shards"] = "natural"
@@ -122,7 +36,7 @@ class PartitionSettings(_Settings):
     """Dirichlet: fewest samples of a client."""
 
 
-class ShiftSettings(_Settings):
+class ShiftSettings(Settings):
     """A domain shift of each client's own: rotation, gain, blur and noise."""
 
     kind: Literal["images", "windows"] | None = None
@@ -131,7 +45,7 @@ class ShiftSettings(_Settings):
     """0 is no shift, 1 a strong one."""
 
 
-class SplitSettings(_Settings):
+class SplitSettings(Settings):
     """Shares of each client's samples, stratified by class."""
 
     train: float = Field(default=0.56, gt=0, lt=1)
@@ -152,7 +66,7 @@ class SplitSettings(_Settings):
         return self
 
 
-class ModelSettings(_Settings):
+class ModelSettings(Settings):
     """The model of every client."""
 
     name: str = "cnn1d"
@@ -171,7 +85,7 @@ def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, int) else value
 
 
-class ALPOptions(_Settings):
+class ALPOptions(Settings):
     """The ALP layers, for methods that use prototypes; see ``fedali.alp``."""
 
     num_prototypes: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple)] = (64,)
@@ -188,7 +102,7 @@ class ALPOptions(_Settings):
     """Length of an aligned embedding; published: 1."""
 
 
-class TrainingSettings(_Settings):
+class TrainingSettings(Settings):
     """What every client does in a round, and how many rounds there are."""
 
     rounds: int = Field(default=10, ge=1)
@@ -210,9 +124,20 @@ class TrainingSettings(_Settings):
     """Matrix products on a GPU: float32, or tf32."""
 
 
-class EvaluationSettings(_Settings):
+LINES_OWN = (
+    "epochs",
+    "optimizer",
+    "learning_rate",
+    "momentum",
+)  # of a line's training; the rest is the table's
+
+
+class EvaluationSettings(Settings):
     """What is measured."""
 
+    on: Literal["test", "validation"] = "test"
+    """``validation``: for choosing settings. Tests are on validation data, no test sample is read, and a share of the training data
+    validates in their place."""
     generalisation_every: int = Field(default=1, ge=1)
     """Rounds between evaluations of every client's model on everyone's data, and of the server's model."""
     generalisation_clients: int = Field(default=0, ge=0)
@@ -223,7 +148,7 @@ class EvaluationSettings(_Settings):
     """Whole clients held out of training, adapted and tested at the end."""
 
 
-class MethodSettings(_Settings):
+class MethodSettings(Settings):
     """One line of the table."""
 
     name: str
@@ -234,6 +159,8 @@ class MethodSettings(_Settings):
     """The method's own options."""
     alp: dict[str, Any] = Field(default_factory=dict)
     """Settings of the ALP layers for this line alone."""
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Settings of local training for this line alone: epochs, optimizer, learning_rate, momentum."""
 
     @model_validator(mode="after")
     def _known(self) -> MethodSettings:
@@ -257,7 +184,7 @@ def _as_methods(value: Any) -> Any:
     return (value,) if isinstance(value, str | Mapping) else value
 
 
-class Scenario(_Settings):
+class Scenario(Settings):
     """A study: data, clients, model, training, and the methods to compare on the same splits and budget."""
 
     name: str = "own"
@@ -283,20 +210,24 @@ class Scenario(_Settings):
     @model_validator(mode="after")
     def _lines(self) -> Scenario:
         titles = [method.title for method in self.methods]
-        for method in self.methods:
-            try:
-                made = build_method(method.name, method.options)
-                epochs_of(made.phases, self.training.epochs + made.extra_epochs)
-            except SettingsError as error:
-                raise ValueError(f"{method.title}: {error}: set training.epochs") from error
         for title in titles:
             if titles.count(title) > 1:
                 raise ValueError(f"two methods are called {title!r}; give one a label")
         for method in self.methods:
-            for key in method.alp:
-                if key not in ALPOptions.model_fields:
-                    known = did_you_mean(key, ALPOptions.model_fields)
-                    raise ValueError(f"methods.{method.title}.alp.{key}: unknown setting; {known}")
+            for where, own, known in (
+                ("alp", method.alp, ALPOptions.model_fields),
+                ("training", method.training, LINES_OWN),
+            ):
+                for key in own:
+                    if key not in known:
+                        hint = did_you_mean(key, known)
+                        raise ValueError(f"methods.{method.title}.{where}.{key}: unknown setting; {hint}")
+            training = self.training_for(method)
+            try:
+                made = build_method(method.name, method.options)
+                epochs_of(made.phases, training.epochs + made.extra_epochs)
+            except SettingsError as error:
+                raise ValueError(f"{method.title}: {error}: set training.epochs") from error
         return self
 
     def alp_for(self, method: MethodSettings) -> ALPOptions:
@@ -304,6 +235,12 @@ class Scenario(_Settings):
         settings = {**self.alp.model_dump(), **method.alp}
         options: ALPOptions = _validate(ALPOptions, settings, f"methods.{method.title}.alp")
         return options
+
+    def training_for(self, method: MethodSettings) -> TrainingSettings:
+        """Settings of local training for one line of the table."""
+        settings = {**self.training.model_dump(), **method.training}
+        found: TrainingSettings = _validate(TrainingSettings, settings, f"methods.{method.title}.training")
+        return found
 
 
 def builtin_scenarios() -> dict[str, str]:

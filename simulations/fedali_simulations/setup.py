@@ -20,7 +20,7 @@ from fedali.optimizers.rules import SGD, Adam
 from fedali.recipe import Recipe
 from fedali.slots import initial_vector, layout_of
 from fedali_simulations.data import load_federation, random_stream, unseen_clients
-from fedali_simulations.scenario import MethodSettings, Scenario
+from fedali_simulations.scenario import MethodSettings, Scenario, TrainingSettings
 
 _MODEL = 12  # what a random stream is for
 
@@ -103,13 +103,13 @@ def build_setup(
     counted from 0; others are elsewhere.
     """
     plan = build_plan(scenario, line, seed)
-    alp, training, evaluation = scenario.alp_for(line), scenario.training, scenario.evaluation
+    alp, training, evaluation = scenario.alp_for(line), scenario.training_for(line), scenario.evaluation
     engine = build_engine(
         training.engine,
         Recipe(
             plan.model,
             plan.method,
-            build_optimizer(scenario),
+            build_optimizer(training),
             plan.federation.input_shape,
             training.epochs + plan.method.extra_epochs,
             training.batch_size,
@@ -138,9 +138,8 @@ def build_setup(
     return Setup(**vars(plan), store=store, sites=sites)
 
 
-def build_optimizer(scenario: Scenario) -> Adam | SGD:
+def build_optimizer(training: TrainingSettings) -> Adam | SGD:
     """The optimizer of local training."""
-    training = scenario.training
     if training.optimizer == "sgd":
         return SGD(training.learning_rate, training.momentum)
     return Adam(training.learning_rate)

@@ -57,10 +57,10 @@ def gradient(theta, pull_z=0.0):
     return joined((p @ V + pull_z).T @ X, p.T @ Z)
 
 
-def train(name, options=None, *, epochs=2, optimizer=None, vector=None, server=None):
+def train(name, options=None, *, epochs=2, optimizer=None, vector=None, server=None, model=None, batch=6):
     """One client after ``epochs`` steps of all its samples: its vector before, the server's, and after."""
-    model, method = Linear(), build_method(name, options)
-    recipe = Recipe(model, method, optimizer or SGD(RATE, 0.0), (D,), epochs, len(Y))
+    model, method = model or Linear(), build_method(name, options)
+    recipe = Recipe(model, method, optimizer or SGD(RATE, 0.0), (D,), epochs, batch)
     start = initial_vector(model.facts, method.slots, model.theta().numpy())
     vector = start if vector is None else vector
     server = start if server is None else server
@@ -78,8 +78,8 @@ def noisy(vector, seed, scale=0.3):
     return (vector + scale * np.random.default_rng(seed).standard_normal(vector.size)).astype(np.float32)
 
 
-def start_of(name):
-    model, method = Linear(), build_method(name)
+def start_of(name, options=None, model=None):
+    model, method = model or Linear(), build_method(name, options)
     return initial_vector(model.facts, method.slots, model.theta().numpy())
 
 

@@ -24,6 +24,7 @@ from fedali.data.sources.own_time import iso_moment
 from fedali.data.sources.reading import ITSELF, ForModel, Reading
 from fedali.errors import DataError
 
+_SHUFFLED = 0.25  # of the steps from row to row go back in time
 _PEEK = 200  # rows that are looked at before any is read
 _DIGITS = re.compile(  # of a date and time without a sign between them
     r"(19|20)[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])([01][0-9]|2[0-3])[0-5][0-9][0-5][0-9]([0-9]{3}|\.[0-9]+)?"
@@ -80,27 +81,54 @@ def together(table: Table, window: int) -> Table:
     """Rows of a recording side by side, whoever's rows are between them: the same for a client whatever the others have.
 
     Where neither a column for recordings nor times say which rows belong together, rows that are apart are of several recordings, unless
-    those of clients alternate: where stretches of one are half a window on average, or less.
+    those of clients alternate: where stretches of one are half a window on average, or less. Rows of a recording that stand in no order are
+    put in that of their times.
     """
     runs = np.diff(np.flatnonzero(np.diff(table.group, prepend=-1, append=-1)))
     known = table.times is not None or any(table.recordings)
-    if len(runs) == len(np.unique(table.group)) or (not known and 2 * runs.mean() > window):
+    order, notes = np.arange(len(table.group)), list(table.notes)
+    if len(runs) > len(np.unique(table.group)) and (known or 2 * runs.mean() <= window):
+        order = np.argsort(table.group, kind="stable")
+        notes.append("rows of several recordings alternate, and are put together by client and recording")
+    times = None if table.times is None else np.array(table.times)
+    if times is not None:
+        order, shuffled = _in_time(order, times, table.group)
+        if shuffled:
+            some = f"{shuffled} recordings" if shuffled > 1 else "a recording"
+            notes.append(f"rows of {some} stand in no order, and are put in that of their times")
+    if (np.diff(order) == 1).all():
         return table
-    order = np.argsort(table.group, kind="stable")
+    group = table.group[order]
+    if times is not None and not any(
+        table.recordings
+    ):  # a clock that was set back while others were recorded
+        back = (np.diff(times[order], prepend=times[order[0]]) < 0) & (np.diff(order, prepend=-1) != 1)
+        group = numbered(list(zip(group.tolist(), np.cumsum(back).tolist(), strict=True)))
     lists: dict[str, Any] = {
         name: [found[i] for i in order.tolist()]
         for name in ("lines", "clients", "labels", "recordings", "times")
         if (found := getattr(table, name)) is not None
     }
-    group = table.group[order]
-    if table.times is not None and not any(
-        table.recordings
-    ):  # a clock that was set back while others were recorded
-        times = np.array(lists["times"])
-        back = (np.diff(times, prepend=times[0]) < 0) & (np.diff(order, prepend=-1) != 1)
-        group = numbered(list(zip(group.tolist(), np.cumsum(back).tolist(), strict=True)))
-    note = "rows of several recordings alternate, and are put together by client and recording"
-    return replace(table, values=table.values[order], group=group, notes=(*table.notes, note), **lists)
+    return replace(table, values=table.values[order], group=group, notes=tuple(notes), **lists)
+
+
+def _in_time(
+    order: npt.NDArray[np.int64], times: npt.NDArray[np.float64], group: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], int]:
+    """The order of rows with those of shuffled recordings in that of their times, and how many recordings that are.
+
+    Shuffled are those whose time goes back at every fourth row or more, and is never the same twice: a clock that was set back goes back
+    now and then.
+    """
+    ordered, found = order.copy(), 0
+    edges = np.flatnonzero(np.diff(group[order])) + 1
+    for begin, end in zip([0, *edges.tolist()], [*edges.tolist(), len(order)], strict=True):
+        rows = order[begin:end]
+        own = times[rows]
+        if len(own) > 3 and np.mean(np.diff(own) < 0) >= _SHUFFLED and len(np.unique(own)) == len(own):
+            ordered[begin:end] = rows[np.argsort(own, kind="stable")]
+            found += 1
+    return ordered, found
 
 
 def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading, model: ForModel) -> Table:

@@ -303,7 +303,7 @@ def _source(
         model=untrained.model,
         component=Component(scenario.model.name, scenario.model.options, settings),
         method=method,
-        optimizer=build_optimizer(scenario),
+        optimizer=build_optimizer(scenario.training_for(line)),
         start=start,
         round=round_,
         decay=alp.decay,

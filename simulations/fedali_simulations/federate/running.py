@@ -73,6 +73,10 @@ def prepare_scenario(scenario: Scenario, folder: Path, options: Options, kit: Op
     """
     if folder.exists() and any(folder.iterdir()):
         raise SettingsError(f"{folder} is not empty: resume it with --resume, or choose another --out")
+    if scenario.evaluation.on != "test":
+        raise SettingsError(
+            "evaluation.on is for simulations: devices are tested on the test data that they hold; leave it away"
+        )
     for line in scenario.methods:
         answer = build_method(line.name, line.options).answer
         if answer != "trained":
@@ -240,7 +244,7 @@ def _checked(folder: Path) -> Path:
 
 
 def _settings(job: Job, stamp: str, options: Options) -> RunSettings:
-    training = job.scenario.training
+    training = job.scenario.training_for(job.line)
     epochs = training.epochs + build_method(job.line.name, job.line.options).extra_epochs
     given = {"rounds": training.rounds, "epochs": epochs, "seed": job.seed, **options}
     return RunSettings(name=f"{_word(job.line.title)}-{job.seed}-{stamp}", **given)

@@ -38,12 +38,18 @@ class Display:
         folder: where; a run that is interrupted continues from there.
         console: to print to.
         numbers: of a method and a seed that is complete, in words.
+        command: that takes ``--resume``.
     """
 
     def __init__(
-        self, scenario: Scenario, folder: Path, console: Console, numbers: Callable[[str, int], str]
+        self,
+        scenario: Scenario,
+        folder: Path,
+        console: Console,
+        numbers: Callable[[str, int], str],
+        command: str = "simulate",
     ) -> None:
-        self._console, self._folder, self._numbers = console, folder, numbers
+        self._console, self._folder, self._numbers, self._command = console, folder, numbers, command
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -73,7 +79,7 @@ class Display:
     ) -> None:
         self._progress.stop()
         if kind is KeyboardInterrupt:
-            self._console.say(f"stopped; continue with: fedali simulate --resume {self._folder}")
+            self._console.say(f"stopped; continue with: fedali {self._command} --resume {self._folder}")
 
     def report(self, progress: JobProgress) -> None:
         """Take note of a round."""
@@ -138,9 +144,11 @@ def print_results(results: Results, console: Console) -> None:
         ("mean\n± seeds",),
     ]
     everything = headings[0]
+    on_validation = results.scenario.evaluation.on == "validation"
+    chosen = "other training" if on_validation else "validation"
     for shown in headings:
         table = Table(
-            title=f"{results.scenario.name}: accuracy in %, at the round chosen on validation data",
+            title=f"{results.scenario.name}: accuracy in %, at the round chosen on {chosen} data",
             box=box.SIMPLE_HEAD,
             padding=(0, 1, 0, 0),
             pad_edge=False,
@@ -179,6 +187,7 @@ def print_results(results: Results, console: Console) -> None:
         f"{seeds} seed{'s' if seeds > 1 else ''}, {results.scenario.training.rounds} rounds. "
         "personalisation: a client's model on its own test data; generalisation: on everyone's; "
         "global: the server's model on all test data."
+        + (" The test data here are validation data." if on_validation else "")
     )
     if len(shown) < len(everything):
         console.print("There are more columns in a wider terminal, and in table.csv.")

@@ -120,7 +120,8 @@ def to_markdown(results: Results, machine: Mapping[str, Any]) -> str:
     lines = [
         f"Scenario `{results.scenario.name}`: {results.scenario.seeds} seed(s), {training.rounds} rounds of "
         f"{training.epochs} epochs, batch {training.batch_size}, {training.optimizer} {training.learning_rate:g}; "
-        f"{results.clients['client'].nunique()} clients. Mean over clients ± standard deviation over seeds, in %.",
+        f"{results.clients['client'].nunique()} clients. Mean over clients ± standard deviation over seeds, in %."
+        + (" Measured on validation data." if results.scenario.evaluation.on == "validation" else ""),
         "",
         "| method | personalisation | worst 10 % | generalisation | global | macro-F1 (pers.) | CPU s/round |",
         "|---|---|---|---|---|---|---|",

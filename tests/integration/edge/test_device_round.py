@@ -12,6 +12,7 @@ from fedali.cohort.contract import RoundSettings
 from fedali.engines.base import Query
 from fedali.methods import SharedState, shared_indices
 from fedali.models import ALPSettings
+from fedali.slots import slot_slice
 from fedali_client import EdgeClient
 from fedali_server.export.bundle_export import export_bundle
 from fedali_server.export.source import Source, Start
@@ -26,6 +27,7 @@ MODELS = {
     "cnn2d": ["model.options.channels=[16, 32]"],
 }
 METHODS = ("fedavg", "fedali", "fedper", "fedali-head")
+STARTING = ("fedrod", "fedala")  # which do something as training starts, or a phase of it
 CLIENT = 1
 
 
@@ -42,7 +44,10 @@ def scenario_of(model, method):
 @pytest.fixture(
     scope="module",
     params=slow(
-        [(model, method) for model in MODELS for method in METHODS[: 3 if model == "mlp" else 4]],
+        [
+            *((model, method) for model in MODELS for method in METHODS[: 3 if model == "mlp" else 4]),
+            *(("mlp", method) for method in STARTING),
+        ],
         lambda case: case[0] == "cnn2d" and case[1] != "fedali",
     ),
     ids="-".join,
@@ -63,7 +68,7 @@ def both(request, tmp_path_factory):
             dataclasses.asdict(ALPSettings(**alp.model_dump())) if setup.method.uses_prototypes else None,
         ),
         method=setup.method,
-        optimizer=build_optimizer(scenario),
+        optimizer=build_optimizer(scenario.training),
         start=Start(start.theta, start.prototypes, start.theta, start.prototypes),
         round=0,
         decay=alp.decay,
@@ -87,9 +92,8 @@ def test_rounds_on_a_device_are_those_of_the_simulation(both, tmp_path):
             (expected,) = site._train([CLIENT], round_, shared)
             influence = setup.method.influence(round_)
             device.receive(shared.theta[where], shared.prototypes, round_, influence, task=str(round_))
-            report = device.fit_round(
-                data.x_train, data.y_train, scenario.training.epochs, [5, 0, round_, CLIENT]
-            )
+            epochs = scenario.training.epochs + setup.method.extra_epochs
+            report = device.fit_round(data.x_train, data.y_train, epochs, [5, 0, round_, CLIENT])
             found = device._state.theta()
             moved = np.linalg.norm(expected.theta - shared.theta)
             assert moved > 0.1
@@ -99,8 +103,9 @@ def test_rounds_on_a_device_are_those_of_the_simulation(both, tmp_path):
             )
             assert report.loss == pytest.approx(expected.loss, abs=1e-4)
             assert report.accuracy == pytest.approx(expected.accuracy, abs=0.01)
+            answers = expected.theta[slot_slice(setup.layouts.parameters, setup.method.answer_slot)]
             own = site.engine.predict(
-                [Query(expected.theta, expected.local_prototypes, (site.cohort.test[CLIENT],), influence)]
+                [Query(answers, expected.local_prototypes, (site.cohort.test[CLIENT],), influence)]
             )
             assert device.evaluate(data.x_test, data.y_test).accuracy == pytest.approx(
                 np.mean(next(iter(own))[0] == data.y_test), abs=0.01
@@ -131,7 +136,7 @@ def test_the_servers_model_is_judged_without_touching_the_personal_one(both, tmp
     ]
     expected = site.evaluate(RoundSettings(3), shared).metrics
     with EdgeClient.open(path, tmp_path, allow_unsigned=True) as device:
-        device.fit(data.x_train, data.y_train, 1)
+        device.fit(data.x_train, data.y_train, 1 + setup.method.extra_epochs)
         before = device._state.theta(), device._state.local_prototypes.copy(), device.status()
         found = device.evaluate_shared(
             shared.theta[where], shared.prototypes, setup.method.influence(3), data.x_test, data.y_test

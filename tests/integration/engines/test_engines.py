@@ -35,16 +35,8 @@ MODELS = {
 }
 METHODS = [*("fedali", "fedali-head", "fedali-kmeans", "l2only", "fedavg", "fedper", "local")]
 WITH_SLOTS = [
-    "fedprox",
-    "fedrep",
-    "ditto",
-    "scaffold",
-    "moon",
-    "fedproto",
-    "fedntd",
-    "fedrod",
-    "fedbabu",
-    "fedala",
+    *("fedprox", "fedrep", "ditto", "scaffold", "moon", "fedproto", "fedntd", "fedrod", "fedbabu", "fedala"),
+    *("apfl", "pfedme", "feddbe", "fedpac-align"),
 ]
 ALP = ALPSettings(num_prototypes=(4,), decay=0.7, scale=3.0)
 NORMALISATION = Normalisation(np.float32(0.1), np.float32(1.5))

@@ -28,8 +28,11 @@ CASES = {
         for name in (
             *("fedavg", "fedrep", "ditto", "scaffold", "moon", "fedproto"),
             *("fedntd", "fedrod", "fedala", "fedbabu"),
+            *("apfl", "pfedme", "feddbe"),
         )
     },
+    "apfl-adaptive": ("apfl", {"adaptive": True}, SGD(1e-2), None),
+    "fedpac-align": ("fedpac-align", {}, SGD(1e-2), None),
 }
 EPOCHS, BATCH = 2, 7  # the last batches are of 7 and of 4
 
@@ -63,7 +66,11 @@ def test_clients_equal_those_of_the_loop(case, tmp_path):
 
     engine = onnx(2)
     made = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    graphs = {"scaffold": 4, "moon": 4, "fedproto": 5, "fedrod": 5, "fedala": 5, "fedbabu": 4}.get(case, 3)
+    finishes, measures = 4, 5  # or as many for begin and finish
+    graphs = {
+        **dict.fromkeys(("scaffold", "moon", "fedbabu", "apfl", "apfl-adaptive"), finishes),
+        **dict.fromkeys(("fedproto", "fedrod", "fedala", "feddbe", "fedpac-align"), measures),
+    }.get(case, 3)
     assert sorted(path.suffix for path in made) == ["", *[".onnx"] * graphs]
     again = onnx(1)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == made  # nor captured again

@@ -126,6 +126,49 @@ def test_motionsense_per_person_without_leaks(shared_data):
     assert "licence: MIT" in text
 
 
+@pytest.mark.parametrize("options", [{"order": "random"}, {"order": "time", "shift": ("images", 0.5)}])
+def test_measured_on_validation_no_test_sample_is_anywhere(options):
+    fractions = (0.5, 0.2, 0.3)
+    usual = digits_federation(fractions=fractions, **options)
+    chosen = digits_federation(fractions=fractions, measured_on="validation", **options)
+    for one, other in zip(usual.clients, chosen.clients, strict=True):
+        np.testing.assert_array_equal(other.x_test, one.x_validation)
+        np.testing.assert_array_equal(other.y_test, one.y_validation)
+        inner = np.concatenate([other.x_train, other.x_validation])
+        assert sorted(x.tobytes() for x in inner) == sorted(x.tobytes() for x in one.x_train)
+        assert len(other.x_validation) == pytest.approx(len(one.x_train) * 2 / 7, abs=6)
+    seen = np.concatenate([c.x_train for c in chosen.clients])
+    np.testing.assert_allclose(
+        chosen.normalisation[0].mean, seen.mean(axis=(0, 2, 3), keepdims=True)[0], rtol=1e-4
+    )
+    assert "measured on validation samples; no test sample is read" in chosen.notes
+
+
+def test_measured_on_validation_nothing_is_shared_across_the_cut(make_dataset):
+    """Windows of 4 every 2: those of training and of its own validation share no row."""
+    n = 40
+    data = make_dataset(
+        x=np.random.default_rng(0).normal(size=(n, 4, 3)).astype(np.float32),
+        y=np.arange(n) // 10 % 2,
+        client=np.arange(n) // 20,
+        recording=np.arange(n) // 10,
+        start=np.arange(n) % 10 * 2,
+        length=4,
+    )
+    usual, chosen = (
+        build_federation(data, partition=natural(data), seed=0, measured_on=on)
+        for on in ("test", "validation")
+    )
+    place = {x.tobytes(): i for i, x in enumerate(data.x)}
+    for one, other in zip(usual.clients, chosen.clients, strict=True):
+        train, validation = (
+            {place[x.tobytes()] for x in part} for part in (other.x_train, other.x_validation)
+        )
+        assert train | validation < {place[x.tobytes()] for x in one.x_train}
+        assert validation
+        assert min(abs(i - j) for i in train for j in validation) >= 2
+
+
 def test_spreading_overlapping_windows_over_clients_is_told(shared_data):
     data = load_motionsense(shared_data, subjects=[1])
     partition = dirichlet(data.y, 4, 1.0, np.random.default_rng(0))
@@ -168,6 +211,8 @@ def test_settings_that_make_no_sense(make_dataset):
         ({"partition": Partition((np.arange(12), np.arange(2)))}, "exactly one client"),
         ({"partition": Partition(())}, "no clients"),
         ({"shift": ("sounds", 0.5)}, "unknown kind of domain shift"),
+        ({"measured_on": "tests"}, "cannot measure on 'tests'; did you mean 'test'"),
+        ({"measured_on": "validation", "fractions": (0.5, 0, 0.5)}, "set split.validation above 0"),
         ({"order": "tim"}, "did you mean 'time'"),
     ]:
         with pytest.raises(SettingsError, match=message):

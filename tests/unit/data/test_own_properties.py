@@ -190,6 +190,32 @@ def test_rows_of_other_clients_change_nothing(tmp_path, seed, others, blocks):
     assert names[0] == names[1]
 
 
+@pytest.mark.parametrize("recording", [False, True])
+def test_shuffled_rows_are_put_in_the_order_of_their_times(tmp_path, recording):
+    """All rows, or those of others alone."""
+    frame = frame_of(["ann", "bob", "cyd"], ["sit", "walk"], 30, 0, dated=False)
+    if recording:
+        frame.insert(0, "recording", frame.client + frame.label)
+    frame.to_csv(tmp_path / "plain.csv", index=False)
+    mine = frame[frame.client == "bob"]
+    others = frame[frame.client != "bob"].sample(frac=1, random_state=1)
+    pd.concat([others[:50], mine, others[50:]]).to_csv(tmp_path / "others.csv", index=False)
+    frame.sample(frac=1, random_state=2).to_csv(tmp_path / "all.csv", index=False)
+    plain = load_own(tmp_path / "plain.csv", window=WINDOW, stride=2)
+    for name in ("others", "all"):
+        found = load_own(tmp_path / f"{name}.csv", window=WINDOW, stride=2)
+        assert windows_of(found) == windows_of(plain)
+        assert any("stand in no order, and are put in that of their times" in note for note in found.notes)
+
+
+def test_a_clock_that_is_set_back_is_no_shuffled_recording(tmp_path):
+    frame = frame_of(["ann", "bob"], ["sit", "walk"], 30, 0, dated=False)
+    frame.loc[40:59, "time"] -= 100
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    with pytest.raises(DataError, match="time does not increase, it goes back; sort the rows"):
+        load_own(tmp_path / "table.csv", window=WINDOW, stride=2)
+
+
 @pytest.mark.parametrize("ending", ["gz", "bz2", "xz", "zip"])
 def test_a_packed_file_that_breaks_off_says_so(tmp_path, ending):
     frame = frame_of(["ann", "bob"], ["sit", "walk"], 400, 0, dated=False)

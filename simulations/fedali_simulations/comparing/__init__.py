@@ -1,0 +1,1 @@
+"""Methods beside each other, with what the numbers are worth."""
