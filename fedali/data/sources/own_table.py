@@ -151,6 +151,8 @@ def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading, model
     known: dict[str, Label | None] = {}
     owners: dict[str, str] = {}
     file = str(path)
+    if not sheet.line and channels:
+        _check_rates(path, [[row[i] for i in channels] for row in peek[:2]], number)
     for line, row in chain(first, sheet.rows):
         where = f"{file}, line {line}"
         if len(row) != len(header):
@@ -259,6 +261,17 @@ def _are_units(rows: Sequence[Sequence[str]], roles: Roles, number: Numbers) -> 
     return names[-1] not in others and any(
         cell and number(after) is not None for cell, after in zip(first, second, strict=False)
     )
+
+
+def _check_rates(path: Path, rows: Sequence[Sequence[str]], number: Numbers) -> None:
+    """Raise ``DataError`` for two first ``rows`` that have a time and a rate in every column, as wristbands of Empatica write them."""
+    found = [{number(cell) for cell in row} for row in rows]
+    if [len(values) for values in found] == [1, 1]:
+        (start,), (rate,) = found
+        if start is not None and rate is not None and start > 1e9 > 1e4 > rate > 0:
+            raise DataError(
+                f"{path}: its first two lines have one number each ({start:.10g} and {rate:g}), a beginning and a rate, it seems; remove both"
+            )
 
 
 def _is_dateless(reading: Reading) -> bool:

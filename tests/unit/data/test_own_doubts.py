@@ -103,6 +103,18 @@ def test_dates_beside_times_of_day(tmp_path):
     assert np.array_equal(named.x, load(tmp_path, text()).x)
 
 
+def test_a_beginning_and_a_rate_are_no_rows(tmp_path):
+    (tmp_path / "all").mkdir()
+    for k, name in enumerate(("ann", "bob")):
+        rows = [row[1:2] + row[3:] for row in ROWS[80 * k : 80 * k + 80]]
+        (tmp_path / "all" / f"{name}.csv").write_text(
+            text([("sit", 32.0, 32.0), *rows], ("sit", 1.7e9, 1.7e9))
+        )
+    reading = Reading(header=("label", "x", "y"))
+    with pytest.raises(DataError, match=r"first two lines have one number each \(1700000000 and 32\)"):
+        load_own(tmp_path / "all", window=8, stride=4, reading=reading)
+
+
 def test_advice_names_no_other_clock(tmp_path):
     stamps = [(1700000000 + int(row[2]), int(row[2] % 1 * 1e9), i, *row) for i, row in enumerate(ROWS)]
     head = ("stamp.secs", "stamp.nsecs", "seq", *HEAD[:2], "t", *HEAD[3:])
