@@ -52,11 +52,10 @@ def check_order(path: Path, times: Times, lines: Sequence[int], begins: npt.NDAr
     """
     back = ~begins[1:] & (np.diff(times) < 0)
     if back.any():
-        line, times_back = lines[int(np.argmax(back)) + 1], int(back.sum())
+        line = lines[int(np.argmax(back)) + 1]
         raise DataError(
-            f"{path}, line {line}: time does not increase, it goes back{f', as in {times_back} lines' if times_back > 1 else ''}; sort rows "
-            "that are in disorder; where the clock began anew or passed midnight start a new recording there (data.columns.recording names "
-            "the column), or give it a date"
+            f"{path}, line {line}: time does not increase, it goes back; sort the rows, or start a new recording there "
+            "(data.columns.recording names the column) if the clock began anew or passed midnight, or give its times dates"
         )
 
 

@@ -54,7 +54,7 @@ def clock(form, begin=datetime(2023, 11, 14, 23, 59, 59)):
         (text(clock("%Y%m%d%H%M%S.%f")), r'data\.time_format = "%Y%m%d%H%M%S\.%f"'),
         (text(clock("%Y%m%d%H%M%S")), r'data\.time_format = "%Y%m%d%H%M%S"'),
         (text([(i, *row) for i, row in enumerate(ROWS)]), "line 2: 6 cells where the header has 5.*row.names = FALSE"),
-        (text([*ROWS[:80], *ROWS[:80]]), "it goes back; .*data.columns.recording names the column"),
+        (text([*ROWS[:80], *ROWS[:80]]), "it goes back; sort the rows, or .*data.columns.recording names the column"),
         (text([(*row[:3], s, v) for row in ROWS for s, v in zip("abc", (*row[3:], 1), strict=True)]), "pivot the table"),
         (text([(*row, 900 - i) for i, row in enumerate(ROWS)], (*HEAD, "left")), "column 'left' counts down by one"),
         (text([(*row, 900 - i / 8) for i, row in enumerate(ROWS)], (*HEAD, "left")), "column 'left' only falls"),
