@@ -20,6 +20,7 @@ _HELP = """Federated learning of personalised models: simulate, deploy, federate
 \b
 Examples:
   fedali simulate digits            compare methods on 20 clients, nothing to download
+  fedali compare digits --seeds 5   what the differences between methods are worth
   fedali data my_data.csv           what FedAli makes of your own data
   fedali scenarios                  what can be simulated
   fedali simulate -h                every option, with examples

@@ -46,6 +46,10 @@ class CheckpointError(FedaliError):
     """A run folder or checkpoint cannot be read or does not belong to this run."""
 
 
+class DivergedError(FedaliError):
+    """Weights are not finite after training."""
+
+
 class BundleError(FedaliError):
     """A bundle or key is broken, not to be trusted, or not what it should be."""
 

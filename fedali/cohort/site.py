@@ -17,7 +17,7 @@ from fedali.cohort.tensorfile import Piece
 from fedali.data import Federation
 from fedali.engines.base import Engine, Labels, Query, Samples, TrainJob, TrainResult, Vector
 from fedali.engines.outputs import Outputs
-from fedali.errors import FedaliError
+from fedali.errors import DivergedError
 from fedali.methods import Layouts, Method, SharedState, Trained, Upload
 from fedali.slots import slot_slice
 from fedali.task import CLASSIFICATION
@@ -229,7 +229,7 @@ class CohortSite:
 
     def _check(self, client: int, result: TrainResult, round_: int) -> None:
         if not (np.isfinite(result.theta).all() and np.isfinite(result.local_prototypes).all()):
-            raise FedaliError(
+            raise DivergedError(
                 f"{self.cohort.names[client]} diverged in round {round_}: its weights are not finite. "
                 "Try a lower training.learning_rate"
             )

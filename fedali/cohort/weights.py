@@ -37,18 +37,18 @@ def weights_of(claims: Mapping[int, int], times: float, unknown: int = 0) -> Wei
             them makes the bound larger and never smaller; where too few are known for that, the median is that of the known.
 
     Of an even number the lower of the two in the middle is taken: of two clients, one cannot lift the other's bound. Where nobody
-    said anything all weigh alike.
+    said anything there is nothing to compare with, and no bound: devices do not know how many windows a CSV has before they have a bundle.
 
     >>> weights_of({0: 30, 1: 50, 2: 10**9, 3: 4}, 10)
     Weights(most=300, own={3: 40})
-    >>> weights_of({0: 0, 1: 0}, 10).most
-    1
+    >>> weights_of({0: 0, 1: 0}, 10) == Weights()
+    True
     """
     if not times:
         return Weights()
     known = sorted(samples for samples in claims.values() if samples > 0)
     if not known:
-        return Weights(1)
+        return Weights()
     everybody = len(known) + unknown + sum(samples <= 0 for samples in claims.values())
     place = (everybody - 1) // 2
     median = known[place if place < len(known) else (len(known) - 1) // 2]

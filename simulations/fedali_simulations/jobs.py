@@ -34,13 +34,18 @@ _AS_STORED = ("tc", "chw")  # layouts that all samples were taken to have before
 
 @dataclass(frozen=True)
 class Job:
-    """One line of a scenario's table and one seed; ``workers`` is the number of threads."""
+    """One line of a scenario's table and one seed.
+
+    ``workers`` is the number of threads; where it ``may_diverge``, a training that does so is complete, and its ``done.json`` says
+    ``diverged``.
+    """
 
     scenario: Scenario
     line: MethodSettings
     seed: int
     folder: Path
     workers: int = 1
+    may_diverge: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from flwr.serverapp import Grid
 from fedali.cohort.contract import ClientMetrics, Site
 from fedali.cohort.store import Table
 from fedali.cohort.tensorfile import Piece
+from fedali.errors import DivergedError
 from fedali.methods import SharedState, personal_indices
 from fedali.methods.base import Vector
 from fedali_server.flower import records
@@ -72,6 +73,16 @@ def run_job(job: Job, report: Report = lambda _: None) -> None:
     if folder.done:
         report_done(job, report)
         return
+    try:
+        _train(job, folder, report)
+    except DivergedError as error:
+        if not job.may_diverge:
+            raise
+        folder.finish({"diverged": str(error)})
+        report_done(job, report)
+
+
+def _train(job: Job, folder: RunFolder, report: Report) -> None:
     setup = build_setup(job.scenario, job.line, job.seed, workers=job.workers, clients=folder.clients)
     folder.sweep()
     checkpoint = folder.read_checkpoint() or Checkpoint(0, setup.initial)

@@ -124,7 +124,7 @@ class TrainingSettings(Settings):
     """Matrix products on a GPU: float32, or tf32."""
 
 
-_LINES_OWN = (
+LINES_OWN = (
     "epochs",
     "optimizer",
     "learning_rate",
@@ -216,7 +216,7 @@ class Scenario(Settings):
         for method in self.methods:
             for where, own, known in (
                 ("alp", method.alp, ALPOptions.model_fields),
-                ("training", method.training, _LINES_OWN),
+                ("training", method.training, LINES_OWN),
             ):
                 for key in own:
                     if key not in known:

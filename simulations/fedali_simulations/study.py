@@ -179,7 +179,7 @@ def _run(folder: Path, workers: int, link: Link | None, report: Report) -> Resul
     scenario, remote = scenario_of(folder), find_remote_sites(folder, link)
     dataset, federation = load(scenario, scenario.seed)  # others may partition differently
     check_facts(folder, dataset)
-    _run_jobs(jobs_of(scenario, folder), workers, remote, report)
+    run_jobs(jobs_of(scenario, folder), workers, remote, report)
     from fedali_simulations.report.results import to_markdown
 
     results = collect(scenario, folder)
@@ -229,20 +229,21 @@ def line_folder(scenario: Scenario, folder: Path, line: MethodSettings) -> Path:
 
 def collect(scenario: Scenario, folder: Path) -> Results:
     """The results of a complete run from its folder."""
-    return _collect(scenario, folder, jobs_of(scenario, folder))
+    return collect_jobs(scenario, folder, jobs_of(scenario, folder))
 
 
 def numbers(folder: Path, label: str, seed: int) -> str:
     """What one method and seed of the run in ``folder`` found, in words, while others may still run."""
     scenario = scenario_of(folder)
     chosen = [job for job in jobs_of(scenario, folder) if (job.line.title, job.seed) == (label, seed)]
-    table = _collect(scenario, folder, chosen).table
+    table = collect_jobs(scenario, folder, chosen).table
     known = [line for line in table.to_dict("records") if not math.isnan(line["accuracy"])]
     found = ", ".join(f"{line['measure']} {100 * line['accuracy']:.1f}" for line in known)
     return f"{found} % at round {table['selected_round'][0]:.0f}"
 
 
-def _collect(scenario: Scenario, folder: Path, jobs: Sequence[Job]) -> Results:
+def collect_jobs(scenario: Scenario, folder: Path, jobs: Sequence[Job]) -> Results:
+    """The results of some complete jobs of the run in ``folder``."""
     import pandas as pd
 
     from fedali_simulations.report.results import Results
@@ -284,7 +285,7 @@ def _collect(scenario: Scenario, folder: Path, jobs: Sequence[Job]) -> Results:
     )
 
 
-def _run_jobs(jobs: Sequence[Job], workers: int, remote: RemoteSites | None, report: Report) -> None:
+def run_jobs(jobs: Sequence[Job], workers: int, remote: RemoteSites | None, report: Report) -> None:
     """Jobs side by side in processes; where there are more workers than jobs, each job gets threads.
 
     Over sites on other machines one job after another: each has the machines to itself.

@@ -62,7 +62,15 @@ def test_version_help_and_scenarios(tmp_path):
     assert fedali("--version", cwd=tmp_path).stdout.startswith("fedali 0.")
     for words in (["-h"], ["simulate", "-h"]):
         assert "fedali simulate digits" in fedali(*words, cwd=tmp_path).stdout
-    for words in (["simulate"], ["scenarios"], ["export"], ["site"], ["keys", "create"]):
+    for words in (
+        ["simulate"],
+        ["compare"],
+        ["tune"],
+        ["scenarios"],
+        ["export"],
+        ["site"],
+        ["keys", "create"],
+    ):
         shown = fedali(*words, "-h", cwd=tmp_path).stdout
         assert "\\" not in shown
         assert re.search(r"\n  Examples?[^\n]*:\n    \S", shown), shown

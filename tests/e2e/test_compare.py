@@ -49,7 +49,11 @@ def test_a_comparison_killed_and_resumed_is_that_of_an_uninterrupted_one(tmp_pat
         (["digits", "--methods", "fedavg"], "two methods at least"),
         (["digits", "--against", "moon"], "no method 'moon' to compare with"),
         (["digit"], "no scenario called 'digit'; did you mean 'digits'?"),
-        (["digits", "motionsense"], "one scenario at a time"),
+        (
+            ["digits", "motionsense"],
+            "cannot be compared: data.source is 'digits' there and 'motionsense' here",
+        ),
+        (["."], ". is a folder, and holds no run"),
         (["--resume", "x", "--seeds", "3"], "leave the others away"),
     ],
 )

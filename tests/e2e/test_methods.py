@@ -18,7 +18,7 @@ from tests.federations import Place
 
 METHODS = [
     *("fedprox", "fedrep", "ditto", "scaffold", "moon", "fedproto"),
-    *("fedrod", "fedbabu", "fedala", "fedbn"),
+    *("fedntd", "fedrod", "fedbabu", "fedala", "fedbn"),
     *("apfl", "pfedme", "feddbe", "fedpac-align"),
 ]
 CHANGES = (

@@ -18,8 +18,8 @@ def compare(
     what: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="SCENARIO | RUN...",
-            help="A scenario's name or .toml file, which is run; or folders of complete runs.",
+            metavar="SCENARIO... | RUN...",
+            help="A scenario's name or .toml file, or several, which are run; or folders of complete runs.",
             show_default=False,
         ),
     ] = None,
@@ -74,6 +74,7 @@ def compare(
     Examples:
       fedali compare digits --methods fedavg,fedprox,fedali --seeds 5
       fedali compare my_study.toml --against fedavg --out runs/mine
+      fedali compare runs/a/found.toml runs/b/found.toml
       fedali compare --resume runs/mine
       fedali compare runs/mine runs/others --against fedavg
     """
@@ -108,7 +109,7 @@ def compare(
             place = study.existing(resume)
             asked = study.scenario_of(place)
         else:
-            asked = asked_for(given[0], methods, seeds, changes, against)
+            asked = asked_for(given, methods, seeds, changes, against)
             place = study.prepare(asked, out)
         with Display(asked, place, messages, partial(study.numbers, place), command="compare") as display:
             study.run(place, workers=workers, report=display.report)
@@ -125,16 +126,19 @@ def _check(
     given: list[str], trained: bool, resume: Path | None, out: Path | None, changes: list[str]
 ) -> None:
     """Raise ``SettingsError`` for words that do not go together."""
+    from fedali_simulations.comparing.asked import is_run
+
     if resume is not None and (given or changes or out is not None):
         raise SettingsError(
             "--resume goes on in its own folder, with its own settings: leave the others away"
         )
     if resume is None and not given:
         raise SettingsError("what? For example: fedali compare digits --methods fedavg,fedali")
-    if len(given) > 1 and not trained:
-        raise SettingsError(
-            "one scenario at a time, or folders of complete runs: there is no scenario.toml in one of them"
-        )
+    for name in given:
+        if is_run(name) and not trained:
+            raise SettingsError(f"scenarios or folders of complete runs, not both: {name} is a run")
+        if not trained and Path(name).is_dir():
+            raise SettingsError(f"{name} is a folder, and holds no run: there is no scenario.toml in it")
     if trained and changes:
         raise SettingsError(
             "complete runs are compared as they are: leave --methods, --seeds, --set and --rounds away"

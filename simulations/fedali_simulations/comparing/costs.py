@@ -23,8 +23,10 @@ def costs_of(jobs: Sequence[Job], folder: Path, clients: pd.DataFrame) -> pd.Dat
     """A row for each complete job of a run ``folder``: ``method``, ``seed``, ``bytes down``, ``bytes up``, ``compute``.
 
     Bytes are those of float32 numbers that a client gets from the server in a round, and sends to it; NaN where the folder does not
-    say what the data are (FedAli 0.1.0). Compute is processor seconds of training and evaluation for each client and round.
+    say what the data are (FedAli 0.1.0). Compute is processor seconds of training and evaluation for each client and round; NaN where
+    they were spent elsewhere: on other machines, or in Ray's processes.
     """
+    elsewhere = (folder / "machines.json").exists()
     shape = _shape(folder)
     messages = (
         {job.line.title: message_bytes(job.scenario, job.line, *shape) for job in jobs} if shape else {}
@@ -35,6 +37,7 @@ def costs_of(jobs: Sequence[Job], folder: Path, clients: pd.DataFrame) -> pd.Dat
         spent = facts["timing"]
         mine = clients[(clients["method"] == job.line.title) & (clients["seed"] == job.seed)]
         trained = mine[(mine["round"] >= spent["first_round"]) & mine["train_loss"].notna()]
+        unknown = elsewhere or job.scenario.training.engine == "ray"
         down, up = messages.get(job.line.title, (np.nan, np.nan))
         rows.append(
             {
@@ -42,7 +45,7 @@ def costs_of(jobs: Sequence[Job], folder: Path, clients: pd.DataFrame) -> pd.Dat
                 "seed": job.seed,
                 "bytes down": down,
                 "bytes up": up,
-                "compute": spent["cpu_seconds"] / len(trained) if len(trained) else np.nan,
+                "compute": np.nan if unknown or trained.empty else spent["cpu_seconds"] / len(trained),
             }
         )
     return pd.DataFrame(rows)

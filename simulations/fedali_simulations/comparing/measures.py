@@ -20,7 +20,7 @@ from fedali_simulations.comparing.statistics import gini
 from fedali_simulations.report.results import MEASURES, Results
 
 Better = Literal["more", "less"]
-Unit = Literal["share", "bytes", "seconds", ""]
+Unit = Literal["share", "bytes", "seconds", "index"]
 
 COST, WORST = "cost", "worst decile"
 _F1, _ECE = "_f1", "_ece"
@@ -102,7 +102,7 @@ def _about(name: str, rows: pd.DataFrame, methods: Sequence[str]) -> Iterator[Me
     yield Measure(name, name, "more", "share", _over_clients(clients, weights), clients, weights)
     worst = _by_seed(clients, lambda values: spread(values).worst_decile)
     yield Measure(f"{name} {WORST}", name, "more", "share", worst)
-    yield Measure(f"{name} Gini", name, "less", "", _by_seed(clients, gini))
+    yield Measure(f"{name} Gini", name, "less", "index", _by_seed(clients, gini))
     for ending, title, better in ((_F1, "macro-F1", "more"), (_ECE, "ECE", "less")):
         if f"{name}{ending}" in rows:
             table = _pivot(rows, f"{name}{ending}", methods)

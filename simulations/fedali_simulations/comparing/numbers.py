@@ -10,8 +10,8 @@ from fedali_simulations.comparing.comparison import Comparison
 from fedali_simulations.comparing.statistics import ALPHA
 
 NONE = "–"
-_SCALES = {"share": 100.0, "bytes": 1e-3, "seconds": 1.0, "": 1.0}
-_UNITS = {"share": "%", "bytes": "kB", "seconds": "s", "": ""}
+_SCALES = {"share": 100.0, "bytes": 1e-3, "seconds": 1.0, "index": 1.0}
+_UNITS = {"share": "%", "bytes": "kB", "seconds": "s", "index": ""}
 
 
 def unit_of(row: Mapping[str, Any]) -> str:
@@ -88,7 +88,7 @@ def explained(comparison: Comparison) -> list[str]:
     ]
     if len(comparison.seeds) == 1:
         lines.append("One seed: no interval, no t over seeds, and so no star.")
-    return [*lines, *(f"{note[:1].upper()}{note[1:]}." for note in comparison.notes)]
+    return [*lines, *(f"{note}." for note in comparison.notes)]
 
 
 def heading(comparison: Comparison) -> str:
@@ -113,7 +113,7 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 def _decimals(row: Mapping[str, Any]) -> int:
     """As many as tell: of shares one, of an index three, of bytes and seconds by their size."""
-    if row["unit"] in ("share", ""):
+    if row["unit"] in ("share", "index"):
         return 1 if row["unit"] == "share" else 3
     size = abs(row["mean"]) * _SCALES[row["unit"]]
     return 0 if not size > 0 or size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3

@@ -11,24 +11,14 @@ from typing import Any
 import pandas as pd
 
 from fedali.errors import CheckpointError, SettingsError
+from fedali.methods import build_method
 from fedali_simulations.comparing.comparison import Comparison, Ratio, compare_measures
 from fedali_simulations.comparing.costs import costs_of
 from fedali_simulations.comparing.measures import measures_of
+from fedali_simulations.comparing.same import differences, trains_otherwise
 from fedali_simulations.report.results import Results
 from fedali_simulations.scenario import Scenario
-from fedali_simulations.study import collect, existing, flat, jobs_of, scenario_of
-
-_A_METHODS_OWN = (
-    "name",
-    "description",
-    "methods",
-    "alp",
-    "training.optimizer",
-    "training.learning_rate",
-    "training.momentum",
-)
-_A_LINES_OWN = ("epochs", "optimizer", "learning_rate", "momentum")
-_THE_MACHINES = ("training.engine", "training.precision", "training.keep_models", "evaluation.transductive")
+from fedali_simulations.study import collect, existing, jobs_of, scenario_of
 
 
 def compare_runs(folders: Sequence[Path | str], against: str | None = None) -> Comparison:
@@ -36,10 +26,15 @@ def compare_runs(folders: Sequence[Path | str], against: str | None = None) -> C
 
     Where two runs call a method the same, each is called ``<method> (<folder>)``.
 
-    Raises ``SettingsError`` for runs of other data, splits, budgets, models or seeds, naming what differs, ``CheckpointError`` for one that is
+    Raises ``SettingsError`` for runs over devices, and of other data, splits, budgets, models or seeds, naming what differs, ``CheckpointError`` for one that is
     not complete.
     """
     paths = [existing(folder) for folder in dict.fromkeys(map(Path, folders))]
+    for path in paths:
+        if (path / "federation.json").exists():
+            raise SettingsError(
+                f"{path} is a run over devices, which keep their tests to themselves: compare simulations"
+            )
     scenarios = [scenario_of(path) for path in paths]
     for path, scenario in zip(paths[1:], scenarios[1:], strict=True):
         _check_same(paths[0], scenarios[0], path, scenario)
@@ -70,24 +65,11 @@ def _check_same(first: Path, one: Scenario, path: Path, other: Scenario) -> None
         if before and after and before[name] != after.get(name):
             what = "samples or labels" if name == "sha256" else name
             raise SettingsError(f"{first} and {path} cannot be compared: their data differ in {what}")
-    mine, others = _common(one, same_data), _common(other, same_data)
-    for key in mine | others:
-        if mine.get(key) != others.get(key):
-            raise SettingsError(
-                f"{first} and {path} cannot be compared: {key} is {mine.get(key)!r} there and {others.get(key)!r} here. "
-                "Run them with the same data, splits, budget and seeds"
-            )
-
-
-def _common(scenario: Scenario, same_data: bool) -> dict[str, Any]:
-    """Settings that all methods of a table share, by dotted key."""
-    left_out = (*_A_METHODS_OWN, *_THE_MACHINES, *(("data",) if same_data else ()))
-    settings = flat(scenario.model_dump(mode="json"))
-    return {
-        key: value
-        for key, value in settings.items()
-        if not any(key == name or key.startswith(f"{name}.") for name in left_out)
-    }
+    for key, mine, others in differences(one, other, same_data=same_data):
+        raise SettingsError(
+            f"{first} and {path} cannot be compared: {key} is {mine!r} there and {others!r} here. "
+            "Run them with the same data, splits, budget and seeds"
+        )
 
 
 def _facts(folder: Path) -> Mapping[str, Any] | None:
@@ -141,17 +123,18 @@ def _notes(found: Sequence[Results], names: Sequence[Mapping[str, str]]) -> list
         or first.split.order == "random"
         or first.data.windows_per_client is not None
     )
-    notes = [f"clients and splits are {'drawn anew by' if anew else 'the same for'} each seed"]
+    notes = [f"Clients and splits are {'drawn anew by' if anew else 'the same for'} each seed"]
     if first.evaluation.on != "test":
-        notes.insert(0, f"all of it is measured on {first.evaluation.on} data")
+        notes.insert(0, f"All of it is measured on {first.evaluation.on} data")
     if first.partition.kind != "natural":
-        notes.append("a client is one by its number: another seed gives it other samples")
+        notes.append("A client is one by its number: another seed gives it other samples")
     for results, called in zip(found, names, strict=True):
         for line in results.scenario.methods:
-            training = results.scenario.training_for(line)
-            own = {name: getattr(training, name) for name in _A_LINES_OWN}
-            common = {name: getattr(first.training, name) for name in _A_LINES_OWN}
-            words = [f"{name} {value}" for name, value in own.items() if value != common[name]]
+            own = trains_otherwise(results.scenario, line, first)
+            more = build_method(line.name, line.options).extra_epochs
+            words = [f"{name} {value}" for name, value in own.items()] + (
+                [f"{more} epochs more"] if more else []
+            )
             if words:
                 notes.append(f"{called[line.title]} trains with {', '.join(words)}")
     return notes

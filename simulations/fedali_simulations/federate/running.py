@@ -73,6 +73,10 @@ def prepare_scenario(scenario: Scenario, folder: Path, options: Options, kit: Op
     """
     if folder.exists() and any(folder.iterdir()):
         raise SettingsError(f"{folder} is not empty: resume it with --resume, or choose another --out")
+    if scenario.evaluation.on != "test":
+        raise SettingsError(
+            "evaluation.on is for simulations: devices are tested on the test data that they hold; leave it away"
+        )
     for line in scenario.methods:
         answer = build_method(line.name, line.options).answer
         if answer != "trained":

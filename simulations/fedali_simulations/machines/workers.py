@@ -110,14 +110,14 @@ def _to_json(job: Job) -> dict[str, Any]:
         "seed": job.seed,
         "folder": str(job.folder),
         "workers": job.workers,
+        "may_diverge": job.may_diverge,
     }
 
 
 def _from_json(found: dict[str, Any]) -> Job:
     scenario = load_scenario(found["scenario"])
-    return Job(
-        scenario, scenario.methods[found["line"]], found["seed"], Path(found["folder"]), found["workers"]
-    )
+    line, folder = scenario.methods[found["line"]], Path(found["folder"])
+    return Job(scenario, line, found["seed"], folder, found["workers"], found["may_diverge"])
 
 
 def _work(orders: IO[str], answers: IO[str]) -> None:

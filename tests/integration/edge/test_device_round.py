@@ -69,7 +69,7 @@ def both(request, tmp_path_factory):
             dataclasses.asdict(ALPSettings(**alp.model_dump())) if setup.method.uses_prototypes else None,
         ),
         method=setup.method,
-        optimizer=build_optimizer(scenario),
+        optimizer=build_optimizer(scenario.training),
         start=Start(start.theta, start.prototypes, start.theta, start.prototypes),
         round=0,
         decay=alp.decay,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -118,6 +119,17 @@ def test_what_is_not_complete_or_no_run_is_one_line(runs, tmp_path):
         compare_runs([tmp_path])
 
 
+def test_runs_of_other_machines_and_of_devices(runs, tmp_path):
+    shutil.copytree(runs / "both", tmp_path / "both")
+    (tmp_path / "both/machines.json").write_text("{}")
+    found = compare_runs([tmp_path / "both"])
+    assert "compute" not in set(found.rows["measure"])
+    assert "bytes up" in set(found.rows["measure"])
+    (tmp_path / "both/federation.json").write_text("{}")
+    with pytest.raises(SettingsError, match="is a run over devices"):
+        compare_runs([tmp_path / "both"])
+
+
 def test_the_terminal_shows_all_of_it_in_eighty_columns(runs):
     stream = io.StringIO()
     print_comparison(compare_runs([runs / "both"]), Console(file=stream, width=80))
@@ -170,7 +182,7 @@ def test_latex_takes_any_name(runs):
     text = to_latex(type(found)(**{**vars(found), "rows": odd}))
     assert r"50\% of\_a \& b\textbackslash{}\{\#\} & " in text
     for block in text.split(r"\begin{tabular}")[1:]:
-        columns = block.index("}") - 2
+        columns = block.index("}") - 1
         rows = [line for line in block.splitlines() if line.endswith(r"\\")]
         assert all(line.replace(r"\&", "").count("&") == columns - 1 for line in rows), block
 
@@ -198,19 +210,19 @@ def test_bytes_are_those_of_what_a_client_sends(name):
 def test_what_is_asked_for_becomes_a_scenario():
     own = {"name": "fedprox", "label": "near", "options": {"mu": 1.0}}
     settings = load_scenario("digits").model_dump(mode="json") | {"methods": ["fedavg", own], "seeds": 2}
-    found = asked_for(settings, "near,fedper,near", None, [], None)
+    found = asked_for([settings], "near,fedper,near", None, [], None)
     assert [line.title for line in found.methods] == ["near", "fedper"]
     assert found.methods[0].options == {"mu": 1.0}
     assert found.seeds == 5
-    assert asked_for(settings, None, None, ["seeds=2"], None).seeds == 2
-    assert asked_for(settings, None, 3, [], "near").seeds == 3
+    assert asked_for([settings], None, None, ["seeds=2"], None).seeds == 2
+    assert asked_for([settings], None, 3, [], "near").seeds == 3
     for words, message in (
         ({"methods": "near,fedpox"}, "unknown method 'fedpox'; did you mean 'fedprox'"),
         ({"methods": "near"}, "two methods at least, not near"),
         ({"against": "fedper"}, "no method 'fedper' to compare with"),
     ):
         with pytest.raises(SettingsError, match=message):
-            asked_for(settings, words.get("methods"), None, [], words.get("against"))
+            asked_for([settings], words.get("methods"), None, [], words.get("against"))
 
 
 def test_unseen_clients_are_compared_too(tmp_path):

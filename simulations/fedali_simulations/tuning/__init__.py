@@ -1,0 +1,1 @@
+"""A method's settings, found on validation data."""
