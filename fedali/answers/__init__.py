@@ -5,7 +5,8 @@ A method trains as it does; ``Method.answer`` says what is done with what came o
 * ``trained``: the client's model as training left it, as published for most methods;
 * ``shared``: the server's model;
 * ``between``: ``shared + a (trained - shared)``, a point on the line between both, see ``fedali.answers.between``;
-* ``gate``: both answer, and prototypes say for each sample whose word counts, see ``fedali.answers.gate``.
+* ``gate``: both answer, and prototypes say for each sample whose word counts, see ``fedali.answers.gate``;
+* ``neighbours``: the server's model and the nearest of the client's training samples, see ``fedali.answers.neighbours``.
 
 Numpy alone: a device does the same.
 """
@@ -17,7 +18,7 @@ from typing import Literal, get_args
 from fedali.layout import Layout
 from fedali.slots import Slot, slot_slice
 
-Answer = Literal["trained", "shared", "between", "gate"]
+Answer = Literal["trained", "shared", "between", "gate", "neighbours"]
 ANSWERS: tuple[str, ...] = get_args(Answer)
 
 PROTOTYPES = 64

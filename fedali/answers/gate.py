@@ -51,7 +51,10 @@ class Gate:
 
     def __call__(self, embeddings: Array) -> Array:
         """How much the client's own answer counts, 0..1, for embeddings [n, d]: [n]."""
-        s = scores(embeddings, self.own, self.everyone)
+        return self.weigh(scores(embeddings, self.own, self.everyone))
+
+    def weigh(self, s: Array) -> Array:
+        """The same for scores [n]."""
         weight: Array = 1.0 / (1.0 + np.exp(np.clip((s - self.middle) / self.spread, -60, 60)))
         return weight
 

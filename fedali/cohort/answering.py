@@ -17,6 +17,8 @@ import numpy.typing as npt
 from fedali.answers import GATE, PROTOTYPES, size_without
 from fedali.answers.between import HALFWAY, POINTS, chosen, model_at
 from fedali.answers.gate import Array, Gate, aligned, centres, mixed, probabilities
+from fedali.answers.neighbours import Memory, answered
+from fedali.answers.neighbours import chosen as share_of_memory
 from fedali.engines.base import Labels, Samples, TrainResult, Vector
 from fedali.engines.outputs import Outputs
 from fedali.methods import Layouts, Method, SharedState
@@ -144,6 +146,8 @@ class Answering:
                 return [logits for logits, _ in self._outputs(theta, one.prototypes, sets, influence)]
 
             return between
+        if self.method.answer == "neighbours":
+            return self._remembering(candidates, together, validation, influence, shared)
         began = self._began
         assert began is not None
         seen = self._outputs(self._model(began), began.prototypes, [*together, *validation], influence)
@@ -160,6 +164,31 @@ class Answering:
             ]
 
         return gate
+
+    def _remembering(
+        self,
+        candidates: Sequence[Candidate],
+        together: Sequence[Samples],
+        validation: Sequence[Samples],
+        influence: float,
+        shared: SharedState,
+    ) -> Callable[[Candidate, list[Samples], list[int], list[Array]], list[Array]]:
+        """``_mixing`` of clients' memories with the shared model."""
+        model = self._model(shared), shared.prototypes
+        seen = self._outputs(*model, [*together, *validation], influence)
+
+        def neighbours(
+            one: Candidate, sets: list[Samples], places: list[int], theirs: list[Array]
+        ) -> list[Array]:
+            samples = self._train[one.client]
+            ((_, embeddings),) = self._outputs(*model, [samples], influence)
+            memory = Memory(embeddings, samples.y, theirs[0].shape[1])
+            near = [memory(seen[place][1]) for place in places]
+            shares = [probabilities(logits) for logits in theirs]
+            a = share_of_memory(near[0], shares[0], sets[0].y)
+            return [answered(a, *both) for both in zip(near, shares, strict=True)]
+
+        return neighbours
 
     def _points(
         self,

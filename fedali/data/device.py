@@ -292,8 +292,16 @@ def _classes(piece: Piece, classes: tuple[str, ...], *, rows: bool) -> Labels:
 
 
 def _constant(x: Array, manifest: Manifest) -> list[str]:
-    """A note on channels that were constant in training, and are not here."""
+    """A note on channels that were constant in training, and are not here, and on those of windows the other way round."""
     axis, notes = channel_axis(len(manifest.input_shape)) + 1, []
+    if len(manifest.input_shape) == 2 and len(x) > 1:
+        low, high = x.min(axis=(0, 1)), x.max(axis=(0, 1))
+        still = sorted(set(np.flatnonzero(low == high).tolist()) - set(manifest.data.constant))
+        notes += [
+            f"channel {manifest.data.name(place)!r} is {float(low[place]):.6g} all the time here, which it was not in training: does its "
+            "sensor work?"
+            for place in still
+        ]
     for place in manifest.data.constant:
         mean = manifest.normalisation.mean.ravel()
         value = float(mean[place if mean.size > 1 else 0])

@@ -12,21 +12,32 @@ import numpy.typing as npt
 from fedali.errors import DataError
 
 Label = int | str
-UNKNOWN = ("?", "na", "n/a", "#n/a", "nan", "null")
-"""Texts, in lower case, that are hardly ever the name of a class."""
+UNKNOWN = (
+    *("?", ".", "-", "--", "na", "n/a", "n.a.", "#n/a", "<na>", "nan", "nat", "null", "none"),
+    *("#ref!", "#value!", "#name?", "#div/0!", "undefined", "unknown", "unlabelled", "unlabeled"),
+)
+"""Texts, in lower case, that may say that there is none."""
 
 _WHOLE = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})(\.0+)?")
+_FLOAT = re.compile(r"[+-]?[0-9]\.[0-9]+[eE][+-]?[0-9]{1,2}")  # as numpy writes numbers
 _ZEROS = re.compile(r"0[0-9]+")
 
 
 def label_of(text: str) -> Label | None:
     """A whole number, also written as a float, or a name; None for a number that is neither.
 
-    >>> [label_of(text) for text in ("1", "1.0", "-1", "01", "walk", "1.5", "nan", "1_0")]
-    [1, 1, -1, '01', 'walk', None, None, None]
+    >>> [label_of(text) for text in ("1", "1.0", "2.000e+00", "-1", "01", "walk", "1.5", "nan", "1_0")]
+    [1, 1, 2, -1, '01', 'walk', None, None, None]
     """
     if _WHOLE.fullmatch(text):
         return int(text.partition(".")[0])
+    if (
+        _FLOAT.fullmatch(text)
+        and not lost_digits(text)
+        and abs(float(text)) < 2**53
+        and float(text).is_integer()
+    ):
+        return int(float(text))
     if _ZEROS.fullmatch(text):
         return text
     try:
@@ -69,6 +80,41 @@ def is_unlabelled(text: str, unlabelled: Sequence[str] | None, where: str) -> bo
     return False
 
 
+def lost_digits(text: str) -> bool:
+    """Whether a text is a whole number of which only the first digits are left, as spreadsheets do it to long ones.
+
+    >>> lost_digits("1.23E+15"), lost_digits("1.000000e+02"), lost_digits("115")
+    (True, False, False)
+    """
+    if not _FLOAT.fullmatch(text):
+        return False
+    digits, _, exponent = text.lower().partition("e")
+    return int(exponent) > len(digits.partition(".")[2])
+
+
+def client_of(text: str, where: str) -> str:
+    """The name of a client, without spaces around it. Raises ``DataError`` for what says that there is none: it would be one client of
+    several people.
+
+    >>> client_of(" ann", "a file"), client_of("7.000000e+00", "a file"), client_of("7.0", "a file")
+    ('ann', '7', '7.0')
+    """
+    name = text.strip()
+    if not name:
+        raise DataError(f"{where} is empty; fill it in")
+    number = label_of(name) if name[-1].isdigit() else None
+    if name.lower() in UNKNOWN or (isinstance(number, int) and number < 0):
+        raise DataError(
+            f"{where} is {name!r}, which may stand for no client, and so for several people; fill it in, leave these rows out, or give "
+            "that client another name"
+        )
+    if lost_digits(name):
+        raise DataError(
+            f"{where} is {name!r}, a number whose last digits a spreadsheet left out, so that several people may have it; save it as text"
+        )
+    return str(number) if number is not None and _FLOAT.fullmatch(name) else name
+
+
 def tidied(y: npt.NDArray[Any], samples: int) -> npt.NDArray[Any]:
     """Labels [n] of an array [n, 1], or [n, classes] with a single 1 in each row; whole floats as integers, booleans as words.
 
@@ -97,6 +143,16 @@ def labels_of(
     Raises ``DataError`` for another shape, numbers that are not whole, and as ``is_unlabelled`` does.
     """
     y = tidied(y, samples)
+    if y.ndim == 2 and len(y) == samples and y.shape[1] > 1 and y.dtype.kind in "biuf":
+        row = int(
+            np.argmax((y == 1).sum(axis=1) != 1)
+            if ((y == 0) | (y == 1)).all()
+            else np.argmax(((y != 0) & (y != 1)).any(axis=1))
+        )
+        raise DataError(
+            f"{where}: y has shape {list(y.shape)}, and row {row} has not one 1 and else 0, as one-hot labels have; give one label for each "
+            "sample, and leave out samples that have none or several"
+        )
     if y.shape != (samples,):
         raise DataError(
             f"{where}: x has {samples} samples but y has shape {list(y.shape)}; give one entry each"

@@ -27,7 +27,8 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             for name in archive.files:
-                arrays[name] = archive[name]
+                if isinstance(array := archive[name], np.ndarray):  # other files in a zip are bytes
+                    arrays[name] = array
     except MemoryError:
         raise _too_large(path, f"array {name!r}" if name else "it", None) from None
     except Exception as error:  # numpy lets through whatever zipfile, zlib or its header parser raise

@@ -20,6 +20,7 @@ from fedali.methods.ditto import Ditto
 from fedali.methods.fedala import FedALA
 from fedali.methods.fedali import FedAli
 from fedali.methods.fedavg import FedAvg
+from fedali.methods.fedavg_tuned import FedAvgTuned
 from fedali.methods.fedbabu import FedBABU
 from fedali.methods.fedbn import FedBN
 from fedali.methods.feddbe import FedDBE
@@ -39,7 +40,7 @@ from fedali.uploads import SharedState, Trained, Upload
 
 _KINDS = (
     *(FedAli, FedAvg, FedPer, Local, FedProx, FedRep, Ditto, Scaffold, Moon, FedProto),
-    *(FedNTD, FedRoD, FedBABU, FedBN, FedALA),
+    *(FedNTD, FedRoD, FedBABU, FedBN, FedALA, FedAvgTuned),
     *(APFL, PFedMe, FedDBE, FedPACAlign),
 )
 METHODS: dict[str, type[Method]] = {m.name: m for m in _KINDS}
@@ -54,10 +55,15 @@ PRESETS: dict[str, tuple[str, Mapping[str, Any], str]] = {
         {"strength": 0.0, "aggregation": "mean"},
         "ablation: FedAli's normalisation, no prototypes",
     ),
+    "knn-per": (
+        "fedavg",
+        {"answer": "neighbours"},
+        "FedAvg, whose clients mix the shared model's answer with that of their own nearest samples",
+    ),
     "fedavg-more": (
         "fedavg",
         {"extra_epochs": 10},
-        "control of methods that fine-tune: FedAvg with 10 more local epochs",
+        "control of what trains longer: FedAvg with 10 more local epochs",
     ),
 }
 
@@ -141,6 +147,7 @@ __all__ = [
     "FedALA",
     "FedAli",
     "FedAvg",
+    "FedAvgTuned",
     "FedBABU",
     "FedBN",
     "FedDBE",

@@ -4,7 +4,8 @@ Client i trains the shared model w by FedAvg, and its own v on the loss of the m
 
     m = a v + (1 - a) w,      v <- v - eta grad_v F_i(m),      a <- a - eta <v - w, grad F_i(m)>   (equation 10)
 
-whose gradient does not reach w; m of the trained v and w answers. Both see the same batches; a is adapted in each step and kept in [0, 1].
+whose gradient does not reach w; m of the trained v and w answers, and v goes on from itself. Both see the same batches; a is adapted in each step
+and kept in [0, 1].
 """
 
 from __future__ import annotations

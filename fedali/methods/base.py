@@ -71,7 +71,7 @@ class Method:
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        """What a client's vector holds besides the model."""
+        """What a client's vector holds besides the model: of the class, or by its options."""
         return ()
 
     @property

@@ -13,7 +13,7 @@ class FedAvg(Method):
     """Everything is shared; the server averages the clients' weights by their number of samples.
 
     Args:
-        extra_epochs: of local training, beyond those that all methods have: the control of methods that fine-tune.
+        extra_epochs: of local training, beyond those that all methods have; what they learn is sent.
     """
 
     name: ClassVar[str] = "fedavg"

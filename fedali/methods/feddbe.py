@@ -31,7 +31,8 @@ class FedDBE(Method):
     """A shared model, and a personal shift of its embeddings.
 
     Args:
-        strength: kappa, weight of the mean's squared distance from everybody's.
+        strength: kappa, weight of the mean's squared distance from everybody's. The authors' example takes 50; where embeddings
+            are normalised, as those of all models here, that holds the body back (validation of digits, seeds 5 and 6: 88.1, 90.1, 87.6 % for 0, 1, 10).
     """
 
     name: ClassVar[str] = "feddbe"
@@ -45,7 +46,7 @@ class FedDBE(Method):
     )
     answer_slot: ClassVar[str] = "shifted"
 
-    strength: float = 50.0
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
         check_at_least(0, strength=self.strength)

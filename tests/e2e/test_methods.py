@@ -16,7 +16,11 @@ from fedali.bundle.file import read_bundle
 from fedali_simulations.study import simulate
 from tests.federations import Place
 
-METHODS = ["fedrod", "fedbabu", "fedala", "fedbn"]
+METHODS = [
+    *("fedprox", "fedrep", "ditto", "scaffold", "moon", "fedproto"),
+    *("fedntd", "fedrod", "fedbabu", "fedala", "fedbn"),
+    *("apfl", "pfedme", "feddbe", "fedpac-align"),
+]
 CHANGES = (
     *("methods=" + ",".join(METHODS), "training.rounds=2", "training.epochs=2"),
     *("training.optimizer=sgd", "training.learning_rate=0.05", "training.momentum=0.0"),
@@ -24,7 +28,7 @@ CHANGES = (
 
 
 @pytest.mark.slow
-def test_six_methods_over_devices_and_a_site_with_data_equal_their_simulations(tmp_path):
+def test_methods_over_devices_and_a_site_with_data_equal_their_simulations(tmp_path):
     with Place(tmp_path, devices=4, changes=CHANGES) as place:
         local = place.local  # site-b holds its clients' data itself, site-a has devices
         replaced = [local.processes.pop(name) for name in (*local.devices[2:], "site-b")]

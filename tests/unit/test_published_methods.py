@@ -166,6 +166,16 @@ def test_fedbabu_shares_a_body_and_answers_with_what_it_tunes():
     assert shared_indices(recipe.method, recipe.vectors.whole).tolist() == list(range(M))
 
 
+def test_fedavg_tuned_sends_what_it_trained_and_answers_with_what_it_tunes():
+    recipe, before, _, found = train("fedavg-tuned", {"fine_tuning": 1}, epochs=2 + 1)
+    sent = before[:M]
+    for _ in range(2):
+        sent = sent - RATE * gradient(sent)
+    np.testing.assert_allclose(found[:M], sent, rtol=1e-9)
+    np.testing.assert_allclose(found[M:], sent - RATE * gradient(sent), rtol=1e-9)
+    assert shared_indices(recipe.method, recipe.vectors.whole).tolist() == list(range(M))
+
+
 @pytest.mark.parametrize(("tunes", "moves"), [("head", HEAD), ("body", ~HEAD)])
 def test_fedbabu_tunes_a_part(tunes, moves):
     _, before, _, found = train("fedbabu", {"fine_tuning": 2, "tunes": tunes}, epochs=3)

@@ -15,7 +15,7 @@ import numpy as np
 from fedali.data.look.columns import ColumnFacts, column_facts
 from fedali.data.look.guesses import guess_roles, guess_values, names_clock
 from fedali.data.sources.own import CSV, FEWEST_WINDOWS, client_files, ending_of, stem_of
-from fedali.data.sources.own_columns import kind_of, nameless
+from fedali.data.sources.own_columns import is_key, kind_of, nameless
 from fedali.data.sources.own_csv import read_csv
 from fedali.data.sources.own_numbers import Numbers, is_comma
 from fedali.data.sources.own_table import numbered, read_table
@@ -113,6 +113,13 @@ def first_look(
         looked = replace(looked, columns=tuple(facts), guess=guess)
     elif client is None and not any(column.role == "client" for column in columns):
         why = "no column looks like a client's: name it by data.columns.client, or put a file for each client, <client>.csv, into a folder"
+    keys = [
+        c.name
+        for c, texts in zip(columns, cells, strict=True)
+        if not c.role and c.holds == "text" and is_key(texts)
+    ]
+    if keys and not why:
+        why = f"words in column {keys[0]!r} change from row to row: if they say what the row holds, give each a column of its own"
     if why:
         return replace(looked, refusal=why)
     return _tried(looked, path, client, reading, window, stride)

@@ -37,7 +37,7 @@ _DAYS = [
     "%d-%b-%Y",
     "%d-%b-%y",
 ]
-_HOURS = ["%H:%M:%S.%f", "%H:%M:%S", "%H:%M"]
+_HOURS = ["%H:%M:%S.%f", "%H:%M:%S", "%H:%M", "%I:%M:%S.%f %p", "%I:%M:%S %p", "%I:%M %p", "%H:%M:%S:%f"]
 _FORMATS = (*(f"{day} {hour}" for hour in _HOURS for day in _DAYS), *_HOURS)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.data.dataset import Dataset, channel_axis
+from fedali.data.look.doubts import look_alikes, same_samples
 from fedali.data.sources.own_csv import Piece, read_csv
 from fedali.data.sources.own_npz import read_npz
 from fedali.data.sources.reading import ITSELF, PLAIN, ForModel, Reading
@@ -35,6 +36,7 @@ _LITTER = (
     "changelog",
 )
 _MAYBE = (".txt", ".json")
+_OTHER_RATE = 1.2  # times the slowest
 
 FEWEST_WINDOWS = 3
 """One each for training, validation and test."""
@@ -162,13 +164,26 @@ def _assemble(path: Path, pieces: Sequence[Piece], stride: int) -> Dataset:
     client_names = tuple(dict.fromkeys(owners))
     index = {name: k for k, name in enumerate(client_names)}
     class_names, y = _classes(pieces)
+    _check_kinds(pieces)
     offsets = np.cumsum([0, *(int(p.recording.max()) + 1 for p in pieces[:-1])])
     channels = first.x.shape[channel_axis(first.x.ndim - 1) + 1]
+    x = np.concatenate([p.x for p in pieces])
+    whose = np.array([index[owner] for owner in owners], np.int64)
+    times = [p.times for p in pieces if p.times is not None]
+    file = np.repeat(np.arange(len(pieces)), [len(p.x) for p in pieces])
+    doubts = [
+        *_rates(pieces),
+        *look_alikes("clients", client_names),
+        *look_alikes("classes", class_names),
+        *same_samples(
+            x, whose, client_names, np.concatenate(times) if len(times) == len(pieces) else None, file
+        ),
+    ]
     return Dataset(
         name=stem_of(path) if path.is_file() else path.resolve().name,
-        x=np.concatenate([p.x for p in pieces]),
+        x=x,
         y=y,
-        client=np.array([index[owner] for owner in owners], np.int64),
+        client=whose,
         client_names=client_names,
         class_names=class_names,
         channel_names=first.channel_names or tuple(f"channel-{k + 1}" for k in range(channels)),
@@ -177,7 +192,7 @@ def _assemble(path: Path, pieces: Sequence[Piece], stride: int) -> Dataset:
         length=max(p.length for p in pieces),
         licence="the owner's",
         citation="",
-        notes=(*_together(pieces), *without_window(pieces), *_passed_over(path)),
+        notes=(*_together(pieces), *without_window(pieces), *_passed_over(path), *doubts),
         interval=_interval(pieces),
         stride=stride if any(piece.longest for piece in pieces) else None,
         files=tuple(piece.seen for piece in pieces if piece.seen is not None),
@@ -189,12 +204,39 @@ def _too_few(client: str, have: int, piece: Piece) -> str:
     if not piece.longest:
         return f"client {client!r} has {have} samples, fewer than {FEWEST_WINDOWS}; give it more, or leave it out"
     longest = piece.longest.get(client, 0)
+    holes = "".join(f"; {note}" for note in piece.notes if "data.missing" in note)
     shorter = f", into which data.window = {longest} fits" if 0 < longest < piece.length else ""
     return (
         f"client {client!r} has {have} whole windows, fewer than {FEWEST_WINDOWS}: a window needs {piece.length} rows in a row of one "
         f"client, label and recording, without a pause, and its longest stretch has {longest}{shorter}. Shorten data.window or "
-        "data.stride, sort the rows, give it more data, or leave it out"
+        f"data.stride, sort the rows, give it more data, or leave it out{holes}"
     )
+
+
+def _check_kinds(pieces: Sequence[Piece]) -> None:
+    """Raise ``DataError`` where labels of one file are whole numbers, and of another names of which none is a number."""
+    kinds = {
+        piece.where: {str(label).isdigit() for label in piece.labels} for piece in pieces if piece.labels
+    }
+    numbers, names = ([where for where, kind in kinds.items() if kind == {one}] for one in (True, False))
+    if numbers and names:
+        raise DataError(
+            f"{numbers[0]} has whole numbers for labels, and {names[0]} has names; make them the same, or put class_names into the .npz"
+        )
+
+
+def _rates(pieces: Sequence[Piece]) -> list[str]:
+    """A note where recordings have other rates, by clocks that count the same."""
+    clocks = [piece.seen.clock for piece in pieces if piece.seen is not None and piece.seen.clock is not None]
+    if len({(clock.column, clock.dates) for clock in clocks}) != 1:
+        return []
+    slow, fast = min(clock.slowest for clock in clocks), max(clock.fastest for clock in clocks)
+    if fast <= _OTHER_RATE * slow:
+        return []
+    return [
+        f"recordings have other rates, {slow:.4g} to {fast:.4g} rows in a unit of {clocks[0].column!r}, so that windows last longer in "
+        "some; resample them, or leave some out"
+    ]
 
 
 def _interval(pieces: Sequence[Piece]) -> float | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fedali.data.sources.own_numbers import grouped
 from fedali.data.sources.reading import ITSELF, ROLES, Columns, ForModel
 from fedali.errors import DataError, MisfitError, did_you_mean
 
@@ -19,7 +21,7 @@ _MOST = 0.95  # of its steps; counters start anew and clocks are set
 _MOVES = 0.3  # of its steps are upwards, where some are downwards
 _SOME = 0.02  # of its steps, where none is: a clock in packets stands still between them
 _TIME = re.compile(
-    r"time|date|epoch|clock|elapsed|second|millis|micros|nanos|(^|[^a-z])(ts|utc|gmt)([^a-z]|$)"
+    r"time|date|epoch|clock|elapsed|second|millis|micros|nanos|(^|[^a-z])(ts|utc|gmt|[mun]?secs?)([^a-z]|$)"
 )
 _INDEX = re.compile(
     r"(unnamed.*|level_[0-9]+|index|idx|rownames?|row([ _]?(id|no|nr|num|number))?|id|no|nr|n|#|seq.*|.*counter|sample)"
@@ -31,6 +33,7 @@ _WITHOUT = {
     "time": "pauses cannot be seen, and no window is kept from crossing one",
 }
 _MARKS = "'\"$~^|!%&/ "  # around a number
+_KEY = 0.3  # of its rows: words that change as often say what the row holds, in a table in long form
 _NUMBERS = {"nan", "inf", "infinity", "na", "null", "none"}  # words that stand where a number is missing
 
 
@@ -170,7 +173,7 @@ def _named(
             known = did_you_mean(name, (header[i] for i in rest if header[i]))
             if model.channels:
                 raise MisfitError(
-                    f"{path} lacks the channel {name!r} that the model takes; {known} data.columns.channels names those that it "
+                    f"{path} lacks the channel {name!r} that the model takes; {known}{'' if known.endswith('?') else ';'} data.columns.channels names those that it "
                     f"has for {', '.join(channels)}, in this order",
                     "this device's data lack a channel that the federation's have",
                 )
@@ -200,30 +203,54 @@ def without_words(
     roles: Roles,
     rows: Sequence[Sequence[str]],
     number: Callable[[str], object],
+    *,
+    dateless: bool = False,
 ) -> Roles:
     """Channels without those that hold no ``number`` in the first ``rows``: words, dates, or nothing at all without a name.
+
+    ``dateless`` is whether the column of times is known to have no dates.
 
     Raises ``DataError`` for one that may be the time, or is none of these.
     """
     kept, notes = [], []
-    for i in roles.channels:
-        words = sorted({row[i].strip() for row in rows} - {""})
+    found = {i: sorted({row[i].strip() for row in rows} - {""}) for i in roles.channels}
+    numeric = [
+        i for i, words in found.items() if not words or any(number(word) is not None for word in words)
+    ]
+    for i, words in found.items():
         what = f"column {header[i]!r}" if header[i] else f"column {i + 1}"
-        others = [header[j] for j in roles.channels if j != i and not nameless(header[j])]
+        others = [header[j] for j in numeric if j != i and not nameless(header[j])]
         channels = f"data.columns.channels = {_listed(others)}"
         if nameless(header[i]) and rows and not words:
             notes.append(f"{what} is left out: it has no name and is empty")
-        elif not words or any(number(word) is not None for word in words):
+        elif i in numeric:
             kept.append(i)
+        elif is_key([row[i] for row in rows]):
+            raise DataError(
+                f"{path}: {what} has words that change from row to row ({', '.join(words[:3])}): if they say what the row holds, give each a "
+                f"column of its own (pivot the table), if not leave it out: {channels}"
+            )
         elif all(_WORD.match(word) and word.lower() not in _NUMBERS for word in words):
             notes.append(f"{what} is left out: it holds words ({words[0]!r}), no numbers")
         elif not all(_DATE.match(word) for word in words):
-            raise DataError(f"{path}: {what} holds no numbers ({words[0]!r}); leave it out: {channels}")
+            how = (
+                "write them without a sign between thousands"
+                if any(map(grouped, words))
+                else "write plain ones"
+            )
+            raise DataError(
+                f"{path}: {what} holds no numbers ({words[0]!r}); {how}, or leave it out: {channels}"
+            )
+        elif "time" in roles.at and dateless and not any(":" in word for word in words):
+            raise DataError(
+                f"{path}: {what} has the dates of the times of day in {header[roles.at['time']]!r}; join the two in one column, or leave it "
+                f"out: {channels}"
+            )
         elif "time" in roles.at:
             notes.append(f"{what} is left out: it is a clock, no channel")
         else:
             raise DataError(
-                f"{path}: {what} is a clock, no channel; say so: data.columns.time = {header[i]!r}, or leave it out: {channels}"
+                f"{path}: {what} is a clock, no channel; {_as_time(header[i])}, or leave it out: {channels}"
             )
     if not kept:
         raise DataError(f"{path} has no channels; add a column for each measured quantity")
@@ -252,10 +279,15 @@ def judged(
         )
     order = np.argsort(group, kind="stable")
     together = np.diff(group[order]) == 0
-    for k, i in enumerate(roles.channels):
+    border = ~together | (np.diff(label[order]) != 0)
+    kinds = {
+        i: kind_of(header[i], values[:, k], np.diff(values[order, k])[together], label)
+        for k, i in enumerate(roles.channels)
+    }
+    measured = [i for i, kind in kinds.items() if not kind and not nameless(header[i])]
+    for k, (i, kind) in enumerate(kinds.items()):
         name, column = header[i], values[:, k]
-        kind = kind_of(name, column, np.diff(column[order])[together], label)
-        others = [header[j] for j in roles.channels if j != i and not nameless(header[j])]
+        others = [header[j] for j in measured if j != i]
         channels = f"data.columns.channels = {_listed(others)}"
         what = f"column {name!r}" if name else f"column {i + 1}"
         if nameless(name):
@@ -271,13 +303,14 @@ def judged(
         elif kind == "clock" and _TIME.search(name.lower()):
             if "time" not in roles.at:
                 raise DataError(
-                    f"{path}: {what} is a clock, no channel; say so: data.columns.time = {name!r}, or leave it out: {channels}"
+                    f"{path}: {what} is a clock, no channel; {_as_time(name)}, or leave it out: {channels}"
                 )
         elif kind and not (kind == "index" and _INDEX.fullmatch(name.lower())):
+            down = np.nansum(np.diff(column[order])[together]) < 0
             looks = (
-                "counts up by one, like an index"
+                f"counts {'down' if down else 'up'} by one, like an index"
                 if kind == "index"
-                else "only rises, like a clock or a counter"
+                else f"only {'falls' if down else 'rises'}, like a clock or a counter"
             )
             raise DataError(
                 f"{path}: {what} {looks}; if it is a clock say data.columns.time = {name!r}, if not leave it out, or name it "
@@ -288,7 +321,7 @@ def judged(
             notes.append(
                 f"{what} is left out: it is {'an index' if kind == 'index' else 'a clock'}, no channel"
             )
-        elif _is_state(column):
+        elif _is_state(column[order], border):
             notes.append(
                 f"{what} is a channel, and rarely changes; if it was not measured leave it out: {channels}"
             )
@@ -307,22 +340,43 @@ def kind_of(
         return "index"
     if len(steps) < _ENOUGH:
         return ""
-    if whole and np.mean(steps == 1) >= _MOST:
+    if whole and max(np.mean(steps == 1), np.mean(steps == -1)) >= _MOST:
         return "index"
     rises, falls = np.mean(steps > 0), np.mean(steps < 0)
-    often = _SOME if falls == 0 else 0 if _TIME.search(name.lower()) else _MOVES
-    if falls <= 1 - _MOST and rises > often:
+    often = 0 if _TIME.search(name.lower()) else _SOME if falls == 0 else _MOVES
+    if (falls <= 1 - _MOST and rises > often) or falls >= _MOST:
         return "index" if whole and (nameless(name) or _INDEX.fullmatch(name.lower())) else "clock"
     _, first, place = np.unique(label, return_index=True, return_inverse=True)
     of_label = column[first]
     return "label" if bool((of_label[place] == column).all()) and len(np.unique(of_label)) > 1 else ""
 
 
-def _is_state(column: npt.NDArray[np.float64]) -> bool:
-    """Whether a column has few whole numbers that rarely change, as a number of a person or a trial has."""
+def _is_state(column: npt.NDArray[np.float64], border: npt.NDArray[np.bool_]) -> bool:
+    """Whether a column has few whole numbers that rarely change, as a number of a person or a trial has; or any that change only from
+    one client, recording or label to the next, at a ``border`` [n - 1], as an age does.
+    """
+    moves = np.diff(column) != 0
+    if len(column) >= _ENOUGH and moves.any() and not moves[~border].any():
+        return True
     column = column[~np.isnan(column)]
     changes = np.count_nonzero(np.diff(column))
     return bool(len(column) >= 100 and 0 < changes <= len(column) / 100 and (column == np.rint(column)).all())
+
+
+def _as_time(name: str) -> str:
+    """What to do with a clock that is called ``name``."""
+    return f"say so: data.columns.time = {name!r}" if name else "name it, such as time"
+
+
+def is_key(cells: Sequence[str]) -> bool:
+    """Whether words change from row to row, as those that say what a row holds in a table in long form.
+
+    >>> is_key(["x", "y", "z"] * 9), is_key(["on"] * 9 + ["off"] * 9 + ["hold"] * 9)
+    (True, False)
+    """
+    words = {cell.strip() for cell in cells} - {""}
+    changes = sum(one != other for one, other in pairwise(cells))
+    return len(words) > 2 and changes > _KEY * len(cells) and all(map(_WORD.match, words))
 
 
 def _listed(names: Sequence[Any]) -> str:

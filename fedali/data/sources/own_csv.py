@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fedali.data.labels import Label
 from fedali.data.look.files import SeenFile, clock_of
 from fedali.data.sources.own_table import check_header, numbered, read_table, together
-from fedali.data.sources.own_time import check_order, in_order, interval_of, pauses
+from fedali.data.sources.own_time import check_order, in_order, interval_of, pauses, still
 from fedali.data.sources.reading import ITSELF, ForModel, Reading
 from fedali.data.windows import cut_windows, window_starts
 
@@ -74,6 +74,12 @@ def read_csv(
     if table.times is not None:
         times = np.array(table.times)
         check_order(path, times, table.lines, new_recording)
+        notes += [note] if (note := still(times, recording)) else []
+        again = ~new_recording[1:] & (np.diff(times) == 0) & (np.diff(table.values, axis=0) == 0).all(axis=1)
+        if again.sum() >= len(times) / 10:
+            notes.append(
+                f"{int(again.sum())} of {len(times)} rows have the time and the values of the row before: was something copied?"
+            )
         paused = pauses(times, recording, reading.gap)
         new_stretch |= paused
         interval = interval_of(times, recording, paused)

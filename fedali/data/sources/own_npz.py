@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.data.dataset import STORED_DTYPES
-from fedali.data.labels import Label, labels_of
+from fedali.data.labels import Label, client_of, labels_of
+from fedali.data.look.doubts import coarse
 from fedali.data.look.files import SeenFile
 from fedali.data.npz import read_arrays
 from fedali.data.sources.layouts import arranged
@@ -24,7 +25,7 @@ def read_npz(path: Path, client: str | None, reading: Reading, model: ForModel =
 
     Raises ``DataError`` for whatever is wrong with it.
     """
-    arrays = read_arrays(path)
+    arrays = {name: _text(array, f"{path}: {name}") for name, array in read_arrays(path).items()}
     roles = {"y": "label", "client": "client"}
     needed = ["x", "y"] if client is not None else ["x", "y", "client"]
     missing = [name for name in needed if name not in arrays and roles.get(name) not in model.may_lack]
@@ -46,6 +47,10 @@ def read_npz(path: Path, client: str | None, reading: Reading, model: ForModel =
         x = x[None]
     if x.ndim in (2, 3, 4):  # others are refused below
         x, notes = arranged(x, str(path), reading.layout, names.get("channel_names"), model.shape)
+    if x.ndim in (2, 3) and x.dtype.kind in "fiu":
+        known = names.get("channel_names", ())
+        numbers = [f"channel-{k + 1}" for k in range(x.shape[-1])]
+        notes += coarse(known if len(known) == x.shape[-1] else numbers, x.reshape(-1, x.shape[-1]))
     x, holes = _to_stored(x, path, reading)
     n = len(x)
     if n == 0:
@@ -127,15 +132,40 @@ def _to_stored(
         )
     if x.dtype.name in STORED_DTYPES:
         return x.astype(x.dtype.newbyteorder("="), copy=False), holes
-    with np.errstate(over="ignore"):  # becomes infinite, which the data set refuses
-        return x.astype(np.float32), holes
+    with np.errstate(over="ignore"):  # becomes infinite
+        stored = x.astype(np.float32)
+    large = np.isinf(stored) & finite & ~missing
+    if large.any():
+        row = int(np.argwhere(large)[0][0])
+        raise DataError(
+            f"{path}: x holds {int(large.sum())} values that are NaN or infinite in single precision, for which they are too large, first in row {row}; repair or leave "
+            "them out"
+        )
+    return stored, holes
+
+
+def _text(array: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
+    """An array of bytes as text, without spaces around it, as it is read in a CSV; any other as it is."""
+    if array.dtype.kind not in "SU":
+        return array
+    try:
+        return np.char.strip(np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array)
+    except UnicodeError:
+        raise DataError(f"{where} is bytes that are no UTF-8 text; save it as strings") from None
 
 
 def _client_names(client: npt.NDArray[Any], path: Path) -> list[str]:
     if client.dtype.kind in "iu":
+        if (client < 0).any():
+            row = int(np.argmax(client < 0))
+            raise DataError(
+                f"{path}: client of row {row} is {client[row]}, which may stand for no client, and so for several people; leave these rows "
+                "out, or save names as strings"
+            )
         return [f"client-{k}" for k in client.tolist()]
     if client.dtype.kind != "U":
         raise DataError(f"{path}: client is {client.dtype}; make it integers or strings")
-    if "" in client:
-        raise DataError(f"{path}: client of row {int(np.argmax(client == ''))} is empty; name it")
+    first = dict(zip(reversed(client.tolist()), range(len(client) - 1, -1, -1), strict=True))
+    for name, row in first.items():
+        client_of(name, f"{path}: client of row {row}")
     return [str(name) for name in client.tolist()]

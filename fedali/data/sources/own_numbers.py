@@ -18,7 +18,8 @@ from fedali.errors import DataError
 _COMMA = re.compile(r"[+-]?[0-9]+,[0-9]*([eE][+-]?[0-9]+)?|[+-]?,[0-9]+")
 _POINT = re.compile(r"[+-]?[0-9]*\.[0-9]*([eE][+-]?[0-9]+)?")
 _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
-_NONE = (*UNKNOWN, "", "none", "-", "--")
+_NONE = (*UNKNOWN, "", "inf", "-inf")
+_GROUPED = re.compile(r"[+-]?[0-9]{1,3}([.,' \u2009\u00a0\u202f][0-9]{3})+([.,][0-9]*)?")
 CODES = (-999.0, -9999.0, -99999.0)  # what loggers write for a missing value
 
 
@@ -71,6 +72,8 @@ class Numbers:
                 hint = f', or say that it stands for a missing value: data.missing = ["{text}"]'
             elif is_comma(text) and not self.comma:
                 hint = ', or say that its comma is a decimal sign: data.decimal = ","'
+            elif grouped(text):
+                hint = "; write numbers without a sign between thousands"
             raise DataError(
                 f"{where}: column {column!r} is {repr(text) if text else 'empty'}, not a finite number; "
                 f"repair or remove the line{hint}"
@@ -103,6 +106,15 @@ def is_comma(text: str) -> bool:
     return _COMMA.fullmatch(text) is not None
 
 
+def grouped(text: str) -> bool:
+    """Whether a text, that is no number otherwise, may be one with thousands.
+
+    >>> grouped("10.009,20"), grouped("1 234"), grouped("9.81")
+    (True, True, False)
+    """
+    return _GROUPED.fullmatch(text) is not None
+
+
 def stand_ins(missing: Iterable[str]) -> tuple[frozenset[str], frozenset[float]]:
     """What stands for a missing value, as words in lower case and as numbers.
 
@@ -127,8 +139,8 @@ def check_codes(where: str, names: Iterable[str], values: npt.NDArray[np.floatin
     for k, name in enumerate(names):
         column = values[:, k]
         for code in CODES:
-            with np.errstate(over="ignore"):  # of half precision
-                is_code = column == code
+            with np.errstate(over="ignore"):
+                is_code = (column == code) & np.isfinite(column)  # of half precision
             if (
                 is_code.any()
                 and (rest := column[~is_code & ~np.isnan(column)]).size

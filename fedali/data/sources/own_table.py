@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -13,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedali.data.labels import Label, is_unlabelled, label_of
+from fedali.data.labels import Label, client_of, is_unlabelled, label_of
+from fedali.data.look.doubts import coarse
 from fedali.data.look.files import SeenFile
 from fedali.data.sources.own_columns import Roles, has_roles, judged, roles_of, without_words
 from fedali.data.sources.own_numbers import Numbers, check_codes, is_comma, numbers_of
@@ -24,6 +26,10 @@ from fedali.errors import DataError
 
 _SHUFFLED = 0.25  # of the steps from row to row go back in time
 _PEEK = 200  # rows that are looked at before any is read
+_DIGITS = re.compile(  # of a date and time without a sign between them
+    r"(19|20)[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])([01][0-9]|2[0-3])[0-5][0-9][0-5][0-9]([0-9]{3}|\.[0-9]+)?"
+)
+_DAY = re.compile(r"%[cdDFjsxyY]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,29 +142,42 @@ def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading, model
         notes.append(f"line {first[0][0]} is passed over, it has units: {units}")
         del first[0], peek[0]
     if reading.columns.channels is None:
-        roles = without_words(path, header, roles, peek, number)
+        roles = without_words(path, header, roles, peek, number, dateless=_is_dateless(reading))
     columns, channels = roles.at, roles.channels
-    values, lines, clients, labels, recordings, times, dates = [], [], [], [], [], [], 0
+    if "time" in columns and reading.time_format is None:
+        _check_digits(path, header[columns["time"]], [row[columns["time"]].strip() for row in peek])
+    values: list[list[float]] = []
+    lines, clients, labels, recordings, times, dates = [], [], [], [], [], 0
     known: dict[str, Label | None] = {}
+    owners: dict[str, str] = {}
     file = str(path)
+    if not sheet.line and channels:
+        _check_rates(path, [[row[i] for i in channels] for row in peek[:2]], number)
     for line, row in chain(first, sheet.rows):
         where = f"{file}, line {line}"
         if len(row) != len(header):
             escaped = any(cell.endswith("\\") for cell in row)
             hint = ', or say what is before separators that are none: data.escape = "\\"' if escaped else ""
+            if not values and len(row) == len(header) + 1:
+                hint = ": the first column, of row names, has no name; name it, or write without it (in R row.names = FALSE)"
             raise DataError(
                 f"{where}: {len(row)} cells where the header has {len(header)}; repair the line{hint}"
             )
         at_once = number.row([row[i] for i in channels])
         values.append(at_once or [number.of(where, header[i], row[i]) for i in channels])
         lines.append(line)
-        clients.append(
-            str(client) if "client" not in columns else _filled(where, "client", row[columns["client"]])
-        )
+        owner = row[columns["client"]] if "client" in columns else str(client)
+        if owner not in owners:
+            name = (
+                owner.strip() if model.owners else ""
+            )  # on a device all rows are its own, whoever they say they are of
+            owners[owner] = name or (client_of(owner, f"{where}: client") if "client" in columns else owner)
+        clients.append(owners[owner])
         if "label" in columns:
             text = row[columns["label"]].strip()
             if text not in known:
-                known[text] = _label(f"{where}: label", text, reading)
+                whole = text.replace(",", ".") if number.comma and is_comma(text) else text
+                known[text] = _label(f"{where}: label", whole, reading)
             labels.append(known[text])
         else:
             labels.append(None)
@@ -167,6 +186,11 @@ def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading, model
             moment, date = _moment(where, header[columns["time"]], row[columns["time"]], number, reading)
             times.append(moment)
             dates += date
+            if 0 < dates < len(times):
+                raise DataError(
+                    f"{where}: column {header[columns['time']]!r} is a {'date' if date else 'number'}, and a {'number' if date else 'date'} in "
+                    "the lines before; make all the same"
+                )
     if not values:
         raise DataError(f"{path} has no rows below its header; add samples")
     if not all(isinstance(label, int) for label in labels if label is not None):
@@ -182,8 +206,14 @@ def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading, model
         notes += more
     if reading.missing is None:
         check_codes(str(path), names, numbers)
-    with np.errstate(over="ignore"):  # becomes infinite, which the data set refuses
+    with np.errstate(over="ignore"):  # becomes infinite
         array = numbers.astype(np.float32)
+    if np.isinf(array).any():
+        i, k = np.argwhere(np.isinf(array))[0].tolist()
+        raise DataError(
+            f"{path}, line {lines[i]}: column {names[k]!r} is {numbers[i, k]:g}, too large for single precision; repair or remove the line"
+        )
+    notes += coarse(names, numbers)
     seen = SeenFile(
         where=file,
         labels=_form(known, labels),
@@ -233,10 +263,31 @@ def _are_units(rows: Sequence[Sequence[str]], roles: Roles, number: Numbers) -> 
     )
 
 
-def _filled(where: str, column: str, cell: str) -> str:
-    if not cell.strip():
-        raise DataError(f"{where}: {column} is empty; fill it in")
-    return cell.strip()
+def _check_rates(path: Path, rows: Sequence[Sequence[str]], number: Numbers) -> None:
+    """Raise ``DataError`` for two first ``rows`` that have a time and a rate in every column, as wristbands of Empatica write them."""
+    found = [{number(cell) for cell in row} for row in rows]
+    if [len(values) for values in found] == [1, 1]:
+        (start,), (rate,) = found
+        if start is not None and rate is not None and start > 1e9 > 1e4 > rate > 0:
+            raise DataError(
+                f"{path}: its first two lines have one number each ({start:.10g} and {rate:g}), a beginning and a rate, it seems; remove both"
+            )
+
+
+def _is_dateless(reading: Reading) -> bool:
+    """Whether times are certainly without dates."""
+    return reading.time_format is not None and _DAY.search(reading.time_format) is None
+
+
+def _check_digits(path: Path, column: str, texts: Sequence[str]) -> None:
+    """Raise ``DataError`` for dates whose digits make numbers, which are no seconds."""
+    found = {match.group(5) for text in texts if (match := _DIGITS.fullmatch(text))}
+    if texts and found and all(map(_DIGITS.fullmatch, texts)):
+        end = ".%f" if any(part and part[0] == "." for part in found) else "%f" if any(found) else ""
+        raise DataError(
+            f"{path}: column {column!r} has dates without a sign in them ({texts[0]!r}); say so: data.time_format = "
+            f'"%Y%m%d%H%M%S{end}"'
+        )
 
 
 def _label(where: str, text: str, reading: Reading) -> Label | None:

@@ -85,9 +85,10 @@ def _text(path: Path, stream: IO[bytes], reading: Reading) -> io.TextIOWrapper:
 def _sheet(
     path: Path, text: io.TextIOWrapper, reading: Reading, is_header: Callable[[Sequence[str]], bool]
 ) -> Sheet:
-    first = list(islice(text, _LOOK))
+    whole = _without_zeros(path, text)
+    first = list(islice(whole, _LOOK))
     if reading.header is not None:
-        return _headless(text, first, reading, _marks(reading))
+        return _headless(text.encoding, whole, first, reading, _marks(reading))
     excel = _EXCEL.fullmatch(first[0]) if first else None
     choices, begin = _marks(reading, excel.group(1) if excel else None), 1 if excel else 0
     found = next(
@@ -107,9 +108,20 @@ def _sheet(
     notes = [f"{passed} lines above the header are passed over"] if passed else []
     if at < len(first) and first[at].startswith("#"):
         first[at] = first[at].lstrip("# ")
-    reader = _reader(chain(first[at:], text), marks)
+    reader = _reader(chain(first[at:], whole), marks)
     header = [cell.strip() for cell in next(reader, [])]
     return Sheet(header, at + 1, _rows(reader, at, header), marks.separator, text.encoding, tuple(notes))
+
+
+def _without_zeros(path: Path, text: Iterable[str]) -> Iterator[str]:
+    """The lines of a text. Raises ``DataError`` for one with a zero byte, which Python's versions read in different ways."""
+    for line, content in enumerate(text, 1):
+        if "\0" in content:
+            raise DataError(
+                f"{path}, line {line} holds zero bytes, as files do that were cut off while they were written; remove them, or say what "
+                'text it is: data.encoding = "utf-16-le"'
+            )
+        yield content
 
 
 def _check_marks(
@@ -118,9 +130,11 @@ def _check_marks(
     """Raise ``DataError`` for a header that other marks than the usual ones would make one: it names them."""
     for line in lines:
         odd = sorted({letter for letter in line.strip() if not (letter.isalnum() or letter in "_# ")})
-        for separator in [reading.separator] if reading.separator else [*SEPARATORS, *odd, " "]:
+        for separator in [reading.separator] if reading.separator else [*SEPARATORS, " ", *odd]:
             for quote in [reading.quote] if reading.quote else [*_QUOTES, *odd[:9]]:
-                if separator != quote and is_header(_cells(line, _Marks(separator, quote, reading.escape))):
+                if separator not in (quote, *_QUOTES) and is_header(
+                    _cells(line, _Marks(separator, quote, reading.escape))
+                ):
                     marks = {"separator": separator} if separator not in SEPARATORS else {}
                     marks |= {"quote": quote} if quote not in _QUOTES else {}
                     said = " and ".join(f"data.{name} = {json.dumps(mark)}" for name, mark in marks.items())
@@ -143,18 +157,18 @@ def _likeliest(lines: Sequence[str], begin: int, choices: Sequence[_Marks]) -> t
 
 
 def _headless(
-    text: io.TextIOWrapper, first: Sequence[str], reading: Reading, choices: Sequence[_Marks]
+    encoding: str, rest: Iterator[str], first: Sequence[str], reading: Reading, choices: Sequence[_Marks]
 ) -> Sheet:
     """A CSV whose columns are named by a setting; a first line with just these names is its header all the same."""
     header = list(reading.header or ())
     plain = [line for line in first if line.strip() and not line.startswith("#")][:1]
     fits = [marks for marks in choices if plain and len(_cells(plain[0], marks)) == len(header)]
     marks = min(fits, key=lambda marks: _quoted(_cells(plain[0], marks))) if fits else choices[0]
-    rows = _rows(_reader(chain(first, text), marks), 0, header)
+    rows = _rows(_reader(chain(first, rest), marks), 0, header)
     begun = list(islice(rows, 1))
     if begun and [cell.strip() for cell in begun[0][1]] == header:
         begun = []
-    return Sheet(header, 0, chain(begun, rows), marks.separator, text.encoding, ())
+    return Sheet(header, 0, chain(begun, rows), marks.separator, encoding, ())
 
 
 def _quoted(cells: Sequence[str]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,9 @@ import numpy.typing as npt
 from fedali.errors import DataError
 
 _ISO = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?)(?:[.,]([0-9]+))?(Z|[+-][0-9]{2}(?::?[0-9]{2})?)?"
-)
+    r"([0-9]{4})(-?)([0-9]{2})\2([0-9]{2})"
+    r"(?:[T ]([0-9]{2})(:?)([0-9]{2})(?:\6([0-9]{2})(?:[.,]([0-9]+))?)? ?(?:Z|UTC|GMT|(?:UTC|GMT)?([+-])([0-9]{2})(?::?([0-9]{2}))?)?)?"
+)  # the same in every version of Python, unlike ``datetime.fromisoformat``
 
 Indices = npt.NDArray[np.int64]
 Times = npt.NDArray[np.float64]
@@ -25,20 +26,23 @@ def iso_moment(text: str) -> float | None:
 
     >>> iso_moment("1970-01-01T00:01:00Z"), iso_moment("1970-01-01 00:01"), iso_moment("noon")
     (60.0, 60.0, None)
-    >>> iso_moment("1970-01-01T02:01:00.5+0200")
-    60.5
+    >>> iso_moment("1970-01-01T02:01:00.5+0200"), iso_moment("19700101T000100.5"), iso_moment("1970-01-01 00:01:00 UTC")
+    (60.5, 60.5, 60.0)
     """
     parts = _ISO.fullmatch(text)
-    if parts is not None:  # as every Python reads it
-        moment, fraction, zone = parts.groups()
-        text = moment + (f".{fraction:0<6.6}" if fraction else "")
-        zone = "+00" if zone == "Z" else (zone or "").replace(":", "")
-        text += zone and f"{zone[:3]}:{zone[3:] or '00'}"
+    if parts is None:
+        return None
+    year, _, month, day, hour, _, minute, second, fraction, sign, hours, minutes = parts.groups()
+    away = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
     try:
-        found = datetime.fromisoformat(text)
+        zone = timezone(-away if sign == "-" else away)
+        found = datetime(
+            int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0), tzinfo=zone
+        )
+        found = found.replace(microsecond=int(f"{fraction or '0':0<6.6}"))
     except ValueError:
         return None
-    return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
+    return found.timestamp()
 
 
 def check_order(path: Path, times: Times, lines: Sequence[int], begins: npt.NDArray[np.bool_]) -> None:
@@ -50,7 +54,8 @@ def check_order(path: Path, times: Times, lines: Sequence[int], begins: npt.NDAr
     if back.any():
         line = lines[int(np.argmax(back)) + 1]
         raise DataError(
-            f"{path}, line {line}: time does not increase, it goes back; sort the rows, or start a new recording there"
+            f"{path}, line {line}: time does not increase, it goes back; sort the rows, or start a new recording there "
+            "(data.columns.recording names the column) if the clock began anew or passed midnight, or give its times dates"
         )
 
 
@@ -67,6 +72,19 @@ def pauses(times: Times, recording: Indices, gap: float) -> npt.NDArray[np.bool_
         if (steps > 0).any():
             after[begin + 1 : end] = steps > gap * np.median(steps[steps > 0])
     return after
+
+
+def still(times: Times, recording: Indices) -> str | None:
+    """A note on recordings whose time never moves, such as dates that a spreadsheet rounded: nothing is known of their pauses.
+
+    >>> still(np.array([5.0, 5, 5, 0, 1]), np.array([0, 0, 0, 1, 1]))
+    'time never moves in 1 of 2 recordings, so that pauses cannot be seen there'
+    """
+    edges = np.flatnonzero(np.diff(recording)) + 1
+    begins, ends = np.append(0, edges), np.append(edges, len(times)) - 1
+    count = int(np.count_nonzero((ends > begins) & (times[begins] == times[ends])))
+    note = f"time never moves in {count} of {len(begins)} recordings, so that pauses cannot be seen there"
+    return note if count else None
 
 
 def interval_of(times: Times, recording: Indices, paused: npt.NDArray[np.bool_]) -> float | None:

@@ -76,6 +76,11 @@ class Reading:
             value = getattr(self, name)
             if value is not None and (len(value) != 1 or value in "\r\n"):
                 raise SettingsError(f"data.{name} is {value!r}; it has to be one character")
+        form = self.time_format or ""
+        if ("%p" in form) != ("%I" in form):
+            raise SettingsError(
+                f"data.time_format is {form!r}; %p (AM or PM) and %I (hours to 12) need each other, %H are hours to 23"
+            )
         if self.decimal not in (None, ",", "."):
             raise SettingsError(f"data.decimal is {self.decimal!r}; it is , or .")
         if self.layout is not None and self.layout not in LAYOUTS:

@@ -87,6 +87,7 @@ class Process:
             self.running.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill_all()
+        self._close()
 
     def _close(self) -> None:
         if self.running is not None and self.running.stdin is not None:

@@ -28,6 +28,7 @@ MODELS = {
 }
 METHODS = ("fedavg", "fedali", "fedper", "fedali-head")
 STARTING = ("fedrod", "fedala")  # which do something as training starts, or a phase of it
+ANSWERING = ("pfedme", "feddbe")  # with a second model, with one that is made of what was trained
 CLIENT = 1
 
 
@@ -46,7 +47,7 @@ def scenario_of(model, method):
     params=slow(
         [
             *((model, method) for model in MODELS for method in METHODS[: 3 if model == "mlp" else 4]),
-            *(("mlp", method) for method in STARTING),
+            *(("mlp", method) for method in STARTING + ANSWERING),
         ],
         lambda case: case[0] == "cnn2d" and case[1] != "fedali",
     ),
@@ -68,7 +69,7 @@ def both(request, tmp_path_factory):
             dataclasses.asdict(ALPSettings(**alp.model_dump())) if setup.method.uses_prototypes else None,
         ),
         method=setup.method,
-        optimizer=build_optimizer(scenario),
+        optimizer=build_optimizer(scenario.training),
         start=Start(start.theta, start.prototypes, start.theta, start.prototypes),
         round=0,
         decay=alp.decay,

@@ -47,10 +47,14 @@ def shared(folder):
 def runs(tmp_path_factory):
     place = tmp_path_factory.mktemp("answers")
     lines = ["fedavg", "fedavg+shared", "fedavg+between", "fedavg+gate", "fedali+gate", "fedali"]
+    lines += ["fedavg+neighbours"]
     return {line: run(place / line, line) for line in lines}
 
 
-@pytest.mark.parametrize("line", ["fedavg+shared", "fedavg+between", "fedavg+gate", "fedali+gate"])
+ANSWERS = ["fedavg+shared", "fedavg+between", "fedavg+gate", "fedavg+neighbours", "fedali+gate"]
+
+
+@pytest.mark.parametrize("line", ANSWERS)
 def test_training_is_that_of_the_method(runs, line):
     plain = shared(runs[line.partition("+")[0]])
     assert np.array_equal(shared(runs[line])[: plain.size], plain)
@@ -77,6 +81,16 @@ def test_the_gate_is_good_on_everyones_data_and_on_its_own(runs):
         assert (gated[["personalisation", "generalisation", "validation"]].to_numpy() <= 1).all()
 
 
+def test_memories_are_mixed_in_where_validation_says_that_they_help(runs):
+    """Leaving them out is one of the choices: no client is worse on its validation data for having them."""
+    alone, asked = metrics(runs["fedavg+shared"]), metrics(runs["fedavg+neighbours"])
+    for round_ in (1, 2, 3):
+        one = alone[alone["round"] == round_].set_index("client")
+        other = asked[asked["round"] == round_].set_index("client")
+        assert (other["validation"] >= one["validation"]).all()
+    assert other["personalisation"].mean() > one["personalisation"].mean()
+
+
 def test_everybodys_prototypes_are_sent_and_averaged(runs):
     plain = shared(runs["fedavg"]).size
     gate = shared(runs["fedavg+gate"])[plain:].reshape(64, -1)
@@ -85,7 +99,7 @@ def test_everybodys_prototypes_are_sent_and_averaged(runs):
     assert gate.std(0).min() > 0
 
 
-@pytest.mark.parametrize("line", ["fedavg+gate", "fedavg+between"])
+@pytest.mark.parametrize("line", ["fedavg+gate", "fedavg+between", "fedavg+neighbours"])
 def test_interrupted_and_resumed_it_has_the_bits_of_an_uninterrupted_run(runs, tmp_path, line):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "again", line, stop=2)

@@ -213,6 +213,14 @@ def test_a_constant_channel_that_moves_is_named(tmp_path):
         assert all("channel 'z' was constant in training (0.5)" in note and said in note for note in notes)
 
 
+def test_a_channel_that_stands_still_here_alone_is_named(tmp_path):
+    table = [
+        ("nan", *row[1:4], 0.25, *row[5:]) for row in rows()
+    ]  # whoever the client is: it is this device's file
+    (note,) = read_file(write(tmp_path / "mine.csv", table), manifest()).notes
+    assert note.startswith("channel 'x' is 0.25 all the time here, which it was not in training")
+
+
 def test_rows_of_several_clients_are_said_and_never_share_a_window(tmp_path):
     table = [(("ann", "bob")[i % 40 >= 20], *row[1:]) for i, row in enumerate(rows())]
     path = write(tmp_path / "mine.csv", sorted(table))

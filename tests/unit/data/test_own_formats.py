@@ -17,7 +17,7 @@ ROWS = [
         client,
         label,
         f"{0.02 * (i + 40 * k):.2f}",
-        *(f"{v:.3f}" for v in np.random.default_rng(i + 50 * k).normal(size=2)),
+        *(f"{v:.3f}" for v in np.random.default_rng(i + 50 * k + 1000 * (client == "bob")).normal(size=2)),
     ]
     for client in ("ann", "bob")
     for k, label in enumerate(("sit", "wälk"))

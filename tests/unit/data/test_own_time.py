@@ -7,7 +7,7 @@ import pytest
 
 from fedali.data import build_federation, load_own, natural
 from fedali.data.sources.reading import Reading
-from fedali.errors import DataError
+from fedali.errors import DataError, SettingsError
 
 
 def write(folder, rows, head="client,label,recording,time,x"):
@@ -53,7 +53,8 @@ def test_no_window_crosses_a_pause_and_it_is_said_how_many(tmp_path):
 
 def test_each_recording_has_an_interval_of_its_own(tmp_path):
     rows = [*rows_at([i * 0.01 for i in range(40)]), *rows_at([50 + i * 0.5 for i in range(40)], "slow")]
-    assert not load_own(write(tmp_path, rows), window=8, stride=4).notes
+    (note,) = load_own(write(tmp_path, rows), window=8, stride=4).notes
+    assert note.startswith("recordings have other rates, 2 to 100 rows in a unit of 'time'")
 
 
 def test_equal_times_are_a_packet_and_no_pause(tmp_path):
@@ -101,3 +102,9 @@ def test_iso_times_are_the_same_on_every_machine(tmp_path, monkeypatch):
     assert len(load_own(write(tmp_path, aware), window=8, stride=4).y) == 18
     days = rows_at([20240501 + i for i in range(80)])  # numbers, though they may be dates too
     assert not load_own(write(tmp_path, days), window=8, stride=4).notes
+
+
+@pytest.mark.parametrize("form", ["%d/%m/%Y %H:%M %p", "%d/%m/%Y %I:%M"])
+def test_a_format_whose_halves_of_days_would_be_lost(form):
+    with pytest.raises(SettingsError, match=r"%p .* and %I .* need each other"):
+        Reading(time_format=form)

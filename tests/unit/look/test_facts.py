@@ -9,6 +9,7 @@ import pytest
 
 from fedali.data import Columns, Reading, load_digits_dataset, load_own
 from fedali.data.look.facts import look_at
+from fedali.errors import DataError
 from tests.unit.look.logs import HEAD, rows, write
 
 
@@ -66,7 +67,8 @@ def test_times_that_are_numbers_are_a_guess_and_dates_are_certain(tmp_path):
     assert (times.unit, times.certain, times.why, times.certain_rate) == ("s", True, "", 50.0)
     mixed = [dated[0], *rows()[1:]]
     mixed[0] = (*mixed[0][:3], "1970-01-01T00:00:00", *mixed[0][4:])
-    assert not looked(tmp_path, mixed).times.certain
+    with pytest.raises(DataError, match="line 3: column 'time' is a number, and a date in the lines before"):
+        looked(tmp_path, mixed)
 
 
 def test_packets_and_pauses(tmp_path):

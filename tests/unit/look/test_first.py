@@ -68,6 +68,13 @@ CASES = {
         "utf-8",
         {"time_format": "%m/%d/%Y %H:%M:%S.%f"},
     ),
+    "halves of days": (
+        dates("03/31/2024 01:59:{s:09.6f} PM"),
+        HEAD,
+        ",",
+        "utf-8",
+        {"time_format": "%m/%d/%Y %I:%M:%S.%f %p"},
+    ),
     "counter": (
         [(*row, 7 * i) for i, row in enumerate(rows())],
         (*HEAD, "steps"),
@@ -174,6 +181,9 @@ def test_what_no_setting_reads(tmp_path):
     assert (named.guess, named.refusal) == ({"columns": {"client": "who"}}, "")
     look = guessed(write(path, [row[1:] for row in rows()], ("what happens", *HEAD[2:])))
     assert "no column looks like a client's" in look.refusal
+    long = [(*row[:4], name, value) for row in rows() for name, value in zip("xyz", row[4:], strict=True)]
+    look = guessed(write(path, long, (*HEAD[:4], "sensor", "value")))
+    assert (look.guess, "words in column 'sensor' change" in look.refusal) == ({}, True)
     path.write_text("hello\nworld\n")
     assert guessed(path) is None
     path.write_bytes(b"")
