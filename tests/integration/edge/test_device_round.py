@@ -29,6 +29,7 @@ MODELS = {
 METHODS = ("fedavg", "fedali", "fedper", "fedali-head")
 STARTING = ("fedrod", "fedala")  # which do something as training starts, or a phase of it
 ANSWERING = ("pfedme", "feddbe")  # with a second model, with one that is made of what was trained
+SGD = ("training.optimizer=sgd", "training.momentum=0.0", "training.learning_rate=0.05")  # the paper's own
 CLIENT = 1
 
 
@@ -38,6 +39,7 @@ def scenario_of(model, method):
         [
             *("partition.clients=3", "alp.num_prototypes=16", "training.epochs=2", "training.engine=loop"),
             *(f"methods={method}", "seeds=1", "evaluation.transductive=false", *MODELS[model]),
+            *(SGD if method == "pfedme" else ()),
         ],
     )
 

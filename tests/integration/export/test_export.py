@@ -16,7 +16,7 @@ from fedali.bundle.file import read_bundle
 from fedali.bundle.keys import create, load_private
 from fedali.bundle.manifest import Component
 from fedali.errors import BundleError, SettingsError
-from fedali.methods import FedAvg
+from fedali.methods import FedAvg, options_of
 from fedali.models import ALPSettings, build_model
 from fedali.optimizers.rules import SGD, Adam
 from fedali_server.export.bundle_export import export_bundle
@@ -143,7 +143,7 @@ def test_every_method_is_exported(tmp_path, method, mode):
     head = layout.size - made.model.head_layout.size
     personal = {"fedper": (head, layout.size), "fedali-head": (head, layout.size), "local": (0, layout.size)}
     assert manifest.personal == ((personal[method],) if method in personal else ())
-    assert manifest.method == Component(made.method.name, dataclasses.asdict(made.method))
+    assert manifest.method == Component(made.method.name, options_of(made.method))
     assert (manifest.model.alp is None) == (not made.method.uses_prototypes)
     assert manifest.hyper.influence == (0.2 if method.startswith("fedali") else 0.0)
     assert manifest.trained == slice(head if mode == "head" else 0, layout.size)

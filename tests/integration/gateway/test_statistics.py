@@ -235,7 +235,8 @@ def test_a_site_that_holds_data_adds_up_for_its_clients(tmp_path):
         }
         assert not found.HasField("statistics")
         assert any(
-            "a-1/train.npz: y[0] is '3', no class of this model" in line.get("why", "") for line in logs
+            "a-1/train.npz: y[0] is 3; this model has the classes 0..2" in line.get("why", "")
+            for line in logs
         )
         with pytest.raises(FedaliError, match="round is 1"):
             held.round(order(place, round_=1))
