@@ -19,6 +19,7 @@ def without_times(text):
     return {key: value for key, value in found.items() if key != "folders"}
 
 
+@pytest.mark.slow
 def test_a_comparison_killed_and_resumed_is_that_of_an_uninterrupted_one(tmp_path):
     words = ["compare", "digits", *QUICK, "--seeds", "2", "--rounds", "5"]
     whole = fedali(*words, "--out", "whole", "--json", cwd=tmp_path)

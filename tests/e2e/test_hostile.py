@@ -105,6 +105,7 @@ def rounds(place):
     return [place.local.kit(site) / "state" / "rounds" for site in place.local.sites]
 
 
+@pytest.mark.slow
 def test_a_device_that_is_away_costs_its_grace_once_and_a_liar_moves_the_model_by_its_bound(place):
     words = ["run", str(place.bundle()), "--rounds", "1", "--kit", str(place.local.kit("operator"))]
     honest = place.start_run(

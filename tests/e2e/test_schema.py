@@ -93,6 +93,7 @@ def test_a_run_from_a_schema_is_one_from_pooled_data(place, tmp_path):
     assert bundle.manifest.normalisation.std == normalisation(place, "schema").std
 
 
+@pytest.mark.slow
 def test_killed_in_round_0_and_resumed_it_has_the_same_bits(place):
     local, expected = place.local, whole(place)
     local.processes["device-0"].kill_all()
@@ -125,6 +126,7 @@ def test_killed_in_round_0_and_resumed_it_has_the_same_bits(place):
     assert (place.folder / "killed" / "results.json").read_text() == before
 
 
+@pytest.mark.slow
 def test_a_site_with_data_adds_up_too_and_a_device_that_was_late_trains_all_the_same(place):
     local = place.local
     local.processes["device-0"].kill_all()

@@ -11,6 +11,7 @@ import pytest
 from tests.e2e.test_cli import FEDALI, SMALL, complaint, fedali
 
 
+@pytest.mark.slow
 def test_a_search_killed_and_resumed_finds_the_same_and_its_file_is_compared(tmp_path):
     words = [
         "tune",

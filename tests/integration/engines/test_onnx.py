@@ -19,6 +19,7 @@ from fedali.models import ALPSettings, build_model
 from fedali.optimizers.rules import SGD, Adam
 from fedali.recipe import Recipe
 from fedali.slots import initial_vector
+from tests.marks import slow
 
 ALP = ALPSettings(num_prototypes=(4,), decay=0.7, scale=3.0)
 CASES = {
@@ -51,7 +52,10 @@ def _jobs(model, shape, method):
     return jobs
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ("fedali", "fedavg", "scaffold", "fedproto", "fedntd", "fedbabu")
+
+
+@pytest.mark.parametrize("case", slow(CASES, lambda case: case not in QUICK))
 def test_clients_equal_those_of_the_loop(case, tmp_path):
     name, options, optimizer, alp = CASES[case]
     method = build_method(name, options)
