@@ -19,13 +19,13 @@ from fedali.support.files import reporting
 from fedali.v1 import federation_pb2, relay_pb2
 from fedali.wire.kit import SiteKit
 from fedali.wire.options import relay_options, server_options
+from fedali.wire.sockets import UnixAddress
 from fedali_server.gateway.gateway import Gateway
 from fedali_server.gateway.limits import Limits
 from fedali_server.gateway.relay_service import RelayService
 from fedali_server.gateway.rpc import handler
 from fedali_server.gateway.service import FederationService
 
-_LONGEST_SOCKET = 100  # bytes of a Unix socket's path
 _LOOKAHEAD = 16 << 10  # bytes that a device may send before they are asked for
 _GRACE = 2.0  # seconds for calls to end when the gateway stops
 
@@ -35,7 +35,8 @@ async def serve(kit: SiteKit, state: Path, socket: Path, limits: Limits) -> None
     with _alone(state):
         gateway = Gateway(kit, state, limits)
         await gateway.start()
-        relay, devices = _relay(gateway, socket), _devices(gateway)
+        there = _place(socket)
+        relay, devices = _relay(gateway, there), _devices(gateway)
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -52,6 +53,7 @@ async def serve(kit: SiteKit, state: Path, socket: Path, limits: Limits) -> None
             await asyncio.gather(devices.stop(_GRACE), relay.stop(_GRACE))
             await gateway.stop()
             socket.unlink(missing_ok=True)
+            there.close()
 
 
 def _devices(gateway: Gateway) -> grpc.aio.Server:
@@ -80,20 +82,23 @@ def _devices(gateway: Gateway) -> grpc.aio.Server:
     return server
 
 
-def _relay(gateway: Gateway, socket: Path) -> grpc.aio.Server:
-    if len(os.fsencode(socket)) > _LONGEST_SOCKET:
-        raise FedaliError(f"{socket} is too long for a Unix socket: choose one with --socket")
+def _place(socket: Path) -> UnixAddress:
     with reporting(socket):
         socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         socket.unlink(missing_ok=True)
+    there = UnixAddress(socket)
     if socket.parent.stat().st_mode & 0o077:
         raise FedaliError(
             f"{socket.parent} can be entered by others, and the socket in it: chmod 700 {socket.parent}"
         )
+    return there
+
+
+def _relay(gateway: Gateway, there: UnixAddress) -> grpc.aio.Server:
     server = grpc.aio.server(options=relay_options())
     service = relay_pb2.DESCRIPTOR.services_by_name["Relay"]
     server.add_generic_rpc_handlers((handler(service, RelayService(gateway).methods),))
-    server.add_insecure_port(f"unix:{socket}")
+    server.add_insecure_port(there.address)
     return server
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,19 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import structlog
 
 from fedali.engines.choose import EngineName
 from fedali.support.files import reporting
 from fedali.v1 import relay_pb2
 from fedali.wire.kit import SiteKit
 from fedali.wire.options import relay_options
+from fedali.wire.sockets import UnixAddress
 from fedali_server.children import alone
 from fedali_server.site.site import DataSite
 from fedali_server.site.site_start import answer, leaving
-
-log = structlog.get_logger("fedali.site")
-_LONGEST_SOCKET = 100  # bytes of a Unix socket's path
 
 
 def run_data_site(
@@ -48,13 +44,10 @@ def run_data_site(
 @contextmanager
 def _telling(site: DataSite, socket: Path) -> Iterator[None]:
     """Tell ``fedali status`` on this machine who is there, over a Unix socket."""
-    if len(os.fsencode(socket)) > _LONGEST_SOCKET:
-        log.warning("fedali status cannot ask this site: too long a path for a Unix socket", path=str(socket))
-        yield
-        return
     with reporting(socket):
         socket.unlink(missing_ok=True)
         socket.parent.chmod(0o700)
+    there = UnixAddress(socket)
     status = grpc.unary_unary_rpc_method_handler(
         lambda request, context: site.status(),
         request_deserializer=relay_pb2.StatusRequest.FromString,
@@ -64,10 +57,11 @@ def _telling(site: DataSite, socket: Path) -> Iterator[None]:
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler("fedali.v1.Relay", {"Status": status}),)
     )
-    server.add_insecure_port(f"unix:{socket}")
+    server.add_insecure_port(there.address)
     server.start()
     try:
         yield
     finally:
         server.stop(None)
         socket.unlink(missing_ok=True)
+        there.close()

@@ -24,6 +24,7 @@ from fedali.errors import FedaliError
 from fedali.methods import SharedState, Upload
 from fedali.v1 import federation_pb2, relay_pb2, relay_pb2_grpc
 from fedali.wire import options
+from fedali.wire.sockets import UnixAddress
 from fedali.wire.statistics import of_message
 from fedali_server.flower import relay_records
 from fedali_server.flower.client_app import make_client_app
@@ -69,12 +70,14 @@ class RelayConnection:
 
     def __init__(self, socket: Path, *, patience: float = 60.0) -> None:
         self.socket, self.patience = socket, patience
-        self._channel = grpc.insecure_channel(f"unix:{socket}", options.relay_options())
+        self._there = UnixAddress(socket)
+        self._channel = grpc.insecure_channel(self._there.address, options.relay_options())
         self._stub = relay_pb2_grpc.RelayStub(self._channel)
 
     def close(self) -> None:
         """End the connection."""
         self._channel.close()
+        self._there.close()
 
     def status(self) -> relay_pb2.SiteStatus:
         """Who is there."""
