@@ -19,7 +19,8 @@ FOLDER = Path(__file__).parent.parent.parent / ".peers" / "PFLlib"
 GIVEN = "FEDALI_PEERS"
 """Environment variable: a checkout of the peer."""
 
-_UNUSED = ("h5py", "cvxpy")  # imported by its servers: to write results, and to mix heads in FedPAC; neither is done here
+# Imported by its servers, to write results and to mix heads in FedPAC: neither is done here.
+_UNUSED = ("h5py", "cvxpy")
 
 
 def find_peer(

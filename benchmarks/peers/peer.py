@@ -142,7 +142,7 @@ class PeerRun:
 
     def _seed(self) -> None:
         random.seed(self.seed)
-        np.random.seed(self.seed)  # noqa: NPY002
+        np.random.seed(self.seed)
         torch.manual_seed(self.seed)
 
     @contextlib.contextmanager
