@@ -1,6 +1,6 @@
 """Our methods beside PFLlib's, on the same splits, module and initial weights: docs/peers.md.
 
-``--resume`` goes on with what is not measured yet, ``--report`` writes the page of what is there.
+``--resume`` goes on with what is not measured yet, ``--report`` writes the page of what is there. Numbers go to benchmarks/results/peers.json.
 """
 
 from __future__ import annotations
@@ -59,18 +59,18 @@ def main() -> None:
     """Measure, store, report."""
     parser = argparse.ArgumentParser(prog="benchmarks.peers", description=__doc__)
     parser.add_argument("--seeds", default="0,1", help="seeds of the scenario, 0,1 without")
-    parser.add_argument("--methods", default="", help="names of ours, by commas; all without")
+    parser.add_argument("--methods", default="", help="names of ours, by commas; nothing is written then")
     parser.add_argument("--resume", action="store_true", help="keep what is measured")
     parser.add_argument("--report", action="store_true", help="measure nothing")
     options = parser.parse_args()
     try:
         chosen = chosen_cases(options.methods)
-        seeds = [int(seed) for seed in options.seeds.split(",")]
+        seeds = seeds_of(options.seeds)
         if not options.report:
             open_peer(find_peer())
-    except (FedaliError, ValueError) as error:
+    except FedaliError as error:
         sys.exit(f"peers: {error}")
-    kept = (options.resume or options.report) and RESULTS.exists()
+    kept = (options.resume or options.report) and not options.methods and RESULTS.exists()
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if kept else {"runs": []}
     known = {(run["method"], run["seed"]) for run in results["runs"]}
     for seed in () if options.report else seeds:
@@ -81,7 +81,8 @@ def main() -> None:
             run = measure(case, seed)
             results["runs"].append(run)
             results |= {"commit": COMMIT, "environment": environment()}
-            write_text(RESULTS, json.dumps(results, indent=1) + "\n")
+            if not options.methods:
+                write_text(RESULTS, json.dumps(results, indent=1) + "\n")
             print(
                 f"{case.title}, seed {seed}: largest difference {max(run['first']):.0e} after round 1, {max(run['last']):.0e} after the last; "
                 f"{time.perf_counter() - started:.0f} s",
@@ -89,8 +90,17 @@ def main() -> None:
             )
     if results["runs"]:
         text = page(results)
-        write_text(PAGE, text)
+        if not options.methods:
+            write_text(PAGE, text)
         print(text)
+
+
+def seeds_of(words: str) -> list[int]:
+    """Seeds by commas. Raises ``FedaliError`` for what is none."""
+    try:
+        return [int(seed) for seed in words.split(",")]
+    except ValueError:
+        raise FedaliError(f"--seeds is {words!r}: give whole numbers by commas, 0,1 for example") from None
 
 
 def chosen_cases(names: str) -> list[Case]:

@@ -75,7 +75,7 @@ def _same(rows: list[tuple[Case, list[Run]]]) -> str:
         notes = [case.changed, f"*{case.differs}*" if case.differs else ""]
         lines.append(
             f"| {case.title} | {case.server} | {first:.0e} | {last:.0e} | {_pair(runs, 'ours')} | {_pair(runs, 'theirs')} "
-            f"| {'; '.join(note for note in notes if note)} |"
+            f"| {'; '.join(note for note in notes if note) or '–'} |"
         )
     return "\n".join(lines)
 

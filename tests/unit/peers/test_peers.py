@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.peers import checkout
-from benchmarks.peers.__main__ import chosen_cases
+from benchmarks.peers.__main__ import chosen_cases, seeds_of
 from benchmarks.peers.cases import CASES
 from benchmarks.peers.clients import AdamNear
 from benchmarks.peers.module import Plain, flat
@@ -142,6 +142,8 @@ def test_every_row_is_a_method_of_ours():
     assert [case.title for case in chosen_cases("ditto, fedprox")] == ["fedprox", "fedprox, SGD", "ditto"]
     with pytest.raises(FedaliError, match="PFLlib has no 'fedprx' beside ours; did you mean 'fedprox'"):
         chosen_cases("fedprx")
+    with pytest.raises(FedaliError, match="--seeds is '0;1': give whole numbers by commas"):
+        seeds_of("0;1")
 
 
 def test_a_checkout_that_cannot_be_had_is_one_line(tmp_path):
