@@ -22,6 +22,7 @@ from fedali.answers.neighbours import chosen as share_of_memory
 from fedali.engines.base import Labels, Samples, TrainResult, Vector
 from fedali.engines.outputs import Outputs
 from fedali.methods import Layouts, Method, SharedState
+from fedali.metrics import calibration_error
 from fedali.slots import slot_slice
 from fedali.task import CLASSIFICATION
 
@@ -48,6 +49,7 @@ class Answering:
         train, validation, test: samples of all clients of the federation.
         everyone: indices of those whose test data generalisation is measured on.
         seed: of the prototypes' starts.
+        calibration: whether to measure it, of clients whose answers on everyone's data are tested.
     """
 
     def __init__(
@@ -60,10 +62,11 @@ class Answering:
         test: Sequence[Samples],
         everyone: Sequence[int],
         seed: int,
+        calibration: bool = True,
     ) -> None:
         self.method, self.layouts, self._outputs, self._seed = method, layouts, outputs, seed
         self._train, self._validation, self._test = train, validation, test
-        self._everyone = list(everyone)
+        self._everyone, self._calibration = list(everyone), calibration
         self._own: dict[int, Array] = {}  # prototypes of the clients that trained in this round
         self._began: SharedState | None = None  # what the round began with
 
@@ -122,6 +125,10 @@ class Answering:
             if one.client in tested:
                 all_ = np.concatenate(said[1:])
                 numbers |= _scores("generalisation", labels, all_, self._number_of_classes(theirs))
+            if tested and self._calibration:
+                numbers["personalisation_ece"] = self._error(sets[own].y, said[own])
+            if one.client in tested and self._calibration:
+                numbers["generalisation_ece"] = self._error(labels, all_)
             found[one.client] = numbers
         return found
 
@@ -206,6 +213,11 @@ class Answering:
                 curves[k, j] = np.mean(logits.argmax(1) == samples.y)
         points = chosen(curves, np.array([len(samples) for samples in validation], float))
         return {one.client: a for one, a in zip(candidates, points, strict=True)}
+
+    def _error(self, labels: Labels, said: Array) -> float:
+        """Calibration of what a client said: logits, or probabilities where two answers are mixed."""
+        mixes = self.method.answer in ("gate", "neighbours")
+        return calibration_error(labels, said if mixes else probabilities(said))
 
     def _model(self, shared: SharedState) -> Vector:
         return shared.theta[slot_slice(self.layouts.parameters, "")]

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from fedali.cohort.answering import Answering, Candidate
+from fedali.cohort.calibration import Calibration
 from fedali.cohort.contract import ClientMetrics, RoundSettings, SiteReply
 from fedali.cohort.recordfile import RecordFile, as_vector
 from fedali.cohort.store import ClientStore
@@ -36,6 +37,7 @@ class CohortSettings:
         generalisation_clients: how many of a round's participants are tested on everyone's data, of all sites
             together; 0 for all. A site draws its share, at least one.
         keep_trained: whether ``models`` and ``pieces`` should know a round's trained models; they go to a file.
+        calibration: whether to measure it, where everyone's data are tested.
     """
 
     seed: int
@@ -43,6 +45,7 @@ class CohortSettings:
     transductive: bool = False
     generalisation_clients: int = 0
     keep_trained: bool = True
+    calibration: bool = True
 
 
 class Cohort:
@@ -69,7 +72,7 @@ class CohortSite:
         layouts: of the model.
         settings: seed and evaluation.
         store: what clients keep; sites of one process may share it. In a temporary file without.
-        outputs: of the model, where clients answer with something else than their trained model.
+        outputs: of the model: for calibration, and where clients answer with something else than their trained model.
     """
 
     def __init__(
@@ -90,9 +93,12 @@ class CohortSite:
         self._answer = slot_slice(layouts.parameters, method.answer_slot)
         self._labels = _joined([cohort.test[client] for client in self.everyone])
         self._answering: Answering | None = None
-        if outputs is not None:
+        if outputs is not None and method.answer != "trained":
             sets = cohort.train, cohort.validation, cohort.test
-            self._answering = Answering(method, layouts, outputs, *sets, everyone, settings.seed)
+            self._answering = Answering(
+                method, layouts, outputs, *sets, everyone, settings.seed, settings.calibration
+            )
+        self._calibration = Calibration(outputs) if outputs is not None and settings.calibration else None
         self._size = layouts.parameters.size if self._answering is None else self._answering.size
         self._trained: dict[int, int] = {}  # client -> where its model of this round is in the scratch file
         self._scratch: RecordFile | None = None
@@ -124,6 +130,7 @@ class CohortSite:
                 everything += self.method.upload(arrived, shared, self.layouts)
             if answering is None:
                 self._test(metrics, chunk, results, settings, tested)
+                self._calibrate(metrics, chunk, results, settings, tested)
         return SiteReply(metrics.columns, everything)
 
     def received(self, client: int, trained: Trained, shared: SharedState) -> Trained:
@@ -146,6 +153,9 @@ class CohortSite:
             (predictions,) = self.engine.predict([query])
             for samples, predicted in zip(tests, predictions, strict=True):
                 self._score(metrics, f"global{kind}", samples, predicted)
+        if self._calibration is not None:
+            for error in self._calibration(self._server(shared), shared.prototypes, tests, influence):
+                metrics.add(global_ece=error)
         return SiteReply(metrics.columns)
 
     def _answers(self, answering: Answering, settings: RoundSettings, shared: SharedState) -> _Columns:
@@ -302,6 +312,26 @@ class CohortSite:
                     self._score(metrics, name, self._labels, np.concatenate(predictions[2:]))
                 elif settings.generalisation:
                     metrics.add(**{name: math.nan, f"{name}_f1": math.nan})
+
+    def _calibrate(
+        self,
+        metrics: _Columns,
+        clients: Sequence[int],
+        results: Sequence[TrainResult],
+        settings: RoundSettings,
+        tested: set[int],
+    ) -> None:
+        """Calibration of what ``_test`` has tested, in rounds where everyone's data are tested."""
+        if self._calibration is None or not settings.generalisation:
+            return
+        influence = self.method.influence(settings.round)
+        for client, result in zip(clients, results, strict=True):
+            model, own = (result.theta[self._answer], result.local_prototypes), self.cohort.test[client]
+            (error,), of_all = self._calibration(*model, [own], influence), math.nan
+            if client in tested:
+                everyone = [self.cohort.test[other] for other in self.everyone]
+                of_all = self._calibration.together(*model, everyone, influence)
+            metrics.add(personalisation_ece=error, generalisation_ece=of_all)
 
     def _score(self, metrics: _Columns, name: str, samples: Samples | Labels, predicted: Labels) -> None:
         labels = samples.y if isinstance(samples, Samples) else samples

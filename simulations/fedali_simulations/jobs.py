@@ -74,6 +74,7 @@ def identity(scenario: Scenario, line: MethodSettings, seed: int) -> dict[str, s
             del settings["data"][name]
     if scenario.evaluation.on == "test":
         del settings["evaluation"]["on"]
+    del settings["evaluation"]["calibration"]  # changes no other number
     settings["training"]["engine"] = resolve(scenario.training.engine)  # engines differ in the last bits
     own = line.model_dump(mode="json")
     if not line.training:  # came later, too

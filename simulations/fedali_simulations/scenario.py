@@ -144,6 +144,8 @@ class EvaluationSettings(Settings):
     """How many of a round's participants, drawn by the seed, are tested on everyone's data; 0: all."""
     transductive: bool = True
     """Report the published inference too, whose matches depend on the batch."""
+    calibration: bool = True
+    """Measure the calibration error of what is tested, in the rounds when everyone's data are; it runs models once more, on the CPU."""
     unseen_clients: int = Field(default=0, ge=0)
     """Whole clients held out of training, adapted and tested at the end."""
 

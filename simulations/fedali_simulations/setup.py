@@ -125,10 +125,11 @@ def build_setup(
         transductive=evaluation.transductive and alp.matcher == "ot",
         generalisation_clients=evaluation.generalisation_clients,
         keep_trained=training.keep_models != "none",
+        calibration=evaluation.calibration,
     )
     store = ClientStore(plan.method, plan.layouts, clients)
     parts = np.array_split(np.array(plan.seen), scenario.sites)
-    outputs = Outputs(plan.model) if plan.method.answer != "trained" else None
+    outputs = Outputs(plan.model) if plan.method.answer != "trained" or evaluation.calibration else None
     sites = tuple(
         CohortSite(
             cohort, part.tolist(), plan.seen, engine, plan.method, plan.layouts, settings, store, outputs

@@ -109,6 +109,8 @@ def test_a_run_is_the_same_run_until_a_setting_of_its_data_is_set():
     ]
     same = identity(plain, plain.methods[0], 0)
     assert found[0] == found[1] == same
+    plainer = load_scenario("digits", ["evaluation.calibration=false"])
+    assert identity(plainer, plainer.methods[0], 0) == same
     layouts = {
         name: identity(load_scenario("digits", [f"data.layout={name}"]), plain.methods[0], 0)
         for name in ("chw", "tc", "hwc")
