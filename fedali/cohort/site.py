@@ -95,9 +95,7 @@ class CohortSite:
         self._answering: Answering | None = None
         if outputs is not None and method.answer != "trained":
             sets = cohort.train, cohort.validation, cohort.test
-            self._answering = Answering(
-                method, layouts, outputs, *sets, everyone, settings.seed, settings.calibration
-            )
+            self._answering = Answering(method, layouts, outputs, *sets, everyone, settings.calibration)
         self._calibration = Calibration(outputs) if outputs is not None and settings.calibration else None
         self._size = layouts.parameters.size if self._answering is None else self._answering.size
         self._trained: dict[int, int] = {}  # client -> where its model of this round is in the scratch file
