@@ -17,6 +17,7 @@ from fedali.answers.between import HALFWAY, POINTS, chosen, model_at
 from fedali.answers.gate import Array, Gate, aligned, centres, middle, mixed, probabilities
 from fedali.answers.neighbours import Memory, answered
 from fedali.answers.neighbours import chosen as share_of_memory
+from fedali.cohort.gate_scores import Gated, gate_scores, joined
 from fedali.engines.base import Labels, Samples, TrainResult, Vector
 from fedali.engines.outputs import Outputs
 from fedali.methods import Layouts, Method, SharedState
@@ -36,7 +37,17 @@ class Candidate:
 
 Numbers = dict[str, float]
 Output = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]  # logits and embeddings
-_Answer = Callable[[Candidate, list[Samples], list[Output]], list[Array]]
+
+
+@dataclass(frozen=True, eq=False)
+class Said:
+    """What a client answers on a set of samples: logits or probabilities [n, classes], and what a gate mixed."""
+
+    scores: Array
+    gated: Gated | None = None
+
+
+_Answer = Callable[[Candidate, list[Samples], list[Output]], list[Said]]
 
 
 class Answering:
@@ -116,7 +127,8 @@ class Answering:
                 len(together) + k,
                 *(range(len(together)) if one.client in tested else [of[one.client]]),
             ]
-            said = answer(one, sets, [theirs[place] for place in places])
+            answers = answer(one, sets, [theirs[place] for place in places])
+            said = [each.scores for each in answers]
             own = of[one.client] + 1 if one.client in tested else 1
             numbers = _scores("validation", sets[0].y, said[0], self._number_of_classes(theirs))
             numbers |= _scores("personalisation", sets[own].y, said[own], self._number_of_classes(theirs))
@@ -127,6 +139,10 @@ class Answering:
                 numbers["personalisation_ece"] = self._error(sets[own].y, said[own])
             if one.client in tested and self._calibration:
                 numbers["generalisation_ece"] = self._error(labels, all_)
+            gated = [each.gated for each in answers[1:] if each.gated is not None]
+            if one.client in tested and gated:
+                whose = np.repeat(self._everyone, [len(samples) for samples in together])
+                numbers |= gate_scores(joined(gated), labels, whose == one.client)
             found[one.client] = numbers
         return found
 
@@ -139,13 +155,13 @@ class Answering:
     ) -> _Answer:
         """What a client answers on each of sets of samples, its validation samples first, from what the shared model gives for them."""
         if self.method.answer == "shared":
-            return lambda one, sets, theirs: [logits for logits, _ in theirs]
+            return lambda one, sets, theirs: [Said(logits) for logits, _ in theirs]
         if self.method.answer == "between":
             points = self._points(candidates, validation, influence, shared)
 
-            def between(one: Candidate, sets: list[Samples], theirs: list[Output]) -> list[Array]:
+            def between(one: Candidate, sets: list[Samples], theirs: list[Output]) -> list[Said]:
                 theta = model_at(points[one.client], one.theta, self._model(shared))
-                return [logits for logits, _ in self._outputs(theta, one.prototypes, sets, influence)]
+                return [Said(logits) for logits, _ in self._outputs(theta, one.prototypes, sets, influence)]
 
             return between
         model = self._answers(shared)
@@ -155,24 +171,26 @@ class Answering:
             ((_, embeddings),) = self._outputs(*model, [samples], influence)
             return embeddings, samples.y
 
-        def neighbours(one: Candidate, sets: list[Samples], theirs: list[Output]) -> list[Array]:
+        def neighbours(one: Candidate, sets: list[Samples], theirs: list[Output]) -> list[Said]:
             memory = Memory(*trained_on(one), theirs[0][0].shape[1])
             near = [memory(embeddings) for _, embeddings in theirs]
             shares = [probabilities(logits) for logits, _ in theirs]
             a = share_of_memory(near[0], shares[0], sets[0].y)
-            return [answered(a, *both) for both in zip(near, shares, strict=True)]
+            return [Said(answered(a, *both)) for both in zip(near, shares, strict=True)]
 
         if self.method.answer == "neighbours":
             return neighbours
         everyone = shared.theta[slot_slice(self.layouts.parameters, GATE.name)].reshape(PROTOTYPES, -1)
 
-        def gate(one: Candidate, sets: list[Samples], theirs: list[Output]) -> list[Array]:
+        def gate(one: Candidate, sets: list[Samples], theirs: list[Output]) -> list[Said]:
             weigh = Gate.made(trained_on(one)[0], theirs[0][1], everyone)
             mine = self._outputs(model_at(HALFWAY, one.theta, model[0]), one.prototypes, sets, influence)
-            return [
-                mixed(weigh(embeddings), probabilities(logits), probabilities(other))
-                for (logits, _), (other, embeddings) in zip(mine, theirs, strict=True)
-            ]
+            found = []
+            for (logits, _), (other, embeddings) in zip(mine, theirs, strict=True):
+                weights = weigh(embeddings)
+                both = mixed(weights, probabilities(logits), probabilities(other))
+                found.append(Said(both, Gated(weights, logits.argmax(1), other.argmax(1))))
+            return found
 
         return gate
 

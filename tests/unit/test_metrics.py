@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
-from fedali.metrics import accuracy, calibration_error, macro_f1, spread
+from fedali.metrics import accuracy, area_under_curve, calibration_error, macro_f1, spread
 
 pairs = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=60)
 
@@ -39,6 +39,15 @@ def test_calibration_is_the_gap_of_each_bin_by_its_share(count, classes, seed, s
 def test_a_confidence_on_the_border_of_two_bins_is_in_the_lower():
     said = np.array([[0.6, 0.4], [0.601, 0.399]])  # 0.6 is 9/15
     assert calibration_error(np.array([0, 1]), said) == pytest.approx((0.4 + 0.601) / 2)
+
+
+@given(st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=1, max_size=60))
+def test_the_area_under_the_curve_is_that_of_scikit_learn(found):
+    scores, positive = np.array([s for s, _ in found]) / 8, np.array([p for _, p in found])
+    if positive.all() or not positive.any():
+        assert math.isnan(area_under_curve(scores, positive))
+    else:
+        assert area_under_curve(scores, positive) == pytest.approx(roc_auc_score(positive, scores))
 
 
 def test_no_samples_is_nan():

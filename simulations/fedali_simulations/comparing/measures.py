@@ -22,7 +22,7 @@ from fedali_simulations.report.results import MEASURES, Results
 Better = Literal["more", "less"]
 Unit = Literal["share", "bytes", "seconds", "index"]
 
-COST, WORST = "cost", "worst decile"
+COST, WORST, GATE = "cost", "worst decile", "gate"
 _F1, _ECE = "_f1", "_ece"
 _NOT_COMPARED = ("validation",)  # chooses the round
 _ELSEWHERE = "_transductive"  # the published inference of the same models: in table.csv
@@ -34,7 +34,7 @@ class Measure:
 
     Args:
         name: such as ``personalisation``, or ``personalisation worst decile``.
-        about: the accuracy that it belongs to, its own name for one; or ``COST``.
+        about: the accuracy that it belongs to, its own name for one; or ``COST``, or ``GATE``.
         better: which way.
         unit: ``share``: 0 to 1.
         seeds: a row a seed, a column a method.
@@ -71,6 +71,7 @@ def measures_of(results: Results, costs: pd.DataFrame) -> list[Measure]:
                 columns={moment: f"unseen {moment}", f"{moment}_f1": f"unseen {moment}_f1"}
             )
             found += (m for m in _about(f"unseen {moment}", rows, methods) if m.clients is not None)
+    found += _gates(chosen, methods)
     for name, unit in (("bytes down", "bytes"), ("bytes up", "bytes"), ("compute", "seconds")):
         seeds = costs.pivot(index="seed", columns="method", values=name).reindex(columns=methods)
         found.append(Measure(name, COST, "less", unit, seeds, tested=False))  # type: ignore[arg-type]
@@ -114,6 +115,23 @@ def _about(name: str, rows: pd.DataFrame, methods: Sequence[str]) -> Iterator[Me
                 _over_clients(table, None),
                 table,
             )
+
+
+def _gates(rows: pd.DataFrame, methods: Sequence[str]) -> Iterator[Measure]:
+    """How well clients' gates know whose a sample is, and what is lost to one that knows."""
+    if "gate_auc" not in rows:
+        return
+    lost = rows["generalisation_perfect"] - rows["generalisation"]
+    rows = rows.assign(gate_lost=lost)
+    for column, title, better, unit in (
+        ("gate_auc", "AUC", "more", "index"),
+        ("gate_agreement", "agreement", "more", "share"),
+        ("gate_own", "own", "more", "share"),
+        ("generalisation_perfect", "perfect", "more", "share"),
+        ("gate_lost", "lost", "less", "share"),
+    ):
+        table = _pivot(rows, column, methods)
+        yield Measure(f"{GATE} {title}", GATE, better, unit, _over_clients(table, None), table)  # type: ignore[arg-type]
 
 
 def _weights(name: str, rows: pd.DataFrame) -> pd.Series[float] | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedali_simulations.comparing.comparison import Comparison
+from fedali_simulations.comparing.measures import GATE
 from fedali_simulations.comparing.statistics import ALPHA
 
 NONE = "–"
@@ -86,6 +87,11 @@ def explained(comparison: Comparison) -> list[str]:
         f"*: below {p} by every test there is.",
         "cost: of a client in a round; bytes of float32, processor seconds of training and evaluation.",
     ]
+    if any(measure.about == GATE for measure in comparison.measures):
+        lines.append(
+            "gate, on everyone's data: AUC of its weight for own samples against others'; agreement: samples that it sends to whose model knows "
+            "them; own: own samples among those; perfect: accuracy of a gate that knows whose each is; lost: by not knowing."
+        )
     if len(comparison.seeds) == 1:
         lines.append("One seed: no interval, no t over seeds, and so no star.")
     return [*lines, *(f"{note}." for note in comparison.notes)]

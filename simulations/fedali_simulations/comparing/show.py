@@ -11,7 +11,7 @@ from rich.table import Table
 from fedali_server.console import Console
 from fedali_simulations.comparing import numbers
 from fedali_simulations.comparing.comparison import Comparison
-from fedali_simulations.comparing.measures import COST, WORST, Measure
+from fedali_simulations.comparing.measures import COST, GATE, WORST, Measure
 
 _WIDE = 1000  # columns: a table's own width is asked for as if there were room
 _HEADINGS = ("mean\n± 95 %", "rank", "difference\n± 95 %", "gain", "p\nclients", "p\nseeds")
@@ -89,7 +89,7 @@ def _heading(measure: Measure) -> str:
     lines = [
         *about,
         *words.replace("-", " ").split(),
-        numbers.unit_of({"unit": measure.unit}) if measure.about == COST else "",
+        numbers.unit_of({"unit": measure.unit}) if measure.about in (COST, GATE) else "",
     ]
     return "\n".join(line.replace("_", " ") for line in lines if line)
 

@@ -7,8 +7,12 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.spatial.distance import cdist
+from scipy.special import expit, softmax
+from sklearn.metrics import roc_auc_score
 
-from fedali_simulations import load_scenario
+from fedali.answers.gate import centres
+from fedali_simulations import compare_runs, load_scenario, simulate
 from fedali_simulations.data import load_federation
 from fedali_simulations.jobs import Job
 from fedali_simulations.run import run_job
@@ -26,10 +30,10 @@ SMALL = [
 ]
 
 
-def run(folder, method, *overrides):
+def run(folder, method, *overrides, round_=2):
     scenario = load_scenario("digits", [*SMALL, f"methods={method}", *overrides])
     run_job(Job(scenario, scenario.methods[0], 0, folder, 1))
-    return scenario, pd.read_parquet(folder / "metrics/00002.parquet").set_index("client")
+    return scenario, pd.read_parquet(folder / f"metrics/{round_:05d}.parquet").set_index("client")
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +86,58 @@ def test_who_answers_with_the_shared_model_is_calibrated_as_that(fedavg, tmp_pat
     _, asked = run(tmp_path / "shared", "fedavg+shared")
     assert (asked["personalisation_ece"] == fedavg[2]["global_ece"]).all()
     assert asked["generalisation_ece"].nunique() == 1
+
+
+def test_the_gate_is_judged_by_whose_each_sample_is(tmp_path):
+    """All of it anew, from the state before the only round, that after it, and what clients trained."""
+    scenario, rows = run(tmp_path / "gate", "fedavg+gate", "training.rounds=1", round_=1)
+    plan, federation = build_plan(scenario, scenario.methods[0], 0), load_federation(scenario, 0)
+    model, layout = plan.model, plan.layouts.parameters
+    new = load_file(tmp_path / "gate/checkpoint.safetensors")["shared.theta"].numpy()
+    names = [name for name in layout.names if "/" not in name]
+    middle = {n: (layout.unflatten(plan.initial.theta)[n] + layout.unflatten(new)[n]) / 2 for n in names}
+    everyone = layout.unflatten(new)["gate/"]
+    clients = list(zip(federation.clients, federation.normalisation, strict=True))
+
+    def says(parameters, x):
+        model.load_state_dict({n: torch.tensor(np.asarray(v)) for n, v in parameters.items()}, strict=False)
+        with torch.no_grad():
+            output = model(torch.from_numpy(x))
+        return softmax(output.logits.double().numpy(), 1), output.embedding.double().numpy()
+
+    labels = np.concatenate([client.y_test for client, _ in clients])
+    tests = np.concatenate([normalisation(client.x_test) for client, normalisation in clients])
+    whose = np.repeat(range(len(clients)), [len(client.y_test) for client, _ in clients])
+    for k, (client, normalisation) in enumerate(clients):
+        trained = load_file(tmp_path / f"gate/personal/{client.name}.safetensors")
+        half = {n: (middle[n] + trained[n].numpy()) / 2 for n in names}
+        own = centres(says(middle, normalisation(client.x_train))[1], 64)
+
+        def score(embedded, own=own):
+            return np.log(cdist(embedded, own).min(1) / cdist(embedded, everyone).min(1))
+
+        known = score(says(middle, normalisation(client.x_validation))[1])
+        theirs, embedded = says(middle, tests)
+        mine, weights = says(half, tests)[0], expit((np.quantile(known, 0.8) - score(embedded)) / known.std())
+        answer = weights[:, None] * mine + (1 - weights[:, None]) * theirs
+        is_own, row = whose == k, rows.loc[client.name]
+        right = [(w > 0.5) == one for w, one in zip(weights, is_own, strict=True)]
+        best = [m if one else t for m, t, one in zip(mine, theirs, is_own, strict=True)]
+        assert row["generalisation"] == np.mean(answer.argmax(1) == labels)
+        assert row["generalisation_ece"] == pytest.approx(gaps(labels, answer), abs=1e-5)
+        assert row["personalisation_ece"] == pytest.approx(gaps(labels[is_own], answer[is_own]), abs=1e-5)
+        assert row["gate_auc"] == pytest.approx(roc_auc_score(is_own, weights), abs=1e-6)
+        assert row["gate_agreement"] == pytest.approx(np.mean(right))
+        assert row["gate_own"] == pytest.approx(np.mean(np.array(right)[is_own]))
+        assert row["generalisation_perfect"] == np.mean(np.argmax(best, 1) == labels)
+
+
+def test_a_comparison_says_what_a_gate_loses(tmp_path):
+    simulate("digits", overrides=[*SMALL, "methods=fedavg,fedavg+gate"], out=tmp_path / "run", workers=1)
+    found = compare_runs([tmp_path / "run"])
+    perfect, lost = (found.row(f"gate {name}", "fedavg+gate") for name in ("perfect", "lost"))
+    assert lost["mean"] == pytest.approx(perfect["mean"] - found.row("generalisation", "fedavg+gate")["mean"])
+    assert 0.5 < found.row("gate AUC", "fedavg+gate")["mean"] <= 1
+    assert np.isnan(found.row("gate AUC", "fedavg")["mean"])
+    for name in ("personalisation", "generalisation", "global"):
+        assert 0 < found.row(f"{name} ECE", "fedavg")["mean"] < 1
