@@ -14,7 +14,7 @@ from fedali.cohort.store import ClientStore
 from fedali.engines.choose import build_engine
 from fedali.engines.outputs import Outputs
 from fedali.errors import SettingsError
-from fedali.methods import Layouts, Method, SharedState, build_method
+from fedali.methods import Layouts, Method, SharedState
 from fedali.models import ALPSettings, Model, build_model
 from fedali.optimizers.rules import SGD, Adam
 from fedali.recipe import Recipe
@@ -72,7 +72,7 @@ def build_untrained(
     scenario: Scenario, line: MethodSettings, seed: int, input_shape: tuple[int, ...], classes: int
 ) -> Untrained:
     """Model and method for one line of the table, for samples of this shape; the same bits whoever has the data."""
-    method = build_method(line.name, line.options)
+    method = line.build()
     model = build_model(
         scenario.model.name,
         input_shape,

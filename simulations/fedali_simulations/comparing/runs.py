@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from fedali.errors import CheckpointError, SettingsError
-from fedali.methods import build_method
+from fedali_simulations.baselines import BASELINES
 from fedali_simulations.comparing.comparison import Comparison, Ratio, compare_measures
 from fedali_simulations.comparing.costs import costs_of
 from fedali_simulations.comparing.measures import measures_of
@@ -131,7 +131,9 @@ def _notes(found: Sequence[Results], names: Sequence[Mapping[str, str]]) -> list
     for results, called in zip(found, names, strict=True):
         for line in results.scenario.methods:
             own = trains_otherwise(results.scenario, line, first)
-            more = build_method(line.name, line.options).extra_epochs
+            if line.is_baseline:
+                notes.append(f"{called[line.title]}, no federated method: {BASELINES[line.name]}")
+            more = 0 if line.is_baseline else line.build().extra_epochs
             words = [f"{name} {value}" for name, value in own.items()] + (
                 [f"{more} epochs more"] if more else []
             )

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedali_server.console import Console
+from fedali_simulations.baselines import BASELINES
 from fedali_simulations.federate.deployed import Traffic
 from fedali_simulations.jobs import Progress as JobProgress
 from fedali_simulations.report.pace import Pace, duration
@@ -220,6 +221,7 @@ def print_scenarios(console: Console) -> None:
     for title, rows in (
         ("scenarios: fedali simulate NAME", builtin_scenarios()),
         ("methods: --set methods=NAME,NAME", describe_methods()),
+        ("to compare with, no federated methods: --set methods=NAME,NAME", BASELINES),
     ):
         console.print(title, style="italic")
         table = Table.grid(padding=(0, 2, 0, 0))
