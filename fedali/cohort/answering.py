@@ -146,6 +146,29 @@ class Answering:
             found[one.client] = numbers
         return found
 
+    def newcomer(self, one: Candidate, labelled: Samples, round_: int, shared: SharedState) -> Array:
+        """What a client says of its test samples [n, classes] that came after the last round, and has trained once from ``shared``.
+
+        It knows no other model of the server's, and has labels of ``labelled`` alone: what others choose on validation data is a half. Its
+        gate knows all its training and validation samples, since that needs no label.
+        """
+        answer, influence, new = self.method.answer, self.method.influence(round_), self._model(shared)
+        sets = [self._test[one.client], self._train[one.client], self._validation[one.client]]
+        theirs = self._outputs(new, shared.prototypes, [*sets, labelled], influence)
+        (logits, seen), (_, train), (_, validation), (_, known) = theirs
+        if answer == "shared":
+            return logits
+        if answer == "neighbours":
+            memory = Memory(known, labelled.y, logits.shape[1])
+            return answered(HALFWAY, memory(seen), probabilities(logits))
+        halfway = model_at(HALFWAY, one.theta, new)
+        ((mine, _),) = self._outputs(halfway, one.prototypes, sets[:1], influence)
+        if answer == "between":
+            return mine
+        everyone = shared.theta[slot_slice(self.layouts.parameters, GATE.name)].reshape(PROTOTYPES, -1)
+        weights = Gate.made(train, validation, everyone)(seen)
+        return mixed(weights, probabilities(mine), probabilities(logits))
+
     def _mixing(
         self,
         candidates: Sequence[Candidate],

@@ -12,6 +12,7 @@ import numpy as np
 from fedali.cohort.answering import Answering, Candidate
 from fedali.cohort.calibration import Calibration
 from fedali.cohort.contract import ClientMetrics, RoundSettings, SiteReply
+from fedali.cohort.newcomers import labelled, stream
 from fedali.cohort.recordfile import RecordFile, as_vector
 from fedali.cohort.store import ClientStore
 from fedali.cohort.tensorfile import Piece
@@ -38,6 +39,7 @@ class CohortSettings:
             together; 0 for all. A site draws its share, at least one.
         keep_trained: whether ``models`` and ``pieces`` should know a round's trained models; they go to a file.
         calibration: whether to measure it, where everyone's data are tested.
+        unseen_samples: with how many labelled samples ``adapt`` tries it, besides all.
     """
 
     seed: int
@@ -46,6 +48,7 @@ class CohortSettings:
     generalisation_clients: int = 0
     keep_trained: bool = True
     calibration: bool = True
+    unseen_samples: tuple[int, ...] = ()
 
 
 class Cohort:
@@ -171,18 +174,27 @@ class CohortSite:
         return metrics
 
     def adapt(self, clients: Sequence[int], round_: int, shared: SharedState) -> ClientMetrics:
-        """Clients that never took part: accuracy of the server's model, and after one local training from it."""
+        """Clients that never took part: accuracy of the server's model, and of their answer after one local training from it.
+
+        ``after_<k>``: with k labelled samples (``unseen_samples``), ``after``: with all of their training samples.
+        """
         metrics, influence = _Columns(), self.method.influence(round_)
-        for chunk in self._chunks(clients):
-            for client, result in zip(chunk, self._train(chunk, round_, shared), strict=True):
-                metrics.add(client=client, samples=len(self.cohort.train[client]))
-                test = self.cohort.test[client]
-                before = Query(self._server(shared), shared.prototypes, (test,), influence)
-                after = Query(result.theta[self._answer], result.local_prototypes, (test,), influence)
-                for name, predictions in zip(
-                    ("before", "after"), self.engine.predict([before, after]), strict=True
-                ):
-                    self._score(metrics, name, test, predictions[0])
+        for client in clients:
+            train, test = self.cohort.train[client], self.cohort.test[client]
+            metrics.add(client=client, samples=len(train))
+            before = Query(self._server(shared), shared.prototypes, (test,), influence)
+            self._score(metrics, "before", test, next(iter(self.engine.predict([before])))[0])
+            known = dict(labelled(train, self.settings.unseen_samples, stream(self.settings.seed, client)))
+            trained = self._train([client] * len(known), round_, shared, list(known.values()))
+            for (name, samples), result in zip(known.items(), trained, strict=True):
+                model = result.theta[self._answer], result.local_prototypes
+                if self._answering is None:
+                    after = Query(*model, (test,), influence)
+                    (predicted,) = next(iter(self.engine.predict([after])))
+                else:
+                    said = self._answering.newcomer(Candidate(client, *model), samples, round_, shared)
+                    predicted = said.argmax(1)
+                self._score(metrics, name, test, predicted)
         return metrics.columns
 
     def models(self, shared: SharedState) -> Iterator[tuple[int, Vector, Vector]]:
@@ -215,18 +227,25 @@ class CohortSite:
         size = self.engine.cohort_size
         return (clients[start : start + size] for start in range(0, len(clients), size))
 
-    def _train(self, clients: Sequence[int], round_: int, shared: SharedState) -> Iterator[TrainResult]:
+    def _train(
+        self,
+        clients: Sequence[int],
+        round_: int,
+        shared: SharedState,
+        sets: Sequence[Samples] | None = None,
+    ) -> Iterator[TrainResult]:
+        """Train each client with its training samples, or with its set of ``sets``."""
         influence = self.method.influence(round_)
         jobs = (
             TrainJob(
-                self.cohort.train[client],
+                samples,
                 *self._start(client, shared),
                 shared.theta[: self._size],
                 shared.prototypes,
                 influence,
                 np.random.SeedSequence([self.settings.seed, _TRAIN, round_, client]),
             )
-            for client in clients
+            for client, samples in zip(clients, sets or [self.cohort.train[c] for c in clients], strict=True)
         )
         yield from self.engine.train(jobs)
 

@@ -149,6 +149,16 @@ class EvaluationSettings(Settings):
     """Measure the calibration error of what is tested, in the rounds when everyone's data are; it runs models once more, on the CPU."""
     unseen_clients: int = Field(default=0, ge=0)
     """Whole clients held out of training, adapted and tested at the end."""
+    unseen_samples: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple)] = ()
+    """With how many labelled samples such a client is adapted, besides all: [5, 20, 50]; one of each class in turn."""
+
+    @model_validator(mode="after")
+    def _held_out(self) -> EvaluationSettings:
+        if self.unseen_samples and not self.unseen_clients:
+            raise ValueError(
+                "unseen_samples are of clients held out, and there is none: set unseen_clients too"
+            )
+        return self
 
 
 class MethodSettings(Settings):

@@ -126,6 +126,7 @@ def build_setup(
         generalisation_clients=evaluation.generalisation_clients,
         keep_trained=training.keep_models != "none",
         calibration=evaluation.calibration,
+        unseen_samples=tuple(sorted(set(evaluation.unseen_samples))),
     )
     store = ClientStore(plan.method, plan.layouts, clients)
     parts = np.array_split(np.array(plan.seen), scenario.sites)

@@ -39,15 +39,15 @@ def evaluated(
         mine = answer(client, own)
         validation = cohort.validation[client]
         row: _Row = {"client": client, "samples": len(cohort.train[client]), "test_samples": len(own)}
-        row |= _scores("validation", validation.y, answer(client, validation))
-        row |= _scores("personalisation", own.y, mine)
+        row |= scores("validation", validation.y, answer(client, validation))
+        row |= scores("personalisation", own.y, mine)
         if everyone:
             said = np.concatenate([answer(client, samples) for samples in tests])
-            row |= _scores("generalisation", labels, said)
+            row |= scores("generalisation", labels, said)
             row["personalisation_ece"] = calibration_error(own.y, mine)
             row["generalisation_ece"] = calibration_error(labels, said)
             if shared:
-                row |= _scores("global", own.y, mine)
+                row |= scores("global", own.y, mine)
                 row["global_ece"] = row["personalisation_ece"]
         rows.append(row)
     return {name: [row[name] for row in rows] for name in rows[0]}
@@ -55,15 +55,16 @@ def evaluated(
 
 def remembered(answer: Callable[[Samples], Probabilities]) -> Answer:
     """The answer of one model that all clients have, asked once for each set of samples."""
-    known: dict[int, Probabilities] = {}
+    known: dict[int, tuple[Samples, Probabilities]] = {}  # by the identity of samples, which are kept for it
 
     def ask(client: int, samples: Samples) -> Probabilities:
         if id(samples) not in known:
-            known[id(samples)] = answer(samples)
-        return known[id(samples)]
+            known[id(samples)] = samples, answer(samples)
+        return known[id(samples)][1]
 
     return ask
 
 
-def _scores(name: str, labels: Labels, said: Probabilities) -> _Row:
+def scores(name: str, labels: Labels, said: Probabilities) -> _Row:
+    """Metrics of what was said of samples, named after ``name``."""
     return dict(CLASSIFICATION.scores(name, labels, said.argmax(1), said.shape[1]))

@@ -70,11 +70,10 @@ def measures_of(results: Results, costs: pd.DataFrame) -> list[Measure]:
         found += _about(name, chosen, methods)
         found += _without_own(results, chosen, methods) if name == "generalisation" else []
     if results.unseen is not None:
-        for moment in ("before", "after"):
-            rows = results.unseen.rename(
-                columns={moment: f"unseen {moment}", f"{moment}_f1": f"unseen {moment}_f1"}
-            )
-            found += (m for m in _about(f"unseen {moment}", rows, methods) if m.clients is not None)
+        for moment in results.moments:
+            name = f"unseen {moment.replace('_', ' ')}"
+            rows = results.unseen.rename(columns={moment: name, f"{moment}_f1": f"{name}_f1"})
+            found += (m for m in _about(name, rows, methods) if m.clients is not None)
     found += _gates(chosen, methods)
     for name, unit in (("bytes down", "bytes"), ("bytes up", "bytes"), ("compute", "seconds")):
         seeds = costs.pivot(index="seed", columns="method", values=name).reindex(columns=methods)

@@ -36,7 +36,14 @@ def scenario_for(source: str, changes: Sequence[str], devices: int) -> Scenario:
     else:
         more.append(f"partition.clients={devices}")
     return load_scenario(
-        source, [*more, *changes, "evaluation.transductive=false", "evaluation.unseen_clients=0"]
+        source,
+        [
+            *more,
+            *changes,
+            "evaluation.transductive=false",
+            "evaluation.unseen_clients=0",
+            "evaluation.unseen_samples=[]",
+        ],
     )
 
 

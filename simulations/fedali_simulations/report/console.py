@@ -173,15 +173,18 @@ def print_results(results: Results, console: Console) -> None:
     console.print(table)
     if results.unseen is not None:
         unseen = Table(
-            title="clients that never took part: accuracy in % before and after one local training",
+            title="clients that never took part: accuracy in % before and after one local training"
+            + (", with k labelled samples and with all" if len(results.moments) > 2 else ""),
             box=box.SIMPLE_HEAD,
             pad_edge=False,
             show_edge=False,
         )
-        for heading in ("method", "before", "after"):
-            unseen.add_column(heading, justify="right" if heading != "method" else "left", overflow="fold")
+        for heading in ("method", *results.moments):
+            unseen.add_column(
+                heading.replace("_", " "), justify="right" if heading != "method" else "left", overflow="fold"
+            )
         for method, rows in results.unseen.groupby("method", sort=False):
-            unseen.add_row(str(method), _percent(rows["before"].mean()), _percent(rows["after"].mean()))
+            unseen.add_row(str(method), *(_percent(rows[moment].mean()) for moment in results.moments))
         console.print(unseen)
     seeds = results.scenario.seeds
     console.print(

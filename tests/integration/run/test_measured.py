@@ -9,9 +9,12 @@ import torch
 from safetensors.torch import load_file
 from scipy.spatial.distance import cdist
 from scipy.special import expit, softmax
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import roc_auc_score
 
 from fedali.answers.gate import centres
+from fedali.cohort.newcomers import few, stream
+from fedali.engines.base import Samples
 from fedali_simulations import compare_runs, load_scenario, simulate
 from fedali_simulations.data import load_federation
 from fedali_simulations.jobs import Job
@@ -130,6 +133,81 @@ def test_the_gate_is_judged_by_whose_each_sample_is(tmp_path):
         assert row["gate_agreement"] == pytest.approx(np.mean(right))
         assert row["gate_own"] == pytest.approx(np.mean(np.array(right)[is_own]))
         assert row["generalisation_perfect"] == np.mean(np.argmax(best, 1) == labels)
+
+
+def test_a_newcomer_answers_by_a_gate_that_few_labels_have_trained(tmp_path):
+    """Trained in plain torch from the last state, on five samples; the gate is worked out anew."""
+    more = ("evaluation.unseen_clients=1", "evaluation.unseen_samples=[5,1000]")
+    scenario, _ = run(tmp_path / "gate", "fedavg+gate", *more)
+    plan = build_plan(scenario, scenario.methods[0], 0)
+    (who,), model, layout = plan.unseen, plan.model, plan.layouts.parameters
+    client, normalisation = plan.federation.clients[who], plan.federation.normalisation[who]
+    found = pd.read_parquet(tmp_path / "gate/unseen.parquet").iloc[0]
+    assert found["client"] == client.name
+    assert found["after_1000"] == found["after"]  # it has fewer
+    last = load_file(tmp_path / "gate/checkpoint.safetensors")["shared.theta"].numpy()
+    shared = {n: torch.tensor(v) for n, v in layout.unflatten(last).items() if "/" not in n}
+    everyone = layout.unflatten(last)["gate/"]
+
+    def says(parameters, x):
+        model.load_state_dict(parameters, strict=False)
+        with torch.no_grad():
+            output = model(torch.from_numpy(normalisation(x)))
+        return softmax(output.logits.double().numpy(), 1), output.embedding.double().numpy()
+
+    theirs, embedded = says(shared, client.x_test)
+    assert found["before"] == np.mean(theirs.argmax(1) == client.y_test)
+
+    samples = Samples(client.x_train, client.y_train, normalisation)
+    chosen = few(samples, 5, np.random.default_rng(stream(0, who)))
+    rng = np.random.default_rng(np.random.SeedSequence([0, 0, 2, who]))
+    optimizer = torch.optim.Adam(model.parameters(), lr=scenario.training.learning_rate)
+    order = rng.permutation(5)
+    x, y = torch.from_numpy(normalisation(chosen.x[order])), torch.from_numpy(chosen.y[order])
+    torch.nn.functional.cross_entropy(model(x).logits, y).backward()
+    optimizer.step()
+    trained = {n: v.detach().clone() for n, v in model.named_parameters() if n in shared}
+    assert set(trained) == set(shared)
+    half = {n: (shared[n] + trained[n]) / 2 for n in shared}
+
+    own = centres(says(shared, client.x_train)[1], 64)
+
+    def score(z):
+        return np.log(cdist(z, own).min(1) / cdist(z, everyone).min(1))
+
+    known = score(says(shared, client.x_validation)[1])
+    weights = expit((np.quantile(known, 0.8) - score(embedded)) / known.std())[:, None]
+    answer = weights * says(half, client.x_test)[0] + (1 - weights) * theirs
+    assert found["after_5"] == pytest.approx(np.mean(answer.argmax(1) == client.y_test), abs=0.001)
+
+
+@pytest.mark.slow
+def test_newcomers_in_a_comparison(tmp_path):
+    more = ["methods=fedavg,fedavg+shared,pooled,forest,forest-pooled", "evaluation.unseen_clients=2"]
+    more += ["evaluation.unseen_samples=[20,5]", "evaluation.calibration=false"]
+    results = simulate("digits", overrides=[*SMALL, *more], out=tmp_path / "run", workers=1)
+    assert results.moments == ["before", "after_5", "after_20", "after"]
+    found = compare_runs([tmp_path / "run"])
+    for moment in results.moments:
+        means = results.unseen.groupby("method")[moment].mean()
+        for method in found.methods:
+            row = found.row(f"unseen {moment.replace('_', ' ')}", method)
+            assert row["mean"] == pytest.approx(means[method], nan_ok=True)
+    alike = results.unseen[results.unseen["method"] == "fedavg+shared"]
+    assert (alike["before"] == alike["after_5"]).all()
+    forest = results.unseen[results.unseen["method"] == "forest"]
+    assert forest["before"].isna().all()
+    federation = load_federation(results.scenario, 0)
+    for row in forest.to_dict("records"):
+        (who,) = [k for k, client in enumerate(federation.clients) if client.name == row["client"]]
+        client, normalisation = federation.clients[who], federation.normalisation[who]
+        samples = Samples(client.x_train, client.y_train, normalisation)
+        chosen = few(samples, 20, np.random.default_rng(stream(0, who)))
+        by_hand = RandomForestClassifier(200, random_state=0).fit(
+            normalisation(chosen.x).reshape(20, -1), chosen.y
+        )
+        right = by_hand.score(normalisation(client.x_test).reshape(len(client.y_test), -1), client.y_test)
+        assert row["after_20"] == pytest.approx(right, abs=1e-9)
 
 
 def test_a_comparison_says_what_a_gate_loses(tmp_path):
