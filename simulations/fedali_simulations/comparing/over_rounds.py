@@ -9,8 +9,9 @@ import pandas as pd
 
 from fedali.errors import SettingsError, did_you_mean
 from fedali_simulations.comparing.measures import FORGETTING, TARGET, Measure, over_clients, pivot, weights_of
-from fedali_simulations.report.results import Results
+from fedali_simulations.report.results import MEASURES, Results
 
+_ACCURACIES = ("validation", *MEASURES)
 _FORGOTTEN = {"own": "personalisation", "all": "generalisation"}
 
 
@@ -49,7 +50,9 @@ def to_targets(results: Results, costs: pd.DataFrame, targets: Mapping[str, floa
     for name, target in targets.items():
         if name not in rows or f"{name}_f1" not in rows:
             known = [str(column).removesuffix("_f1") for column in rows if str(column).endswith("_f1")]
-            raise SettingsError(f"--target {name}: no such accuracy; {did_you_mean(name, known)}")
+            raise SettingsError(
+                f"--target {name}: no method here has that accuracy; {did_you_mean(name, known)}"
+            )
         about = f"{TARGET} {name} {target:g}"
         found: dict[str, dict[tuple[str, int], float]] = {"rounds": {}, "bytes": {}, "compute": {}}
         for key, mine in _runs(rows):
@@ -103,5 +106,8 @@ def read_targets(given: Sequence[str]) -> dict[str, float]:
             raise SettingsError(
                 f"--target takes NAME=VALUE, an accuracy above 0 and up to 1, not {text!r}; for example --target personalisation=0.9"
             )
-        targets[name.strip()] = number
+        name = name.strip()
+        if name.removesuffix("_transductive") not in _ACCURACIES:
+            raise SettingsError(f"--target {name}: no such accuracy; {did_you_mean(name, _ACCURACIES)}")
+        targets[name] = number
     return targets
