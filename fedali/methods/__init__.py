@@ -130,8 +130,12 @@ def name_of(method: Method) -> str:
 
 
 def options_of(method: Method) -> dict[str, Any]:
-    """A method's own options; what clients answer with is none of training's."""
-    return {name: value for name, value in dataclasses.asdict(method).items() if name != "answer"}
+    """A method's options: its own, and what clients answer with where that is not what its kind answers with."""
+    default = next(field.default for field in dataclasses.fields(method) if field.name == "answer")
+    found = dataclasses.asdict(method)
+    if method.answer == default:
+        del found["answer"]
+    return found
 
 
 def describe_methods() -> dict[str, str]:
