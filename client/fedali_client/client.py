@@ -159,6 +159,12 @@ class EdgeClient:
         return report
 
     @property
+    def trained_for(self) -> str:
+        """What ``receive`` was given as the name of the round that was trained last; "" while it is not, or outside of a federation."""
+        now = self._state.progress
+        return self._state.checkpoint.task if now.trained_on and not now.under_way else ""
+
+    @property
     def unheard(self) -> bool:
         """Whether a gate answers here, and does not yet with what was trained last: ``hear`` makes it so."""
         return self._gating is not None and self._gating.pending

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedali.answers import BUNDLED
 from fedali.bundle.file import read_bundle
 from fedali.bundle.keys import load_public
 from fedali.errors import CheckpointError, FedaliError, SettingsError
@@ -79,9 +80,9 @@ def prepare_scenario(scenario: Scenario, folder: Path, options: Options, kit: Op
         )
     for line in scenario.methods:
         answer = build_method(line.name, line.options).answer
-        if answer != "trained":
+        if answer not in BUNDLED:
             raise SettingsError(
-                f"{line.title}: devices answer with the models they trained; +{answer} is for simulations: leave it away"
+                f"{line.title}: +{answer} is for simulations. Devices answer with the models they trained, or by +gate"
             )
     for job in jobs_of(scenario, folder):
         _settings(job, "0", options)
