@@ -83,23 +83,26 @@ def answers_of(
 
     train = [site.cohort.train[client] for client in clients]
     embeddings = [e for _, e in outputs(began.theta[:size], began.prototypes, train, influence)]
-    own = [gates.centres(one, PROTOTYPES, seed) for one in embeddings]
+    sent = [gates.centres(one, PROTOTYPES) for one in embeddings]
     weights = [len(samples) for samples in train]
-    everyone = own[int(np.argmax(weights))]
+    everyone = sent[int(np.argmax(weights))]
     for _ in range(_TIMES):
-        everyone = np.average([gates.aligned(one, everyone) for one in own], axis=0, weights=weights)
-    seen = [e for _, e in said(began.theta[:size], began.prototypes)]
-    theirs = np.concatenate([gates.probabilities(z) for z, _ in said(shared.theta[:size], shared.prototypes)])
-    yield "shared", accuracy([theirs] * len(clients))
+        everyone = np.average([gates.aligned(one, everyone) for one in sent], axis=0, weights=weights)
+    last = np.concatenate([gates.probabilities(z) for z, _ in said(shared.theta[:size], shared.prototypes)])
+    yield "shared", accuracy([last] * len(clients))
+    theta = gates.middle(began.theta[:size], shared.theta[:size])
+    middle = theta, gates.middle(began.prototypes, shared.prototypes)
+    own = [gates.centres(e, PROTOTYPES) for _, e in outputs(*middle, train, influence)]
+    seen = [e for _, e in said(*middle)]
+    theirs = np.concatenate([gates.probabilities(z) for z, _ in said(*middle)])
+    yield "middle of the last two shared", accuracy([theirs] * len(clients))
     models = {client: (theta[:size], local) for client, theta, local in site.models(shared)}
     for point in POINTS:
         mine = [
             np.concatenate(
                 [
                     gates.probabilities(z)
-                    for z, _ in said(
-                        model_at(point, models[client][0], shared.theta[:size]), models[client][1]
-                    )
+                    for z, _ in said(model_at(point, models[client][0], theta), models[client][1])
                 ]
             )
             for client in clients

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from fedali.answers import BUNDLED, GATE, PROTOTYPES
 from fedali.bundle.json_reader import JsonError, JsonReader, is_plain, read_json
 from fedali.bundle.manifest import (
     LARGEST_MANIFEST,
@@ -89,6 +90,7 @@ def _manifest(read: JsonReader) -> Manifest:
         parity={name: _parity(parity) for name, parity in read.each("parity").items()},
         int8=read.take("int8", dict, type(None)),
         data=_data(read, shape),
+        answers_by=read.choice("answers_by", BUNDLED) if read.has("answers_by") else "trained",
     )
     read.done()
     _check_parts(manifest, read.where)
@@ -97,6 +99,8 @@ def _manifest(read: JsonReader) -> Manifest:
 
 def _check_parts(manifest: Manifest, where: str) -> None:
     needed = _NEEDED[manifest.mode] | {"state.safetensors"}
+    if manifest.answers_by == "gate":
+        needed |= {"embed.onnx"}
     odd = sorted((needed - set(manifest.parts)) | (set(manifest.parts) - needed - _ALLOWED[manifest.mode]))
     if odd:
         raise JsonError(
@@ -117,6 +121,14 @@ def _check_answer(manifest: Manifest, where: str) -> None:
     begin, end = manifest.answer
     if end - begin != model or end > parameters.size:
         raise JsonError(f"{where}: answer is not a stretch of the parameters as long as the model")
+    slot = parameters.entries[-1]
+    named = [entry.name for entry in parameters.entries if entry.name == f"{GATE.name}/"]
+    if (manifest.answers_by == "gate") != bool(named):
+        raise JsonError(f"{where}: who answers by the gate has a slot {GATE.name!r}, and nobody else")
+    if named and (slot.name != named[0] or len(slot.shape) != 2 or slot.shape[0] != PROTOTYPES):
+        raise JsonError(f"{where}: the slot {GATE.name!r} has to be the last, of {PROTOTYPES} prototypes")
+    if end > manifest.known or manifest.layouts.trained.size > manifest.known:
+        raise JsonError(f"{where}: what is trained and what answers lie before the slot {GATE.name!r}")
 
 
 def _shape(read: JsonReader, key: str) -> tuple[int, ...]:

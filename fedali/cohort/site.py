@@ -92,7 +92,7 @@ class CohortSite:
         self._answering: Answering | None = None
         if outputs is not None:
             sets = cohort.train, cohort.validation, cohort.test
-            self._answering = Answering(method, layouts, outputs, *sets, everyone, settings.seed)
+            self._answering = Answering(method, layouts, outputs, *sets, everyone)
         self._size = layouts.parameters.size if self._answering is None else self._answering.size
         self._trained: dict[int, int] = {}  # client -> where its model of this round is in the scratch file
         self._scratch: RecordFile | None = None

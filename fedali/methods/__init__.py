@@ -137,9 +137,12 @@ def name_of(method: Method) -> str:
 
 
 def options_of(method: Method) -> dict[str, Any]:
-    """A method's own options, with which devices train it; they answer with what they trained."""
-    own = {name: value for name, value in dataclasses.asdict(method).items() if name != "answer"}
-    return own if type(method).answer == "trained" else {**own, "answer": "trained"}
+    """A method's options: its own, and what clients answer with where that is not what its kind answers with."""
+    default = next(field.default for field in dataclasses.fields(method) if field.name == "answer")
+    found = dataclasses.asdict(method)
+    if method.answer == default:
+        del found["answer"]
+    return found
 
 
 def _options_of(kind: type[Method]) -> list[str]:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedali.answers import BUNDLED
 from fedali.bundle.file import read_bundle
 from fedali.bundle.keys import load_public
 from fedali.errors import CheckpointError, FedaliError, SettingsError
@@ -89,10 +90,9 @@ def prepare_scenario(scenario: Scenario, folder: Path, options: Options, kit: Op
     scenario = for_devices(scenario)
     for line in scenario.methods:
         answer = build_method(line.name, line.options).answer
-        if answer != "trained":
-            own = "leave it away" if "+" in line.name else f"take {line.name}+trained, or other --set methods"
+        if answer not in BUNDLED:
             raise SettingsError(
-                f"{line.title}: devices answer with the models they trained; +{answer} is for simulations: {own}"
+                f"{line.title}: +{answer} is for simulations. Devices answer with the models they trained, or by +gate"
             )
     for job in jobs_of(scenario, folder):
         _settings(job, "0", options)

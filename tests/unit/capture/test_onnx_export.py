@@ -208,7 +208,7 @@ def test_a_translated_graph_is_the_bytes_of_torchs_exporter(case):
             graph.example,
             input_names=graph.inputs,
             output_names=output_names(graph),
-            dynamic_shapes=open_batch() if graph.open_batch else None,
+            dynamic_shapes=open_batch(graph.inputs) if graph.open_batch else None,
             opset_version=OPSET,
             dynamo=True,
             optimize=False,
