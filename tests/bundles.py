@@ -39,7 +39,7 @@ def write_full(
     path: Path,
     *,
     alp: ALPSettings | None = ALP,
-    method: str = "fedali",
+    method: str = "fedali-paper",
     optimizer: Adam | SGD | None = None,
     key=None,
     normalisation: str = "global",
@@ -50,7 +50,7 @@ def write_full(
     """A bundle of mode full; the state is drawn from a fixed seed. ``infer`` replaces the graph of that name."""
     model = small_model(alp)
     optimizer = optimizer or Adam()
-    chosen = build_method(method, {"personal": "head"} if personal and method == "fedali" else None)
+    chosen = build_method(method, {"personal": "head"} if personal and method == "fedali-paper" else None)
     random = np.random.default_rng(0)
     parameters, prototypes = model.parameter_layout, model.prototype_layout
     theta = model.theta().numpy()

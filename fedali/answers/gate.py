@@ -75,6 +75,11 @@ class Gate:
         """The gate of a client that has no model of its own yet: it answers with the shared one alone."""
         return cls(np.zeros_like(everyone), everyone, _NOBODY, 1.0)
 
+    @classmethod
+    def opened(cls, everyone: Array) -> Gate:
+        """The gate of a client that knows nothing of others: it answers with its own model alone."""
+        return cls(np.zeros_like(everyone), everyone, -_NOBODY, 1.0)
+
     def __call__(self, embeddings: Array) -> Array:
         """How much the client's own answer counts, 0..1, for embeddings [n, d]: [n]."""
         return self.weigh(scores(embeddings, self.own, self.everyone))

@@ -7,7 +7,7 @@ the model that this round made, or, by the gate, with the middle of that one and
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from fedali.answers.neighbours import chosen as share_of_memory
 from fedali.cohort.gate_scores import Gated, gate_scores, joined
 from fedali.engines.base import Labels, Samples, TrainResult, Vector
 from fedali.engines.outputs import Outputs
+from fedali.layout import Layout
 from fedali.methods import Layouts, Method, SharedState
 from fedali.metrics import calibration_error
 from fedali.slots import slot_slice
@@ -91,20 +92,8 @@ class Answering:
         """A client's training with what its answer sends besides."""
         if self.method.answer != "gate":
             return result
-        influence = self.method.influence(round_)
-        ((_, embeddings),) = self._outputs(
-            self._model(shared), shared.prototypes, [self._train[client]], influence
-        )
-        own = centres(embeddings, PROTOTYPES)
-        before = shared.theta[slot_slice(self.layouts.parameters, GATE.name)].reshape(own.shape)
-        sent = aligned(own, before).astype(result.theta.dtype).reshape(-1)
-        return TrainResult(
-            np.concatenate([result.theta, sent]),
-            result.local_prototypes,
-            result.loss,
-            result.accuracy,
-            result.occupancy,
-        )
+        influence, samples = self.method.influence(round_), self._train[client]
+        return with_centres(result, self._outputs, samples, influence, shared, self.layouts.parameters)
 
     def evaluate(
         self, candidates: Sequence[Candidate], round_: int, shared: SharedState, tested: set[int]
@@ -153,21 +142,20 @@ class Answering:
         gate knows all its training and validation samples, since that needs no label.
         """
         answer, influence, new = self.method.answer, self.method.influence(round_), self._model(shared)
-        sets = [self._test[one.client], self._train[one.client], self._validation[one.client]]
-        theirs = self._outputs(new, shared.prototypes, [*sets, labelled], influence)
-        (logits, seen), (_, train), (_, validation), (_, known) = theirs
+        sets = [self._validation[one.client], self._test[one.client]]
+        given = [*sets, self._train[one.client], labelled]
+        *theirs, (_, train), (_, known) = self._outputs(new, shared.prototypes, given, influence)
+        logits, seen = theirs[1]
         if answer == "shared":
             return logits
         if answer == "neighbours":
             memory = Memory(known, labelled.y, logits.shape[1])
             return answered(HALFWAY, memory(seen), probabilities(logits))
         halfway = model_at(HALFWAY, one.theta, new)
-        ((mine, _),) = self._outputs(halfway, one.prototypes, sets[:1], influence)
+        mine = self._outputs(halfway, one.prototypes, sets, influence)
         if answer == "between":
-            return mine
-        everyone = shared.theta[slot_slice(self.layouts.parameters, GATE.name)].reshape(PROTOTYPES, -1)
-        weights = Gate.made(train, validation, everyone)(seen)
-        return mixed(weights, probabilities(mine), probabilities(logits))
+            return mine[1][0]
+        return answered_by_gate(train, everyones(shared, self.layouts.parameters), mine, theirs)[1].scores
 
     def _mixing(
         self,
@@ -203,17 +191,12 @@ class Answering:
 
         if self.method.answer == "neighbours":
             return neighbours
-        everyone = shared.theta[slot_slice(self.layouts.parameters, GATE.name)].reshape(PROTOTYPES, -1)
+        everyone = everyones(shared, self.layouts.parameters)
 
         def gate(one: Candidate, sets: list[Samples], theirs: list[Output]) -> list[Said]:
-            weigh = Gate.made(trained_on(one)[0], theirs[0][1], everyone)
-            mine = self._outputs(model_at(HALFWAY, one.theta, model[0]), one.prototypes, sets, influence)
-            found = []
-            for (logits, _), (other, embeddings) in zip(mine, theirs, strict=True):
-                weights = weigh(embeddings)
-                both = mixed(weights, probabilities(logits), probabilities(other))
-                found.append(Said(both, Gated(weights, logits.argmax(1), other.argmax(1))))
-            return found
+            halfway = model_at(HALFWAY, one.theta, model[0])
+            mine = self._outputs(halfway, one.prototypes, sets, influence)
+            return answered_by_gate(trained_on(one)[0], everyone, mine, theirs)
 
         return gate
 
@@ -241,17 +224,63 @@ class Answering:
 
     def _answers(self, shared: SharedState) -> tuple[Vector, Vector]:
         """The shared model that answers: parameters [M], and prototypes [L]."""
-        new = self._model(shared), shared.prototypes
         if self.method.answer != "gate":
-            return new
+            return self._model(shared), shared.prototypes
         assert self._began is not None
-        return middle(self._model(self._began), new[0]), middle(self._began.prototypes, new[1])
+        return middle_of(self._began, shared, self.layouts.parameters)
 
     def _model(self, shared: SharedState) -> Vector:
         return shared.theta[slot_slice(self.layouts.parameters, "")]
 
     def _number_of_classes(self, theirs: Sequence[Output]) -> int:
         return int(theirs[0][0].shape[1])
+
+
+def with_centres(
+    result: TrainResult,
+    outputs: Outputs,
+    samples: Samples,
+    influence: float,
+    shared: SharedState,
+    layout: Layout,
+) -> TrainResult:
+    """A client's training on ``samples`` from ``shared``, with what it sends in the gate's slot, at the end of its vector of ``layout``."""
+    model = shared.theta[slot_slice(layout, "")], shared.prototypes
+    ((_, embeddings),) = outputs(*model, [samples], influence)
+    sent = aligned(centres(embeddings, PROTOTYPES), everyones(shared, layout))
+    theta = np.concatenate([result.theta, sent.astype(result.theta.dtype).reshape(-1)])
+    return replace(result, theta=theta)
+
+
+def middle_of(began: SharedState, new: SharedState, layout: Layout) -> tuple[Vector, Vector]:
+    """The gate's shared model: parameters [M], and prototypes [L]."""
+    where = slot_slice(layout, "")
+    return middle(began.theta[where], new.theta[where]), middle(began.prototypes, new.prototypes)
+
+
+def everyones(shared: SharedState, layout: Layout) -> Array:
+    """Everybody's prototypes [K, d] of a state."""
+    return shared.theta[slot_slice(layout, GATE.name)].reshape(PROTOTYPES, -1)
+
+
+def answered_by_gate(
+    train: Array, everyone: Array, mine: Sequence[Output], theirs: Sequence[Output]
+) -> list[Said]:
+    """Probabilities [n, classes] of each set of samples, a client's validation samples first, and what they were mixed of.
+
+    Args:
+        train: embeddings [n, d] of its training samples by the shared model.
+        everyone: everybody's prototypes [K, d].
+        mine: what its own model gives for each set.
+        theirs: what the shared one gives.
+    """
+    weigh = Gate.made(train, theirs[0][1], everyone)
+    found = []
+    for (logits, _), (other, embeddings) in zip(mine, theirs, strict=True):
+        weights = weigh(embeddings)
+        both = mixed(weights, probabilities(logits), probabilities(other))
+        found.append(Said(both, Gated(weights, logits.argmax(1), other.argmax(1))))
+    return found
 
 
 def _scores(name: str, labels: Labels, said: Array, classes: int) -> Numbers:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedali.answers import BUNDLED
 from fedali.bundle.file import read_bundle
 from fedali.bundle.keys import load_public
 from fedali.errors import CheckpointError, FedaliError, SettingsError
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 
 SCHEMA = "schema.toml"  # the copy in a run's folder
 
+UNLESS_SAID = "fedali-paper"  # devices cannot answer as `fedali` does
+
 Options = dict[str, Any]  # of ``RunSettings``
 
 
@@ -65,6 +68,13 @@ class Outcome:
         }
 
 
+def for_devices(scenario: Scenario) -> Scenario:
+    """The scenario with the method that devices train where it names none."""
+    if "methods" in scenario.model_fields_set:
+        return scenario
+    return scenario.model_copy(update={"methods": (MethodSettings(name=UNLESS_SAID),)})
+
+
 def prepare_scenario(scenario: Scenario, folder: Path, options: Options, kit: OperatorKit) -> None:
     """Make the folder of a scenario's runs, with a copy of its schema.
 
@@ -76,11 +86,12 @@ def prepare_scenario(scenario: Scenario, folder: Path, options: Options, kit: Op
         raise SettingsError(
             "evaluation.on is for simulations: devices are tested on the test data that they hold; leave it away"
         )
+    scenario = for_devices(scenario)
     for line in scenario.methods:
         answer = line.build().answer
-        if answer != "trained":
+        if answer not in BUNDLED:
             raise SettingsError(
-                f"{line.title}: devices answer with the models they trained; +{answer} is for simulations: leave it away"
+                f"{line.title}: +{answer} is for simulations. Devices answer with the models they trained, or by +gate"
             )
     for job in jobs_of(scenario, folder):
         _settings(job, "0", options)
