@@ -35,7 +35,7 @@ $(READY): pyproject.toml constraints.txt | $(BIN)/python
 	@touch $(SIM) $@
 
 simulate: $(SIM) ## run the main job: FedAli and its baselines on real scanned digits, 20 heterogeneous clients
-	$(BIN)/fedali simulate digits --set methods=fedali+gate,fedavg+gate,fedali,fedavg,fedper,local
+	$(BIN)/fedali simulate digits --set methods=fedali,fedali-paper,fedavg+gate,fedavg,fedper,local
 
 study: $(SIM) ## the tables of README.md and docs/results.md: digits and MotionSense with 5 seeds, then the reference setting (an hour on 2 cores)
 	$(BIN)/fedali simulate digits --set seeds=5

@@ -62,11 +62,12 @@ def _manifest(read: JsonReader) -> Manifest:
     mode = read.choice("mode", get_args(Mode))
     shape = _shape(read, "input_shape")
     layouts = _layouts(read.inside("layouts"), mode)
-    method = _component(read.inside("method"), alp=False)
+    written = read.text("fedali")
+    method = _method(read.inside("method"), written)
     travel = _travel(read) if format_ > 1 else _travel_before(method, layouts)
     manifest = Manifest(
         format=format_,
-        fedali=read.text("fedali"),
+        fedali=written,
         name=read.text("name"),
         created=_time(read, "created"),
         model=_component(read.inside("model"), alp=True),
@@ -163,6 +164,13 @@ def _version(read: JsonReader, key: str) -> str:
     return value
 
 
+def _method(read: JsonReader, written: str) -> Component:
+    """What devices train, by the name it has now: before 0.3.0 ``fedali`` was the paper's."""
+    found = _component(read, alp=False)
+    before = re.match(r"0\.[012](?!\d)", written) is not None
+    return Component("fedali-paper", found.options) if before and found.name == "fedali" else found
+
+
 def _component(read: JsonReader, *, alp: bool) -> Component:
     found = Component(read.text("name"), read.take("options", dict))
     if alp:
@@ -240,7 +248,7 @@ def _travel(read: JsonReader) -> dict[str, Any]:
 def _travel_before(method: Component, layouts: BundleLayouts) -> dict[str, Any]:
     """The same of a bundle of 0.1.0, which left it to its method's name."""
     prototypes, options = None, method.options
-    if method.name == "fedali":
+    if method.name == "fedali-paper":
         way = options.get("aggregation", "ot")
         kind = "sets" if way == "kmeans" or options.get("barycentre_iterations") else way
         masses = options.get("masses", "uniform")

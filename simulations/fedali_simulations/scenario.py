@@ -17,6 +17,7 @@ from fedali.models import MODEL_NAMES
 from fedali.slots import epochs_of
 from fedali_simulations.data_settings import DataSettings as DataSettings
 from fedali_simulations.data_settings import Settings
+from fedali_simulations.names_before import WRITTEN_BY, as_called_now, is_stored
 
 SUFFIX = ".toml"
 
@@ -250,20 +251,26 @@ def builtin_scenarios() -> dict[str, str]:
     return {name: load_scenario(name).description for name in names}
 
 
-def load_scenario(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Scenario:
+def load_scenario(
+    source: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), *, stored: bool = False
+) -> Scenario:
     """A scenario by built-in name, TOML file or mapping, with ``key=value`` settings laid over it.
 
-    Keys are dotted (``training.epochs=5``), values TOML, or plain words, or words with commas between for a list.
+    Keys are dotted (``training.epochs=5``), values TOML, or plain words, or words with commas between for a list. ``stored``: the file is
+    a run's own, whose methods are called as in the version that wrote it; so is a file that `fedali tune` found.
     Raises ``SettingsError`` naming the key, and the nearest one that exists.
     """
     if isinstance(source, Mapping):
         where, settings = "scenario", dict(source)
     else:
         where, text = _read(str(source))
+        stored = stored or is_stored(Path(source), text)
         try:
             settings = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise SettingsError(f"{where}: not valid TOML: {error}") from error
+    if settings.pop(WRITTEN_BY, None) is None and stored:
+        settings = as_called_now(settings)
     for override in overrides:
         _override(settings, override)
     scenario: Scenario = _validate(Scenario, settings, where)

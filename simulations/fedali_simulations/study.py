@@ -141,7 +141,7 @@ def existing(folder: Path | str) -> Path:
 def check_settings(folder: Path, source: str | None, overrides: Sequence[str]) -> None:
     """``SettingsError`` when the settings asked for are not those of the run in ``folder``."""
     stored = scenario_of(folder)
-    asked = at_home(load_scenario(source or str(folder / "scenario.toml"), overrides))
+    asked = at_home(load_scenario(source or str(folder / "scenario.toml"), overrides, stored=source is None))
     before, after = flat(stored.model_dump(mode="json")), flat(asked.model_dump(mode="json"))
     for key in before | after:
         if before.get(key) != after.get(key):
@@ -161,7 +161,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def scenario_of(folder: Path) -> Scenario:
     """What runs in ``folder``."""
-    return load_scenario(str(folder / "scenario.toml"))
+    return load_scenario(str(folder / "scenario.toml"), stored=True)
 
 
 def run(

@@ -106,7 +106,7 @@ def read(folder: Path) -> tuple[Scenario, Search]:
     wanted = Search.read(folder / _SEARCH)
     if not (folder / _SCENARIO).exists():
         raise CheckpointError(f"{folder} holds no search: there is no {_SCENARIO} in it")
-    return load_scenario(str(folder / _SCENARIO)), wanted
+    return load_scenario(str(folder / _SCENARIO), stored=True), wanted
 
 
 def go_on(folder: Path, *, workers: int, report: Report) -> Tuned:
