@@ -137,10 +137,9 @@ def name_of(method: Method) -> str:
 
 
 def options_of(method: Method) -> dict[str, Any]:
-    """A method's options: its own, and what clients answer with where that is not what its kind answers with."""
-    default = next(field.default for field in dataclasses.fields(method) if field.name == "answer")
+    """A method's options: its own, and what clients answer with where that is not what they trained, or its kind answers otherwise."""
     found = dataclasses.asdict(method)
-    if method.answer == default:
+    if method.answer == type(method).answer == "trained":
         del found["answer"]
     return found
 

@@ -114,7 +114,7 @@ def run(
     Examples:
       fedali run my_study.toml --kit kits/operator
       fedali run pilot.fedali --rounds 20 --quorum 0.8 --grace 60
-      fedali run digits --set methods=fedali-paper --encoding int8
+      fedali run digits --set methods=fedali --encoding int8
       fedali run --resume runs/my-study-20260101-120000
       fedali run --resume runs/my-study-20260101-120000 --quorum 0.5     no longer wait for all
 

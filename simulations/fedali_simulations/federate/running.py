@@ -48,8 +48,6 @@ if TYPE_CHECKING:
 
 SCHEMA = "schema.toml"  # the copy in a run's folder
 
-UNLESS_SAID = "fedali-paper"  # devices cannot answer as `fedali` does
-
 Options = dict[str, Any]  # of ``RunSettings``
 
 
@@ -68,13 +66,6 @@ class Outcome:
         }
 
 
-def for_devices(scenario: Scenario) -> Scenario:
-    """The scenario with the method that devices train where it names none."""
-    if "methods" in scenario.model_fields_set:
-        return scenario
-    return scenario.model_copy(update={"methods": (MethodSettings(name=UNLESS_SAID),)})
-
-
 def prepare_scenario(scenario: Scenario, folder: Path, options: Options, kit: OperatorKit) -> None:
     """Make the folder of a scenario's runs, with a copy of its schema.
 
@@ -86,7 +77,6 @@ def prepare_scenario(scenario: Scenario, folder: Path, options: Options, kit: Op
         raise SettingsError(
             "evaluation.on is for simulations: devices are tested on the test data that they hold; leave it away"
         )
-    scenario = for_devices(scenario)
     for line in scenario.methods:
         answer = line.build().answer
         if answer not in BUNDLED:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from fedali.answers import BUNDLED
 from fedali.data.sources.named import people_of
 from fedali.errors import SettingsError
 from fedali_server.run.federated import RunProgress
@@ -25,7 +26,7 @@ def scenario_for(source: str, changes: Sequence[str], devices: int) -> Scenario:
 
     Raises ``SettingsError`` for settings that make no sense.
     """
-    known = running.for_devices(load_scenario(source, changes))
+    known = load_scenario(source, changes)
     asked = {change.partition("=")[0] for change in changes}
     more = [] if "seeds" in asked else ["seeds=1"]
     if known.partition.kind == "natural":
@@ -37,7 +38,7 @@ def scenario_for(source: str, changes: Sequence[str], devices: int) -> Scenario:
     simulated = ("transductive=false", "unseen_clients=0", "unseen_samples=[]")
     found = load_scenario(source, [*more, *changes, *(f"evaluation.{setting}" for setting in simulated)])
     methods = [line for line in known.methods if not line.is_baseline]
-    able = [line for line in methods if line.build().answer == "trained"]
+    able = [line for line in methods if line.build().answer in BUNDLED]
     lines = known.methods if "methods" in asked else (able or methods or known.methods)[:1]
     return found.model_copy(update={"methods": tuple(lines)})
 

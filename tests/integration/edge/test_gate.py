@@ -59,7 +59,7 @@ def bundle_of(scenario, setup, path):
 
 
 @pytest.mark.parametrize(
-    "method", slow(["fedavg+gate", "fedali+gate", "scaffold+gate"], lambda method: method == "scaffold+gate")
+    "method", slow(["fedali", "fedali-paper+gate", "scaffold+gate"], lambda method: method != "fedali")
 )
 def test_rounds_on_devices_are_those_of_the_simulation(method, tmp_path, monkeypatch):
     scenario = scenario_of(method)
@@ -106,14 +106,14 @@ def test_rounds_on_devices_are_those_of_the_simulation(method, tmp_path, monkeyp
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    scenario = scenario_of("fedavg+gate")
+    scenario = scenario_of("fedali")
     results = simulate(scenario, out=folder / "run", workers=1)
     return folder / "run", results
 
 
 def test_a_clients_bundle_answers_as_the_run_recorded(run, tmp_path):
     folder, results = run
-    setup = build_setup(scenario_of("fedavg+gate"), scenario_of("fedavg+gate").methods[0], 0)
+    setup = build_setup(scenario_of("fedali"), scenario_of("fedali").methods[0], 0)
     data = setup.federation.clients[1]
     bundle = export(folder, tmp_path / "model.fedali", client=data.name)
     rows = results.clients
@@ -130,7 +130,7 @@ def test_a_clients_bundle_answers_as_the_run_recorded(run, tmp_path):
 
 def test_a_servers_bundle_answers_with_the_shared_model_until_it_has_trained(run, tmp_path):
     folder, _ = run
-    scenario = scenario_of("fedavg+gate")
+    scenario = scenario_of("fedali")
     setup = build_setup(scenario, scenario.methods[0], 0)
     data, outputs = setup.federation.clients[2], Outputs(setup.model)
     bundle = export(folder, tmp_path / "model.fedali")
@@ -159,9 +159,7 @@ def test_a_servers_bundle_answers_with_the_shared_model_until_it_has_trained(run
 
 def test_a_fit_that_was_killed_before_its_answer_goes_on_with_that(run, tmp_path, monkeypatch):
     folder, _ = run
-    data = build_setup(
-        scenario_of("fedavg+gate"), scenario_of("fedavg+gate").methods[0], 0
-    ).federation.clients[2]
+    data = build_setup(scenario_of("fedali"), scenario_of("fedali").methods[0], 0).federation.clients[2]
     export(folder, tmp_path / "model.fedali")
 
     def opened(name, **options):
@@ -193,7 +191,7 @@ def test_a_fit_that_was_killed_before_its_answer_goes_on_with_that(run, tmp_path
 def test_the_head_alone_by_a_gate(run, tmp_path):
     """One body, two heads: embeddings that were kept for training are those that the gate looks at."""
     folder, _ = run
-    scenario = scenario_of("fedavg+gate")
+    scenario = scenario_of("fedali")
     data = build_setup(scenario, scenario.methods[0], 0).federation.clients[0]
     export(folder, tmp_path / "model.fedali", mode="head")
     with EdgeClient.open(tmp_path / "model.fedali", tmp_path / "state", allow_unsigned=True) as device:
