@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from fedali.errors import SettingsError
-from fedali.wire.kit import OperatorKit
 from fedali_simulations import load_scenario
-from fedali_simulations.federate.running import for_devices, prepare_scenario
-from fedali_simulations.federate.up import scenario_for
 from fedali_simulations.jobs import identity
 from fedali_simulations.names_before import as_called_now
 from fedali_simulations.study import check_settings, scenario_of
@@ -18,8 +13,6 @@ from fedali_simulations.template import to_toml
 from fedali_simulations.tuning import tuning
 from fedali_simulations.tuning.search import Search
 
-HERE = Path("kits/operator")
-KIT = OperatorKit(HERE, "wards", "server:9093", *[HERE] * 5, ("a",), (), (), HERE)
 DATA = '[data]\nsource = "digits"\n'
 BEFORE = (
     """methods = ["fedali", {name = "fedali", label = "slow", options = {strength = 0.1}}, "fedali+gate", "fedali-head", "fedavg"]
@@ -128,21 +121,3 @@ def test_a_search_of_before_and_what_it_found(tmp_path):
     )
     found.write_text(tuning.found_toml(tuned))
     assert load_scenario(found) == asked
-
-
-def test_devices_train_the_papers_method_unless_another_is_named(tmp_path):
-    nameless = tmp_path / "own.toml"
-    nameless.write_text(DATA + '[partition]\nkind = "dirichlet"\n')
-    assert names(load_scenario(nameless)) == {"fedali": "fedali"}
-    for source in ("digits", nameless):
-        assert names(scenario_for(str(source), [], 6)) == {"fedali-paper": "fedali-paper"}
-    assert names(for_devices(load_scenario(nameless))) == {"fedali-paper": "fedali-paper"}
-    assert set(names(scenario_for("digits", ["methods=fedavg,fedali+trained"], 6))) == {
-        "fedavg",
-        "fedali+trained",
-    }
-    with pytest.raises(
-        SettingsError, match=r"^fedali: devices answer .*: take fedali\+trained, or other --set methods$"
-    ):
-        prepare_scenario(load_scenario("digits"), tmp_path / "run", {}, KIT)
-    assert not (tmp_path / "run").exists()
