@@ -115,8 +115,9 @@ def _rows(facts: Mapping[str, Any]) -> pd.DataFrame:
     tests = facts["evaluate"]
     if "samples" in tests and "test_samples" not in tests:  # of 0.1.0
         tests = {**tests, "test_samples": tests["samples"]}
-    trained = pd.DataFrame(_known(facts["train"], "samples", *METRICS))
-    more = [name for name in METRICS if name not in trained]
+    own = [name for name in METRICS if not name.startswith("global")]
+    trained = pd.DataFrame(_known(facts["train"], "samples", *own))
+    more = [name for name in METRICS if name not in trained]  # global, and what a gate answers
     evaluated = pd.DataFrame(_known(tests, "test_samples", *more))
     joined = trained if evaluated.empty else trained.merge(evaluated, on="client", how="outer")
     return joined.assign(round=int(facts["round"])).sort_values("client", ignore_index=True)
