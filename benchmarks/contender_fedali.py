@@ -15,7 +15,7 @@ from benchmarks.measure import RoundClock, versions
 from benchmarks.order import Order, Outcome
 from benchmarks.simulator import build_simulation, make_federation
 from benchmarks.workloads import BATCH_SIZE, INFLUENCE, LEARNING_RATE, SEED, WORKLOADS
-from fedali.methods import FedAli, SharedState
+from fedali.methods import FedAliPaper, SharedState
 from fedali.optimizers.rules import Adam
 from fedali.recipe import Recipe
 
@@ -23,7 +23,7 @@ from fedali.recipe import Recipe
 def run(order: Order) -> Outcome:
     """Rounds of FedAli with all clients."""
     workload, clients = WORKLOADS[order.workload], read_clients(order.data_folder)
-    model, method = workload.model(), FedAli(strength=INFLUENCE)
+    model, method = workload.model(), FedAliPaper(strength=INFLUENCE)
     engine = make_engine(
         order.contender.removeprefix(OURS),
         Recipe(

@@ -24,7 +24,7 @@ _ROUND = 2  # of the federation: prototypes pull from the second on
 
 
 def fresh_source(
-    model: str, prototypes: tuple[int, ...], method: str = "fedali", shape: tuple[int, ...] = SHAPE
+    model: str, prototypes: tuple[int, ...], method: str = "fedali-paper", shape: tuple[int, ...] = SHAPE
 ) -> Source:
     """A model of the registry that was not trained, as ``export_bundle`` takes it."""
     chosen = build_method(method)

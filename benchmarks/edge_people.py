@@ -23,7 +23,7 @@ from fedali_simulations.setup import Plan, build_plan
 
 UNSEEN, ROUNDS, STEPS, SEEDS = 4, 8, 50, 5
 SETTINGS = (
-    "methods=fedali",
+    "methods=fedali-paper",
     "seeds=1",
     f"training.rounds={ROUNDS}",
     f"evaluation.unseen_clients={UNSEEN}",

@@ -40,7 +40,7 @@ def embeddings(model: Model, theta: Tensor, prototypes: Tensor, x: Tensor) -> Te
 def functional(model: Model, batches: Batches, state: list[Tensor], shared: Shared, *, head: bool) -> DoStep:
     """Steps 0, 1, ... of ``fedali.step`` on what ``batches`` holds; ``state`` has what ``State`` has, and is replaced."""
     make = make_head_step if head else make_step
-    step = make(model, build_method("fedali"), Adam(LEARNING_RATE))
+    step = make(model, build_method("fedali-paper"), Adam(LEARNING_RATE))
     batch = Batch(*map(torch.from_numpy, (batches.x, batches.y, batches.weights)))
     fixed = (torch.tensor(INFLUENCE), torch.tensor(DECAY))
 

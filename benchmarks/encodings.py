@@ -34,7 +34,10 @@ from fedali_simulations.setup import build_setup
 
 RESULTS = Path(__file__).parent / "results" / "encodings.json"
 PAGE = Path(__file__).parent.parent / "docs" / "encodings.md"
-SCENARIOS = {"digits": (("fedali", "fedavg"), 10), "motionsense": (("fedali", "fedavg"), 5)}  # methods, seeds
+SCENARIOS = {
+    "digits": (("fedali-paper", "fedavg"), 10),
+    "motionsense": (("fedali-paper", "fedavg"), 5),
+}  # methods, seeds
 _METRICS = {"train_loss": 1.0, "train_accuracy": 0.5, "validation": 0.5, "validation_f1": 0.5}
 
 

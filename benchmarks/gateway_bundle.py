@@ -29,7 +29,7 @@ if __name__ == "__main__":
         name="a million parameters",
         model=model,
         component=Component("mlp", {"hidden": list(HIDDEN)}, dataclasses.asdict(alp)),
-        method=build_method("fedali"),
+        method=build_method("fedali-paper"),
         optimizer=Adam(),
         start=Start(theta, prototypes, theta, prototypes),
         round=1,

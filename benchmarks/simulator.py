@@ -18,7 +18,7 @@ from fedali.cohort.site import Cohort, CohortSettings, CohortSite
 from fedali.cohort.store import ClientStore
 from fedali.data import ClientData, Federation, Normalisation
 from fedali.engines.base import Engine
-from fedali.methods import FedAli, Layouts, SharedState, Trained, Upload
+from fedali.methods import FedAliPaper, Layouts, SharedState, Trained, Upload
 from fedali.models import Model
 from fedali_server.flower import records
 from fedali_server.flower.client_app import make_client_app
@@ -37,7 +37,7 @@ class Simulation:
     site: CohortSite
     initial: SharedState
     layouts: Layouts
-    method: FedAli
+    method: FedAliPaper
     folder: RunFolder
     watch: Stopwatch
 
@@ -63,7 +63,7 @@ class Simulation:
 
 def build_simulation(
     model: Model,
-    method: FedAli,
+    method: FedAliPaper,
     engine: Engine,
     federation: Federation,
     folder: Path,
@@ -111,10 +111,10 @@ def make_federation(x: list[Array], y: list[npt.NDArray[np.int64]], classes: int
     )
 
 
-def _timed(method: FedAli, watch: Stopwatch) -> FedAli:
+def _timed(method: FedAliPaper, watch: Stopwatch) -> FedAliPaper:
     """``method``, whose alignment on the client side adds to ``watch``."""
 
-    class Timed(FedAli):
+    class Timed(FedAliPaper):
         def upload(self, client: Trained, shared: SharedState, layouts: Layouts) -> Upload:
             with watch("alignment"):
                 return super().upload(client, shared, layouts)

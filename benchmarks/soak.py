@@ -32,7 +32,12 @@ from fedali_simulations.template import to_toml
 RESULTS = Path(__file__).parent / "results" / "soak.json"
 EVERY = 2.0  # seconds between two measurements of the undisturbed run
 GROWTH = 1.1  # a process that lives through the undisturbed run ends with at most this times its early memory
-SETTINGS = ["methods=fedali", "alp.num_prototypes=16", "model.options.channels=[8,16]", "training.epochs=1"]
+SETTINGS = [
+    "methods=fedali-paper",
+    "alp.num_prototypes=16",
+    "model.options.channels=[8,16]",
+    "training.epochs=1",
+]
 
 
 @dataclass

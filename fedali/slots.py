@@ -95,7 +95,7 @@ class PrototypeUpload:
         kind: ``"mean"``: summed as they are; ``"aligned"``: by optimal transport to the server's, then summed; ``"sets"``: each
             client's set by itself.
         solver: of the transport.
-        masses: of a client's prototypes: ``"uniform"``, or ``"occupancy"``, see ``fedali.methods.FedAli``.
+        masses: of a client's prototypes: ``"uniform"``, or ``"occupancy"``, see ``fedali.methods.FedAliPaper``.
     """
 
     kind: Literal["mean", "aligned", "sets"]

@@ -23,7 +23,7 @@ from fedali_simulations.template import to_toml
 
 SMALL = [
     *("alp.num_prototypes=8", "model.options.channels=[4,8]", "training.epochs=1", "training.rounds=3"),
-    *("evaluation.generalisation_every=1", "methods=fedali"),
+    *("evaluation.generalisation_every=1", "methods=fedali-paper"),
 ]
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 

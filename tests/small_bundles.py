@@ -70,7 +70,7 @@ def fields(mode="full", **changes):
         "name": "a small one",
         "created": "2026-01-02T03:04:05+00:00",
         "model": Component("mlp", {"hidden": [5]}, {"num_prototypes": [2]}),
-        "method": Component("fedali", {"personal": "head"}),
+        "method": Component("fedali-paper", {"personal": "head"}),
         "mode": mode,
         "batch": BATCH,
         "input_shape": SHAPE,

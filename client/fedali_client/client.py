@@ -16,6 +16,7 @@ from fedali.errors import DataError, FedaliError, SettingsError
 from fedali.metrics import accuracy, macro_f1
 from fedali.support.places import user_path
 from fedali_client import exchange as federation
+from fedali_client.compute.gating import Gating
 from fedali_client.compute.graphs import CPU, Runtime
 from fedali_client.compute.inference import Inference
 from fedali_client.compute.learning import Learning, round_identity
@@ -54,6 +55,8 @@ class EdgeClient:
         self._store: Observations | None = None
         self._inference = Inference(bundle, state, runtime)
         self._learning = Learning(bundle, state, self._inference, runtime)
+        by_gate = self.manifest.answers_by == "gate"
+        self._gating = Gating(bundle, state, self._inference) if by_gate else None
         self._saved = None if state.read_only else self._version
 
     @classmethod
@@ -102,8 +105,12 @@ class EdgeClient:
         *,
         seed: int = 0,
         progress: Callback | None = None,
+        validation: npt.ArrayLike | None = None,
     ) -> FitReport:
         """Train on samples ``x`` [n, *shape] with labels ``y`` [n].
+
+        Where a gate answers, ``validation`` are samples [m, *shape] of the same client that say when its own model counts; without, every
+        fifth of ``x`` does.
 
         A fit that was interrupted goes on where it was when it is called again with the same data, epochs and seed, and
         ends with the same bits as one that was not. Anything else is a new fit, which starts from what is there.
@@ -113,8 +120,12 @@ class EdgeClient:
         samples = check_samples(x, self.manifest.input_shape)
         labels = check_labels(y, self.manifest.classes, len(samples))
         self._writable()
-        report = self._learning.fit(samples, labels, epochs, seed, progress)
+        held_back = self._held_back(validation)
+        again = self._gating is not None and self._gating.pending
+        report = self._learning.fit(samples, labels, epochs, seed, progress, again=again)
         self.save()
+        if self._gating is not None:
+            self._gating.settle(samples, held_back)
         return report
 
     def fit_round(
@@ -142,8 +153,52 @@ class EdgeClient:
         self._writable()
         self._inference.close()
         report = self._learning.fit_round(samples, labels, epochs, tuple(entropy), progress)
+        if self._gating is not None:
+            self._gating.send(samples)
         self.save()
         return report
+
+    @property
+    def trained_for(self) -> str:
+        """What ``receive`` was given as the name of the round that was trained last; "" while it is not, or outside of a federation."""
+        now = self._state.progress
+        return self._state.checkpoint.task if now.trained_on and not now.under_way else ""
+
+    @property
+    def unheard(self) -> bool:
+        """Whether a gate answers here, and does not yet with what was trained last: ``hear`` makes it so."""
+        return self._gating is not None and self._gating.pending
+
+    def hear(
+        self,
+        theta: Vector,
+        prototypes: Vector,
+        influence: float,
+        x: npt.ArrayLike,
+        validation: npt.ArrayLike | None = None,
+        *,
+        took_part: bool = True,
+    ) -> None:
+        """Answer by a gate between a server's new model and the one trained last, from now on; on disk on return.
+
+        Args:
+            theta: the new model's shared parameters [S].
+            prototypes: its prototypes [L].
+            influence: of the prototypes, 0..1.
+            x: samples [n, *shape] that were trained on.
+            validation: others of this client [m, *shape]; without, every fifth of ``x``.
+            took_part: whether the training was of the round that made the new model.
+
+        Raises ``FedaliError`` where no gate answers.
+        """
+        samples, held_back = check_samples(x, self.manifest.input_shape), self._held_back(validation)
+        self._writable()
+        if self._gating is None:
+            raise FedaliError(
+                f"bundle {self.manifest.name!r} answers with the model trained here: there is no gate"
+            )
+        model = federation.shared_model(self._state, theta, prototypes, influence)
+        self._gating.hear(*model, influence, samples, held_back, took_part=took_part)
 
     def goes_on(
         self, task: str, x: npt.ArrayLike, y: npt.ArrayLike, epochs: int, entropy: Sequence[int]
@@ -157,11 +212,15 @@ class EdgeClient:
 
     def predict_proba(self, x: npt.ArrayLike) -> Vector:
         """Probabilities [n, classes] of samples [n, *shape]; each sample's are its own, whatever it comes with."""
+        return self.answer(x)[0]
+
+    def answer(self, x: npt.ArrayLike) -> tuple[Vector, Vector]:
+        """``predict_proba``, and how much the personal model counted [n], 0..1; 1 where no gate answers."""
         samples = check_samples(x, self.manifest.input_shape)
-        logits = self._inference.logits(samples)
+        logits, weights = self._inference.logits(samples)
         shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
         found: Vector = shifted / shifted.sum(axis=1, keepdims=True)
-        return found
+        return found, weights
 
     def predict(self, x: npt.ArrayLike) -> list[str]:
         """The name of the class of each sample."""
@@ -294,6 +353,12 @@ class EdgeClient:
                 "this client was opened read_only; open it without to train, observe or receive"
             )
         return self._state
+
+    def _held_back(self, validation: npt.ArrayLike | None) -> npt.NDArray[np.floating]:
+        """Checked samples that the gate looks at; none where there are none."""
+        if validation is None or not np.size(validation):
+            return np.zeros((0, *self.manifest.input_shape), np.float32)
+        return check_samples(validation, self.manifest.input_shape, "validation")
 
     def _compare(self, found: npt.NDArray[np.int64], y: npt.ArrayLike) -> Evaluation:
         labels = check_labels(y, self.manifest.classes, len(found))

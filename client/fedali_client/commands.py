@@ -69,11 +69,12 @@ def fit(options: argparse.Namespace) -> None:
         def tested() -> dict[str, Any]:
             return {name: asdict(client.evaluate(*part)) for name, part in tests.items() if part is not None}
 
-        _train(
-            options,
-            lambda show: client.fit(*pair, options.epochs, seed=options.seed, progress=show),
-            tested=tested,
-        )
+        held_back = None if parts["validation"] is None else parts["validation"][0]
+
+        def train(show: ProgressLine) -> FitReport:
+            return client.fit(*pair, options.epochs, seed=options.seed, progress=show, validation=held_back)
+
+        _train(options, train, tested=tested)
 
 
 def predict(options: argparse.Namespace) -> None:
@@ -272,13 +273,16 @@ def _lines() -> Iterator[tuple[int, str]]:
 def _predictions(client: EdgeClient, x: Any, file: FileSamples | None = None) -> None:
     """A line for each sample; of windows of a ``file`` with the row that they begin with, and its time."""
     for start in range(0, len(x), 256):
-        for sample, row in enumerate(client.predict_proba(x[start : start + 256]), start):
+        found, weights = client.answer(x[start : start + 256])
+        for sample, (row, weight) in enumerate(zip(found, weights, strict=True), start):
             best = int(row.argmax())
             where: dict[str, Any] = {}
             if file is not None and file.rows is not None:
                 where = {"row": int(file.rows[sample]), "rows": len(x[sample])}
                 where |= {} if file.times is None else {"time": file.moment(sample)}
             answer = {"label": client.manifest.classes[best], "probability": round(float(row[best]), 6)}
+            if client.manifest.answers_by == "gate":
+                answer["weight"] = round(float(weight), 6)
             _print_json({**where, **answer})
 
 
@@ -294,6 +298,7 @@ def _about(bundle: Bundle) -> dict[str, Any]:
         "trained on device": manifest.layouts.trained.size,
         "prototypes": [list(entry.shape) for entry in manifest.layouts.prototypes.entries],
         "method": manifest.method.name,
+        "answers by": manifest.answers_by,
         "mode": manifest.mode,
         "batch": manifest.batch,
         "sample": list(manifest.input_shape),

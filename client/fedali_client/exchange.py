@@ -8,7 +8,7 @@ import numpy.typing as npt
 from fedali.bundle.file import Bundle
 from fedali.bundle.manifest import Manifest
 from fedali.errors import DataError
-from fedali_client.compute.assignment import align
+from fedali.transport.assignment import align
 from fedali_client.results import Update
 from fedali_client.state.personal import PersonalState
 

@@ -21,6 +21,7 @@ from fedali.slots import Slot, slot_slice
 Answer = Literal["trained", "shared", "between", "gate", "neighbours"]
 ANSWERS: tuple[str, ...] = get_args(Answer)
 
+BUNDLED: tuple[str, ...] = ("trained", "gate")  # what a bundle can say that its devices answer with
 PROTOTYPES = 64
 GATE = Slot("gate", "shared", (PROTOTYPES, "embedding"))
 """Everybody's prototypes: clients send theirs, aligned to those that they were sent, and the server averages them."""

@@ -1,13 +1,23 @@
 """The gate: prototypes say of each sample whether it is one of its client's own kind.
 
-A client's own prototypes are the centres of its training samples' embeddings under the shared model (k-means); everybody's are the
-clients' sets, each aligned by optimal transport to the last round's, averaged. For an embedding z
+The shared model that answers is the middle of the one that a round began with and the one that it made,
+
+    shared = (began + new) / 2,
+
+number by number, prototypes of ALP layers too: half of what the noise of one round moved. The personal one is halfway between that and the
+client's trained one (``fedali.answers.between``). Everything that the gate looks at are embeddings z under ``shared``.
+
+A client's own prototypes are the centres of its training samples' embeddings (k-means), made anew when it hears of a new model; everybody's are
+a slot of the new state: the centres that clients sent in the round, of embeddings under ``began``, each set aligned by exact optimal transport to
+the prototypes before, averaged. Then
 
     s(z) = log( distance to the nearest of its own / distance to the nearest of everybody's )
 
-is low where the client knows better. Its own answer, which is that of the model halfway between its trained one and the shared one
-(``fedali.answers.between``), weighs ``sigmoid((m - s) / d)``: m is the 80 % quantile of s on the client's validation samples, so that
-four in five of its own kind count as its own, d their standard deviation.
+is low where the client knows better, and the personal model's probabilities weigh ``sigmoid((m - s) / d)``: m is the 80 % quantile of s on the
+client's validation samples, so that four in five of its own kind count as its own, d their standard deviation. Who has no validation samples holds
+back every fifth training sample from its centres, and takes those.
+
+No label is used. Numpy alone: a device does what a simulation does.
 """
 
 from __future__ import annotations
@@ -18,13 +28,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedali.transport.plans import ot_align, separation
+from fedali.transport.assignment import assign
+from fedali.transport.distances import squared_distances
 
 Array = npt.NDArray[np.floating[Any]]
 
 _QUANTILE = 0.8
 _ROUNDS = 25  # of k-means, unless it rests earlier
-_SMALLEST = 1e-6  # of a distance, and of a spread
+_HELD_BACK = 5  # every fifth training sample, where there are none for validation
+_NOBODY = -60.0  # a middle at which no answer is the client's own
+SMALLEST = 1e-6  # of a distance, and of a spread
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +60,25 @@ class Gate:
     def of(cls, own: Array, everyone: Array, validation: Array) -> Gate:
         """The gate of a client with the embeddings [n, d] of its validation samples, n > 0."""
         s = scores(validation, own, everyone)
-        return cls(own, everyone, float(np.quantile(s, _QUANTILE)), max(float(s.std()), _SMALLEST))
+        return cls(own, everyone, float(np.quantile(s, _QUANTILE)), max(float(s.std()), SMALLEST))
+
+    @classmethod
+    def made(cls, train: Array, validation: Array, everyone: Array) -> Gate:
+        """The gate of a client with embeddings [n, d] of its training samples, n > 0, and of its validation samples, which may be none."""
+        if not len(validation):
+            last = np.arange(len(train)) % _HELD_BACK == _HELD_BACK - 1
+            train, validation = (train[~last], train[last]) if last.any() else (train, train)
+        return cls.of(centres(train, len(everyone)), everyone, validation)
+
+    @classmethod
+    def closed(cls, everyone: Array) -> Gate:
+        """The gate of a client that has no model of its own yet: it answers with the shared one alone."""
+        return cls(np.zeros_like(everyone), everyone, _NOBODY, 1.0)
+
+    @classmethod
+    def opened(cls, everyone: Array) -> Gate:
+        """The gate of a client that knows nothing of others: it answers with its own model alone."""
+        return cls(np.zeros_like(everyone), everyone, -_NOBODY, 1.0)
 
     def __call__(self, embeddings: Array) -> Array:
         """How much the client's own answer counts, 0..1, for embeddings [n, d]: [n]."""
@@ -62,7 +93,7 @@ class Gate:
 def scores(embeddings: Array, own: Array, everyone: Array) -> Array:
     """S [n] of embeddings [n, d]: low for what is nearer to ``own`` [K, d] than to ``everyone`` [K', d]."""
     near, far = _nearest(embeddings, own)[0], _nearest(embeddings, everyone)[0]
-    found: Array = np.log(np.maximum(near, _SMALLEST)) - np.log(np.maximum(far, _SMALLEST))
+    found: Array = np.log(np.maximum(near, SMALLEST)) - np.log(np.maximum(far, SMALLEST))
     return found
 
 
@@ -79,7 +110,13 @@ def probabilities(logits: Array) -> Array:
     return found
 
 
-def centres(embeddings: Array, count: int, seed: int) -> Array:
+def middle(began: Array, new: Array) -> Array:
+    """The shared model that answers, of the one that a round began with and the one that it made."""
+    found: Array = (began + new) * np.asarray(0.5, new.dtype)
+    return found
+
+
+def centres(embeddings: Array, count: int, seed: int = 0) -> Array:
     """``count`` centres [K, d] of embeddings [n, d] by k-means, float64; of fewer embeddings than that some are there twice.
 
     Starts are drawn as k-means++ does (Arthur & Vassilvitskii 2007); a centre that nothing is near to stays.
@@ -109,7 +146,9 @@ def aligned(own: Array, everyone: Array) -> Array:
     """A client's prototypes [K, d] in the order of everybody's [K, d] before; as they are where there are none yet (zeros)."""
     if not everyone.any():
         return own
-    return ot_align(own, everyone, apart=separation(everyone))
+    rows, reference = np.asarray(own, np.float64), np.asarray(everyone, np.float64)
+    found: Array = rows[assign(squared_distances(rows, reference))]
+    return found
 
 
 def _starts(points: Array, count: int, random: np.random.Generator) -> Array:

@@ -28,7 +28,7 @@ from fedali.bundle.keys import PublicKey, public_of
 from fedali.bundle.manifest import FORMAT, LARGEST_MANIFEST, PARTS, BundlePart, Manifest
 from fedali.bundle.manifest_reader import read_manifest
 from fedali.bundle.onnx_scan import scan
-from fedali.bundle.signatures import check_signatures
+from fedali.bundle.signatures import check_signatures, gate_shape
 from fedali.errors import BundleError, MissingExtraError
 from fedali.support.files import write_bytes
 from fedali.version import __version__
@@ -60,7 +60,10 @@ class Bundle:
     signed_by: str | None
 
     def state(self) -> dict[str, Vector]:
-        """The initial state, copied: ``theta`` [P], ``local_prototypes`` [L], ``shared_theta`` [P], ``shared_prototypes`` [L]."""
+        """The initial state, copied: ``theta`` [P], ``local_prototypes`` [L], ``shared_theta`` [P], ``shared_prototypes`` [L].
+
+        Of a client that answers by a gate of its own, also ``own`` [K, d] and ``gate`` [2], the middle and the spread of its score.
+        """
         return _state(self.parts["state.safetensors"])
 
 
@@ -202,25 +205,31 @@ def _check_parts(manifest: Manifest, found: Mapping[str, bytes]) -> None:
 
 def _check_state(manifest: Manifest, data: bytes) -> None:
     parameters, prototypes = manifest.layouts.parameters.size, manifest.layouts.prototypes.size
-    wanted = {
-        "theta": parameters,
-        "local_prototypes": prototypes,
-        "shared_theta": parameters,
-        "shared_prototypes": prototypes,
+    wanted: dict[str, tuple[int, ...]] = {
+        "theta": (parameters,),
+        "local_prototypes": (prototypes,),
+        "shared_theta": (parameters,),
+        "shared_prototypes": (prototypes,),
     }
     found = _state(data)
+    if manifest.answers_by == "gate" and ("own" in found or "gate" in found):
+        wanted |= {"own": gate_shape(manifest), "gate": (2,)}
     if found.keys() != wanted.keys():
         raise BundleError(
             f"state.safetensors holds {', '.join(sorted(found))[:200]}, not {', '.join(wanted)}"
         )
-    for name, size in wanted.items():
+    for name, shape in wanted.items():
         value = found[name]
-        if value.dtype != np.float32 or value.shape != (size,):
+        if value.dtype != np.float32 or value.shape != shape:
             raise BundleError(
-                f"state.safetensors: {name} is {value.dtype} {list(value.shape)}, not float32 [{size}]"
+                f"state.safetensors: {name} is {value.dtype} {list(value.shape)}, not float32 {list(shape)}"
             )
         if not np.isfinite(value).all():
             raise BundleError(f"state.safetensors: {name} has values that are not finite")
+    if "gate" in found and not found["gate"][1] > 0:
+        raise BundleError(
+            f"state.safetensors: the gate's spread is {found['gate'][1]:g}; it has to be above 0"
+        )
 
 
 def _state(data: bytes) -> dict[str, Vector]:

@@ -1,6 +1,6 @@
 """What a bundle says of itself: the manifest, typed, and checked strictly where it enters.
 
-A manifest is JSON with sorted keys. Every key but ``data`` has to be there, unknown ones are refused, and so are repeated ones and
+A manifest is JSON with sorted keys. Every key but ``data`` and ``answers_by`` has to be there, unknown ones are refused, and so are repeated ones and
 numbers that JSON does not have. ``docs/bundle.md`` says what each means.
 """
 
@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from fedali.answers import Answer, size_without
 from fedali.data.facts import NO_FACTS, DataFacts
 from fedali.layout import Layout
 from fedali.slots import PrototypeUpload
@@ -115,6 +116,12 @@ class Manifest:
     parity: dict[str, Parity]
     int8: dict[str, Any] | None
     data: DataFacts = NO_FACTS
+    answers_by: Answer = "trained"
+
+    @property
+    def known(self) -> int:
+        """What training knows of theta [P]: all but the answer's slot, which lies behind it."""
+        return size_without(self.answers_by, self.layouts.parameters)
 
     @property
     def trained(self) -> slice:
@@ -150,5 +157,7 @@ class Manifest:
         }
         if not plain["data"]:
             del plain["data"]
+        if self.answers_by == "trained":
+            del plain["answers_by"]
         text = json.dumps(plain, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return text.encode()

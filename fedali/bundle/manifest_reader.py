@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from fedali.answers import BUNDLED, GATE, PROTOTYPES
 from fedali.bundle.json_reader import JsonError, JsonReader, is_plain, read_json
 from fedali.bundle.manifest import (
     LARGEST_MANIFEST,
@@ -61,11 +62,12 @@ def _manifest(read: JsonReader) -> Manifest:
     mode = read.choice("mode", get_args(Mode))
     shape = _shape(read, "input_shape")
     layouts = _layouts(read.inside("layouts"), mode)
-    method = _component(read.inside("method"), alp=False)
+    written = read.text("fedali")
+    method = _method(read.inside("method"), written)
     travel = _travel(read) if format_ > 1 else _travel_before(method, layouts)
     manifest = Manifest(
         format=format_,
-        fedali=read.text("fedali"),
+        fedali=written,
         name=read.text("name"),
         created=_time(read, "created"),
         model=_component(read.inside("model"), alp=True),
@@ -88,6 +90,7 @@ def _manifest(read: JsonReader) -> Manifest:
         parity={name: _parity(parity) for name, parity in read.each("parity").items()},
         int8=read.take("int8", dict, type(None)),
         data=_data(read, shape),
+        answers_by=read.choice("answers_by", BUNDLED) if read.has("answers_by") else "trained",
     )
     read.done()
     _check_parts(manifest, read.where)
@@ -96,6 +99,8 @@ def _manifest(read: JsonReader) -> Manifest:
 
 def _check_parts(manifest: Manifest, where: str) -> None:
     needed = _NEEDED[manifest.mode] | {"state.safetensors"}
+    if manifest.answers_by == "gate":
+        needed |= {"embed.onnx"}
     odd = sorted((needed - set(manifest.parts)) | (set(manifest.parts) - needed - _ALLOWED[manifest.mode]))
     if odd:
         raise JsonError(
@@ -116,6 +121,14 @@ def _check_answer(manifest: Manifest, where: str) -> None:
     begin, end = manifest.answer
     if end - begin != model or end > parameters.size:
         raise JsonError(f"{where}: answer is not a stretch of the parameters as long as the model")
+    slot = parameters.entries[-1]
+    named = [entry.name for entry in parameters.entries if entry.name == f"{GATE.name}/"]
+    if (manifest.answers_by == "gate") != bool(named):
+        raise JsonError(f"{where}: who answers by the gate has a slot {GATE.name!r}, and nobody else")
+    if named and (slot.name != named[0] or len(slot.shape) != 2 or slot.shape[0] != PROTOTYPES):
+        raise JsonError(f"{where}: the slot {GATE.name!r} has to be the last, of {PROTOTYPES} prototypes")
+    if end > manifest.known or manifest.layouts.trained.size > manifest.known:
+        raise JsonError(f"{where}: what is trained and what answers lie before the slot {GATE.name!r}")
 
 
 def _shape(read: JsonReader, key: str) -> tuple[int, ...]:
@@ -149,6 +162,13 @@ def _version(read: JsonReader, key: str) -> str:
     if not re.fullmatch(r">=[0-9]{1,3}\.[0-9]{1,3}", value):
         raise read.wrong(key, value)
     return value
+
+
+def _method(read: JsonReader, written: str) -> Component:
+    """What devices train, by the name it has now: before 0.3.0 ``fedali`` was the paper's."""
+    found = _component(read, alp=False)
+    before = re.match(r"0\.[012](?!\d)", written) is not None
+    return Component("fedali-paper", found.options) if before and found.name == "fedali" else found
 
 
 def _component(read: JsonReader, *, alp: bool) -> Component:
@@ -228,7 +248,7 @@ def _travel(read: JsonReader) -> dict[str, Any]:
 def _travel_before(method: Component, layouts: BundleLayouts) -> dict[str, Any]:
     """The same of a bundle of 0.1.0, which left it to its method's name."""
     prototypes, options = None, method.options
-    if method.name == "fedali":
+    if method.name == "fedali-paper":
         way = options.get("aggregation", "ot")
         kind = "sets" if way == "kmeans" or options.get("barycentre_iterations") else way
         masses = options.get("masses", "uniform")

@@ -6,6 +6,7 @@ head's stretch of it, and samples are embeddings.
 
 from __future__ import annotations
 
+from fedali.answers import GATE
 from fedali.bundle.manifest import Manifest
 from fedali.bundle.onnx_scan import Scan, Value
 from fedali.errors import BundleError
@@ -41,12 +42,21 @@ def _signature(
     manifest: Manifest, name: str, batch: int | None, embedding: int, measured: int
 ) -> tuple[dict[str, Value], dict[str, Value]]:
     layouts = manifest.layouts
-    whole, local = (layouts.parameters.size,), (layouts.prototypes.size,)
+    whole, local = (manifest.known,), (layouts.prototypes.size,)
     begin, end = manifest.answer
     model = (end - begin,)
     samples: Shape = (batch, *manifest.input_shape)
     if name in ("infer", "embed"):
         inputs = _floats(theta=model, local_prototypes=local, x=samples, influence=())
+        if name == "infer" and manifest.answers_by == "gate":
+            centres = gate_shape(manifest)
+            inputs = {
+                **_floats(
+                    theta=model, shared_theta=model, own=centres, everyone=centres, middle=(), spread=()
+                ),
+                **_floats(local_prototypes=local, shared_prototypes=local, x=samples, influence=()),
+            }
+            return inputs, _floats(logits=(batch, len(manifest.classes)), weight=(batch,))
         if name == "infer":
             return inputs, _floats(logits=(batch, len(manifest.classes)))
         return inputs, _floats(embedding=(batch, embedding))
@@ -72,7 +82,7 @@ def _signature(
             **_floats(weights=(manifest.batch,), shared_theta=whole, influence=()),
         }
         return inputs, _floats(measured=(measured,))
-    rest = layouts.parameters.size - layouts.trained.size if manifest.mode == "full" else 0
+    rest = manifest.known - layouts.trained.size if manifest.mode == "full" else 0
     if name == "finish":
         inputs = _floats(theta=whole, shared_theta=whole, measured=(measured,))
         return {**inputs, **_floats(steps=(), step_size=(), samples=())}, _floats(kept=(rest,))
@@ -94,17 +104,28 @@ def _signature(
     return inputs, {**outputs, **_floats(new_local_prototypes=local, loss=(), correct=(), weight=())}
 
 
+def gate_shape(manifest: Manifest) -> tuple[int, int]:
+    """[K, d] of everybody's prototypes, of a bundle that answers by the gate."""
+    prototypes, embedding = manifest.layouts.parameters.entries[-1].shape
+    return prototypes, embedding
+
+
 def _floats(**shapes: Shape) -> dict[str, Value]:
     return {name: Value("float32", shape) for name, shape in shapes.items()}
 
 
 def _embedding(manifest: Manifest, scans: dict[str, Scan]) -> int:
-    """d, as the head's step says; 0 in full mode."""
+    """d, as the head's step says, and the gate's slot; 0 where neither does."""
     shape = scans["train"].inputs["x"].shape if "x" in scans["train"].inputs else ()
+    gated = gate_shape(manifest)[1] if manifest.answers_by == "gate" else 0
     if manifest.mode == "full":
-        return 0
+        return gated
     if len(shape) != 2 or not shape[1]:
         raise BundleError("train.onnx of mode 'head' has to take embeddings [batch, d] as x")
+    if gated not in (0, shape[1]):
+        raise BundleError(
+            f"the slot {GATE.name!r} is of embeddings [{gated}], the head's step of [{shape[1]}]"
+        )
     return shape[1]
 
 

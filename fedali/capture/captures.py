@@ -33,6 +33,7 @@ from fedali.step import (
     make_begin,
     make_embed,
     make_finish,
+    make_gated,
     make_head_step,
     make_measure,
     make_predict,
@@ -48,6 +49,10 @@ STEP_INPUTS = (
 )
 STEP_OUTPUTS = (*State._fields, "loss", "correct", "weight")
 PREDICT_INPUTS = ("theta", "local_prototypes", "x", "influence")
+GATED_INPUTS = (
+    *("theta", "shared_theta", "own", "everyone", "middle", "spread"),
+    *("local_prototypes", "shared_prototypes", "x", "influence"),
+)
 ADAPT_INPUTS = ("theta", "local_prototypes", "x", "weights", "shared_prototypes", "influence", "decay")
 BEGIN_INPUTS = ("theta", "shared_theta", "class_counts", "phase")
 MEASURE_INPUTS = ("theta", "local_prototypes", "x", "y", "weights", "shared_theta", "influence")
@@ -279,11 +284,47 @@ def _capture_infer(
     def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
         return (infer(*tensors),)
 
+    return _capture_open(flat, PREDICT_INPUTS, (output,), example, batch, table)
+
+
+def capture_gated(
+    model: Model,
+    *,
+    matcher: Matcher | None,
+    input_shape: Sequence[int],
+    batch: int | None,
+    prototypes: int,
+    table: Table | None = None,
+) -> Graph:
+    """An answer by the gate, from ``GATED_INPUTS`` to logits [B, classes] and weight [B], see ``fedali.step.make_gated``.
+
+    ``prototypes`` is K, of the client's own and of everyone's alike; other arguments are those of ``capture_predict``.
+    """
+    model = copy.deepcopy(model).to("cpu", torch.float32)
+    gated, theta = make_gated(model, matcher=matcher), model.theta()
+    local = theta.new_empty(model.prototype_layout.size).normal_()
+    own = theta.new_empty(prototypes, model.facts.embedding).normal_()
+    example = (
+        *(theta, theta.clone(), own, own.clone(), theta.new_zeros(()), theta.new_ones(())),
+        *(local, local.clone(), theta.new_empty(batch or 4, *input_shape).normal_(), theta.new_ones(())),
+    )
+    return _capture_open(gated, GATED_INPUTS, ("logits", "weight"), example, batch, table)
+
+
+def _capture_open(
+    function: Callable[..., tuple[Tensor, ...]],
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    example: tuple[Tensor, ...],
+    batch: int | None,
+    table: Table | None,
+) -> Graph:
+    """The graph of inference, whose batch is open where there is none."""
     if batch:
-        return Graph(trace(flat, example, table), PREDICT_INPUTS, (output,), example)
-    program = trace_open(flat, example, table)
+        return Graph(trace(function, example, table), inputs, outputs, example)
+    program = trace_open(function, inputs, example, table)
     module: Any = program.module(check_guards=False)
-    return Graph(module, PREDICT_INPUTS, (output,), example, open_batch=True, program=program)
+    return Graph(module, inputs, outputs, example, open_batch=True, program=program)
 
 
 def capture_adapt(

@@ -20,9 +20,11 @@ from fedali.errors import SettingsError
 # Torch's tracer and exporter are imported where they are used: a run whose graphs are cached starts sooner without.
 
 
-def open_batch() -> tuple[Any, ...]:
-    """Which axes of PREDICT_INPUTS are left open, as ``torch.export`` wants to be told."""
-    return (None, None, {0: torch.export.Dim("batch", min=1, max=1 << 16)}, None)
+def open_batch(inputs: Sequence[str]) -> tuple[Any, ...]:
+    """Which axes of a graph's inputs are left open, as ``torch.export`` wants to be told: the first of x."""
+    return tuple(
+        {0: torch.export.Dim("batch", min=1, max=1 << 16)} if name == "x" else None for name in inputs
+    )
 
 
 @dataclass(frozen=True)
@@ -82,17 +84,20 @@ def trace(
 
 
 def trace_open(
-    function: Callable[..., tuple[Tensor, ...]], example: Sequence[Tensor], table: Table | None
+    function: Callable[..., tuple[Tensor, ...]],
+    inputs: Sequence[str],
+    example: Sequence[Tensor],
+    table: Table | None,
 ) -> ExportedProgram:
-    """``trace`` of inference with the first axis of x left open."""
+    """``trace`` of inference with the first axis of x, one of the ``inputs``, left open."""
 
     class Function(torch.nn.Module):
-        def forward(self, theta: Tensor, local_prototypes: Tensor, x: Tensor, influence: Tensor) -> Any:
-            return function(theta, local_prototypes, x, influence)
+        def forward(self, *given: Tensor) -> Any:
+            return function(*given)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own calls of what it has deprecated
-        program = torch.export.export(Function(), tuple(example), dynamic_shapes=open_batch())
+        program = torch.export.export(Function(), tuple(example), dynamic_shapes=(open_batch(inputs),))
         decomposed: ExportedProgram = program.run_decompositions(dict(table or {}))
     return decomposed
 

@@ -1,27 +1,28 @@
 """What simulated clients answer with when that is not their trained model: see ``fedali.answers``.
 
 A client knows its answer when it has heard of the round's shared model: it is tested in the evaluation at the end of the round, with
-the model that this round made. The gate looks at embeddings of the model that the round began with, since the prototypes that the clients
-sent are of that one.
+the model that this round made, or, by the gate, with the middle of that one and the one that the round began with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from fedali.answers import GATE, PROTOTYPES, size_without
 from fedali.answers.between import HALFWAY, POINTS, chosen, model_at
-from fedali.answers.gate import Array, Gate, aligned, centres, mixed, probabilities
+from fedali.answers.gate import Array, Gate, aligned, centres, middle, mixed, probabilities
 from fedali.answers.neighbours import Memory, answered
 from fedali.answers.neighbours import chosen as share_of_memory
+from fedali.cohort.gate_scores import Gated, gate_scores, joined
 from fedali.engines.base import Labels, Samples, TrainResult, Vector
 from fedali.engines.outputs import Outputs
+from fedali.layout import Layout
 from fedali.methods import Layouts, Method, SharedState
+from fedali.metrics import calibration_error
 from fedali.slots import slot_slice
 from fedali.task import CLASSIFICATION
 
@@ -36,6 +37,18 @@ class Candidate:
 
 
 Numbers = dict[str, float]
+Output = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]  # logits and embeddings
+
+
+@dataclass(frozen=True, eq=False)
+class Said:
+    """What a client answers on a set of samples: logits or probabilities [n, classes], and what a gate mixed."""
+
+    scores: Array
+    gated: Gated | None = None
+
+
+_Answer = Callable[[Candidate, list[Samples], list[Output]], list[Said]]
 
 
 class Answering:
@@ -47,7 +60,7 @@ class Answering:
         outputs: runs the model.
         train, validation, test: samples of all clients of the federation.
         everyone: indices of those whose test data generalisation is measured on.
-        seed: of the prototypes' starts.
+        calibration: whether to measure it, in rounds where everyone's data are tested.
     """
 
     def __init__(
@@ -59,12 +72,11 @@ class Answering:
         validation: Sequence[Samples],
         test: Sequence[Samples],
         everyone: Sequence[int],
-        seed: int,
+        calibration: bool = True,
     ) -> None:
-        self.method, self.layouts, self._outputs, self._seed = method, layouts, outputs, seed
+        self.method, self.layouts, self._outputs = method, layouts, outputs
         self._train, self._validation, self._test = train, validation, test
-        self._everyone = list(everyone)
-        self._own: dict[int, Array] = {}  # prototypes of the clients that trained in this round
+        self._everyone, self._calibration = list(everyone), calibration
         self._began: SharedState | None = None  # what the round began with
 
     @property
@@ -74,26 +86,14 @@ class Answering:
 
     def begin(self, shared: SharedState) -> None:
         """A round begins with this state."""
-        self._own, self._began = {}, shared
+        self._began = shared
 
     def sent(self, client: int, result: TrainResult, round_: int, shared: SharedState) -> TrainResult:
         """A client's training with what its answer sends besides."""
         if self.method.answer != "gate":
             return result
-        influence = self.method.influence(round_)
-        ((_, embeddings),) = self._outputs(
-            self._model(shared), shared.prototypes, [self._train[client]], influence
-        )
-        self._own[client] = own = centres(embeddings, PROTOTYPES, self._seed)
-        before = shared.theta[slot_slice(self.layouts.parameters, GATE.name)].reshape(own.shape)
-        sent = aligned(own, before).astype(result.theta.dtype).reshape(-1)
-        return TrainResult(
-            np.concatenate([result.theta, sent]),
-            result.local_prototypes,
-            result.loss,
-            result.accuracy,
-            result.occupancy,
-        )
+        influence, samples = self.method.influence(round_), self._train[client]
+        return with_centres(result, self._outputs, samples, influence, shared, self.layouts.parameters)
 
     def evaluate(
         self, candidates: Sequence[Candidate], round_: int, shared: SharedState, tested: set[int]
@@ -104,9 +104,10 @@ class Answering:
         influence = self.method.influence(round_)
         together = [self._test[client] for client in self._everyone]
         validation = [self._validation[one.client] for one in candidates]
-        theirs = self._outputs(self._model(shared), shared.prototypes, [*together, *validation], influence)
+        theta, prototypes = self._answers(shared)
+        theirs = self._outputs(theta, prototypes, [*together, *validation], influence)
         of = {client: k for k, client in enumerate(self._everyone)}
-        answer: Callable[..., list[Array]] = self._mixing(candidates, together, validation, influence, shared)
+        answer: _Answer = self._mixing(candidates, validation, influence, shared)
         labels = np.concatenate([samples.y for samples in together])
         found: dict[int, Numbers] = {}
         for k, one in enumerate(candidates):
@@ -115,80 +116,89 @@ class Answering:
                 len(together) + k,
                 *(range(len(together)) if one.client in tested else [of[one.client]]),
             ]
-            said = answer(one, sets, places, [theirs[place][0] for place in places])
+            answers = answer(one, sets, [theirs[place] for place in places])
+            said = [each.scores for each in answers]
             own = of[one.client] + 1 if one.client in tested else 1
             numbers = _scores("validation", sets[0].y, said[0], self._number_of_classes(theirs))
             numbers |= _scores("personalisation", sets[own].y, said[own], self._number_of_classes(theirs))
             if one.client in tested:
                 all_ = np.concatenate(said[1:])
                 numbers |= _scores("generalisation", labels, all_, self._number_of_classes(theirs))
+            if tested and self._calibration:
+                numbers["personalisation_ece"] = self._error(sets[own].y, said[own])
+            if one.client in tested and self._calibration:
+                numbers["generalisation_ece"] = self._error(labels, all_)
+            gated = [each.gated for each in answers[1:] if each.gated is not None]
+            if one.client in tested and gated:
+                whose = np.repeat(self._everyone, [len(samples) for samples in together])
+                numbers |= gate_scores(joined(gated), labels, whose == one.client)
             found[one.client] = numbers
         return found
+
+    def newcomer(self, one: Candidate, labelled: Samples, round_: int, shared: SharedState) -> Array:
+        """What a client says of its test samples [n, classes] that came after the last round, and has trained once from ``shared``.
+
+        It knows no other model of the server's, and has labels of ``labelled`` alone: what others choose on validation data is a half. Its
+        gate knows all its training and validation samples, since that needs no label.
+        """
+        answer, influence, new = self.method.answer, self.method.influence(round_), self._model(shared)
+        sets = [self._validation[one.client], self._test[one.client]]
+        given = [*sets, self._train[one.client], labelled]
+        *theirs, (_, train), (_, known) = self._outputs(new, shared.prototypes, given, influence)
+        logits, seen = theirs[1]
+        if answer == "shared":
+            return logits
+        if answer == "neighbours":
+            memory = Memory(known, labelled.y, logits.shape[1])
+            return answered(HALFWAY, memory(seen), probabilities(logits))
+        halfway = model_at(HALFWAY, one.theta, new)
+        mine = self._outputs(halfway, one.prototypes, sets, influence)
+        if answer == "between":
+            return mine[1][0]
+        return answered_by_gate(train, everyones(shared, self.layouts.parameters), mine, theirs)[1].scores
 
     def _mixing(
         self,
         candidates: Sequence[Candidate],
-        together: Sequence[Samples],
         validation: Sequence[Samples],
         influence: float,
         shared: SharedState,
-    ) -> Callable[[Candidate, list[Samples], list[int], list[Array]], list[Array]]:
-        """A function of a client, sets of samples, their places and the shared model's logits that gives what it answers on each."""
+    ) -> _Answer:
+        """What a client answers on each of sets of samples, its validation samples first, from what the shared model gives for them."""
         if self.method.answer == "shared":
-            return lambda one, sets, places, theirs: theirs
+            return lambda one, sets, theirs: [Said(logits) for logits, _ in theirs]
         if self.method.answer == "between":
             points = self._points(candidates, validation, influence, shared)
 
-            def between(
-                one: Candidate, sets: list[Samples], places: list[int], theirs: list[Array]
-            ) -> list[Array]:
+            def between(one: Candidate, sets: list[Samples], theirs: list[Output]) -> list[Said]:
                 theta = model_at(points[one.client], one.theta, self._model(shared))
-                return [logits for logits, _ in self._outputs(theta, one.prototypes, sets, influence)]
+                return [Said(logits) for logits, _ in self._outputs(theta, one.prototypes, sets, influence)]
 
             return between
-        if self.method.answer == "neighbours":
-            return self._remembering(candidates, together, validation, influence, shared)
-        began = self._began
-        assert began is not None
-        seen = self._outputs(self._model(began), began.prototypes, [*together, *validation], influence)
-        where = slot_slice(self.layouts.parameters, GATE.name)
+        model = self._answers(shared)
 
-        def gate(one: Candidate, sets: list[Samples], places: list[int], theirs: list[Array]) -> list[Array]:
-            own = self._own[one.client]
-            weigh = Gate.of(own, shared.theta[where].reshape(own.shape), seen[places[0]][1])
-            halfway = model_at(HALFWAY, one.theta, self._model(shared))
-            mine = self._outputs(halfway, one.prototypes, sets, influence)
-            return [
-                mixed(weigh(seen[place][1]), probabilities(logits), probabilities(other))
-                for place, (logits, _), other in zip(places, mine, theirs, strict=True)
-            ]
-
-        return gate
-
-    def _remembering(
-        self,
-        candidates: Sequence[Candidate],
-        together: Sequence[Samples],
-        validation: Sequence[Samples],
-        influence: float,
-        shared: SharedState,
-    ) -> Callable[[Candidate, list[Samples], list[int], list[Array]], list[Array]]:
-        """``_mixing`` of clients' memories with the shared model."""
-        model = self._model(shared), shared.prototypes
-        seen = self._outputs(*model, [*together, *validation], influence)
-
-        def neighbours(
-            one: Candidate, sets: list[Samples], places: list[int], theirs: list[Array]
-        ) -> list[Array]:
+        def trained_on(one: Candidate) -> tuple[Array, Labels]:
             samples = self._train[one.client]
             ((_, embeddings),) = self._outputs(*model, [samples], influence)
-            memory = Memory(embeddings, samples.y, theirs[0].shape[1])
-            near = [memory(seen[place][1]) for place in places]
-            shares = [probabilities(logits) for logits in theirs]
-            a = share_of_memory(near[0], shares[0], sets[0].y)
-            return [answered(a, *both) for both in zip(near, shares, strict=True)]
+            return embeddings, samples.y
 
-        return neighbours
+        def neighbours(one: Candidate, sets: list[Samples], theirs: list[Output]) -> list[Said]:
+            memory = Memory(*trained_on(one), theirs[0][0].shape[1])
+            near = [memory(embeddings) for _, embeddings in theirs]
+            shares = [probabilities(logits) for logits, _ in theirs]
+            a = share_of_memory(near[0], shares[0], sets[0].y)
+            return [Said(answered(a, *both)) for both in zip(near, shares, strict=True)]
+
+        if self.method.answer == "neighbours":
+            return neighbours
+        everyone = everyones(shared, self.layouts.parameters)
+
+        def gate(one: Candidate, sets: list[Samples], theirs: list[Output]) -> list[Said]:
+            halfway = model_at(HALFWAY, one.theta, model[0])
+            mine = self._outputs(halfway, one.prototypes, sets, influence)
+            return answered_by_gate(trained_on(one)[0], everyone, mine, theirs)
+
+        return gate
 
     def _points(
         self,
@@ -207,11 +217,70 @@ class Answering:
         points = chosen(curves, np.array([len(samples) for samples in validation], float))
         return {one.client: a for one, a in zip(candidates, points, strict=True)}
 
+    def _error(self, labels: Labels, said: Array) -> float:
+        """Calibration of what a client said: logits, or probabilities where two answers are mixed."""
+        mixes = self.method.answer in ("gate", "neighbours")
+        return calibration_error(labels, said if mixes else probabilities(said))
+
+    def _answers(self, shared: SharedState) -> tuple[Vector, Vector]:
+        """The shared model that answers: parameters [M], and prototypes [L]."""
+        if self.method.answer != "gate":
+            return self._model(shared), shared.prototypes
+        assert self._began is not None
+        return middle_of(self._began, shared, self.layouts.parameters)
+
     def _model(self, shared: SharedState) -> Vector:
         return shared.theta[slot_slice(self.layouts.parameters, "")]
 
-    def _number_of_classes(self, theirs: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> int:
+    def _number_of_classes(self, theirs: Sequence[Output]) -> int:
         return int(theirs[0][0].shape[1])
+
+
+def with_centres(
+    result: TrainResult,
+    outputs: Outputs,
+    samples: Samples,
+    influence: float,
+    shared: SharedState,
+    layout: Layout,
+) -> TrainResult:
+    """A client's training on ``samples`` from ``shared``, with what it sends in the gate's slot, at the end of its vector of ``layout``."""
+    model = shared.theta[slot_slice(layout, "")], shared.prototypes
+    ((_, embeddings),) = outputs(*model, [samples], influence)
+    sent = aligned(centres(embeddings, PROTOTYPES), everyones(shared, layout))
+    theta = np.concatenate([result.theta, sent.astype(result.theta.dtype).reshape(-1)])
+    return replace(result, theta=theta)
+
+
+def middle_of(began: SharedState, new: SharedState, layout: Layout) -> tuple[Vector, Vector]:
+    """The gate's shared model: parameters [M], and prototypes [L]."""
+    where = slot_slice(layout, "")
+    return middle(began.theta[where], new.theta[where]), middle(began.prototypes, new.prototypes)
+
+
+def everyones(shared: SharedState, layout: Layout) -> Array:
+    """Everybody's prototypes [K, d] of a state."""
+    return shared.theta[slot_slice(layout, GATE.name)].reshape(PROTOTYPES, -1)
+
+
+def answered_by_gate(
+    train: Array, everyone: Array, mine: Sequence[Output], theirs: Sequence[Output]
+) -> list[Said]:
+    """Probabilities [n, classes] of each set of samples, a client's validation samples first, and what they were mixed of.
+
+    Args:
+        train: embeddings [n, d] of its training samples by the shared model.
+        everyone: everybody's prototypes [K, d].
+        mine: what its own model gives for each set.
+        theirs: what the shared one gives.
+    """
+    weigh = Gate.made(train, theirs[0][1], everyone)
+    found = []
+    for (logits, _), (other, embeddings) in zip(mine, theirs, strict=True):
+        weights = weigh(embeddings)
+        both = mixed(weights, probabilities(logits), probabilities(other))
+        found.append(Said(both, Gated(weights, logits.argmax(1), other.argmax(1))))
+    return found
 
 
 def _scores(name: str, labels: Labels, said: Array, classes: int) -> Numbers:

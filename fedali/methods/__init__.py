@@ -19,6 +19,7 @@ from fedali.methods.base import (
 from fedali.methods.ditto import Ditto
 from fedali.methods.fedala import FedALA
 from fedali.methods.fedali import FedAli
+from fedali.methods.fedali_paper import FedAliPaper
 from fedali.methods.fedavg import FedAvg
 from fedali.methods.fedavg_tuned import FedAvgTuned
 from fedali.methods.fedbabu import FedBABU
@@ -39,7 +40,7 @@ from fedali.support.doors import outside
 from fedali.uploads import SharedState, Trained, Upload
 
 _KINDS = (
-    *(FedAli, FedAvg, FedPer, Local, FedProx, FedRep, Ditto, Scaffold, Moon, FedProto),
+    *(FedAli, FedAliPaper, FedAvg, FedPer, Local, FedProx, FedRep, Ditto, Scaffold, Moon, FedProto),
     *(FedNTD, FedRoD, FedBABU, FedBN, FedALA, FedAvgTuned),
     *(APFL, PFedMe, FedDBE, FedPACAlign),
 )
@@ -48,12 +49,16 @@ METHODS: dict[str, type[Method]] = {m.name: m for m in _KINDS}
 _NAMES: dict[type[Method], str] = {}  # of methods from outside, as they were asked for
 
 PRESETS: dict[str, tuple[str, Mapping[str, Any], str]] = {
-    "fedali-kmeans": ("fedali", {"aggregation": "kmeans"}, "FedAli with the published k-means on the server"),
-    "fedali-head": ("fedali", {"personal": "head"}, "FedAli whose head stays on the client"),
+    "fedali-kmeans": (
+        "fedali-paper",
+        {"aggregation": "kmeans"},
+        "fedali-paper with the published k-means on the server",
+    ),
+    "fedali-head": ("fedali-paper", {"personal": "head"}, "fedali-paper whose head stays on the client"),
     "l2only": (
-        "fedali",
+        "fedali-paper",
         {"strength": 0.0, "aggregation": "mean"},
-        "ablation: FedAli's normalisation, no prototypes",
+        "ablation: fedali-paper's normalisation, no prototypes",
     ),
     "knn-per": (
         "fedavg",
@@ -101,10 +106,12 @@ def build_method(name: str, options: Mapping[str, Any] | None = None, *, doors: 
         kind = outside(name, "fedali.methods", Method, [*METHODS, *PRESETS]) if doors else None
     if kind is None:
         raise SettingsError(f"unknown method {name!r}; {did_you_mean(name, [*METHODS, *PRESETS])}")
-    known = [f.name for f in dataclasses.fields(kind)]
+    known = _options_of(kind)
     for option in options or {}:
         if option not in known:
             hint = did_you_mean(option, known) if known else "it has none"
+            if kind is FedAli and option in _options_of(FedAliPaper):
+                hint = "it is one of 'fedali-paper', which 'fedali' meant before 0.3.0"
             raise SettingsError(f"method {name!r} has no option {option!r}; {hint}")
     try:
         method = kind(**(options or {}))
@@ -130,8 +137,15 @@ def name_of(method: Method) -> str:
 
 
 def options_of(method: Method) -> dict[str, Any]:
-    """A method's own options; what clients answer with is none of training's."""
-    return {name: value for name, value in dataclasses.asdict(method).items() if name != "answer"}
+    """A method's options: its own, and what clients answer with where that is not what they trained, or its kind answers otherwise."""
+    found = dataclasses.asdict(method)
+    if method.answer == type(method).answer == "trained":
+        del found["answer"]
+    return found
+
+
+def _options_of(kind: type[Method]) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
 
 
 def describe_methods() -> dict[str, str]:
@@ -146,6 +160,7 @@ __all__ = [
     "Ditto",
     "FedALA",
     "FedAli",
+    "FedAliPaper",
     "FedAvg",
     "FedAvgTuned",
     "FedBABU",

@@ -1,120 +1,63 @@
-"""FedAli (Ek et al., arXiv 2411.10595): federated learning of personalised models by alignment with prototypes.
+"""FedAli: prototypes, aligned by optimal transport, say for each sample whose model answers.
 
-One round, as in the paper:
+The paper's method (Ek et al., arXiv 2411.10595) is ``fedali.methods.fedali_paper``: its prototypes pull embeddings in a layer. Here they
+decide instead. One round:
 
-1. The server sends its weights and, for each ALP layer, its global prototypes G.
-2. A client copies them; its local prototypes L start from G.
-3. It trains on its data. In each forward pass an ALP layer (``fedali.alp``) matches its embeddings with [L; G] by a
-   transport plan, pulls them towards the matched G, and moves L towards the embeddings.
-4. It sends its weights and L.
-5. The server averages the weights, and makes new G of the clients' L.
-
-In the first round the prototypes are still random, and do not pull (influence 0).
+1. The server sends its weights, and the global prototypes G.
+2. A client trains on its data, the most part by its plain loss, in part by balanced softmax: as if it had as many samples of each class. What
+   it lacks it forgets less of, and what all of them make together is better.
+3. Its local prototypes L are the centres of its training embeddings under the weights that it was sent. It sends its weights, and L aligned
+   to G by optimal transport.
+4. The server averages both.
+5. A sample that is nearer to L than to G is answered by the client's own model, another one by the shared model (``fedali.answers.gate``).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
-from fedali.aggregation import kmeans, ot_aggregate
+from fedali.answers import Answer
 from fedali.errors import SettingsError
-from fedali.methods.base import Layouts, Method, Vector, check_choices
-from fedali.slots import PrototypeUpload
-from fedali.transport.plans import Solver
-from fedali.uploads import SharedState, Upload
+from fedali.methods.base import Method
+from fedali.slots import Slot
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedali.step.client import ClientStep, Started
 
 
 @dataclass(frozen=True)
 class FedAli(Method):
-    """Weights are averaged; local prototypes are aligned and made the next global ones.
+    """Weights are averaged; a client's own model answers for samples of its own kind, and the shared one for others.
 
     Args:
-        personal: ``"none"`` as published: all weights are shared; or ``"head"``: the head stays on the client, as in FedPer.
-        aggregation: how global prototypes are made of local ones. ``"ot"``: each client's set is aligned with the
-            global set by optimal transport, then averaged. ``"kmeans"``: as published, the centres of all clients'
-            prototypes together. ``"mean"``: the mean by index.
-        masses: of a client's prototypes under ``"ot"``: ``"uniform"``, or ``"occupancy"``: how many of its embeddings
-            each prototype answered for.
-        solver: of the transport, see ``fedali.transport.plans.transport_plan``. ``"auto"`` with occupancies is ``"unbalanced"``:
-            against a uniform reference a balanced plan of uneven masses blurs (half of a row's norm, measured).
-        barycentre_iterations: under ``"ot"``, how often to align all sets again with their own mean: a free-support
-            Wasserstein barycentre. It needs all sets at the server, where 0 needs their sum alone.
-        local_prototypes: ``"reset"`` to the global ones at the start of each round, as published, or ``"keep"``.
-        strength: share of the prototypes in the ALP layers' output, after the first ``warmup`` rounds.
-        warmup: rounds without influence.
+        balance: share of balanced softmax (Ren et al., NeurIPS 2020) in the local loss, from 0 to 1; 0 trains as FedAvg does.
     """
 
     name: ClassVar[str] = "fedali"
     summary: ClassVar[str] = (
-        "embeddings pulled towards prototypes that the server aligns by optimal transport"
+        "weights averaged; prototypes aligned by optimal transport decide whose model answers a sample"
     )
-    uses_prototypes: ClassVar[bool] = True
+    slots: ClassVar[tuple[Slot, ...]] = (Slot("class_counts", "kept", ("classes",)),)
 
-    personal: Literal["none", "head"] = "none"
-    aggregation: Literal["ot", "kmeans", "mean"] = "ot"
-    masses: Literal["uniform", "occupancy"] = "uniform"
-    solver: Solver = "auto"
-    barycentre_iterations: int = 0
-    local_prototypes: Literal["reset", "keep"] = "reset"
-    strength: float = 0.2
-    warmup: int = 1
+    balance: float = 0.25
+    answer: Answer = field(default="gate", kw_only=True)
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        if not isinstance(self.strength, int | float) or not 0 <= self.strength <= 1:
-            raise SettingsError(f"strength is {self.strength!r}, it has to be a number from 0 to 1")
-        for name, value in (("warmup", self.warmup), ("barycentre_iterations", self.barycentre_iterations)):
-            if not isinstance(value, int) or value < 0:
-                raise SettingsError(f"{name} is {value!r}, it has to be a whole number of at least 0")
-        if self.barycentre_iterations and (self.aggregation != "ot" or self.masses != "uniform"):
-            raise SettingsError("barycentre_iterations goes with aggregation 'ot' and uniform masses")
+        if (
+            isinstance(self.balance, bool)
+            or not isinstance(self.balance, int | float)
+            or not 0 <= self.balance <= 1
+        ):
+            raise SettingsError(f"balance is {self.balance!r}, it has to be a number from 0 to 1")
 
-    @property
-    def personal_parameters(self) -> tuple[str, ...]:
-        """Nothing, or the head."""
-        return ("head.*",) if self.personal == "head" else ()
+    def begin(self, start: Started) -> Mapping[str, Tensor]:
+        """What balanced softmax goes by."""
+        return {"class_counts": start.class_counts}
 
-    @property
-    def keeps_local_prototypes(self) -> bool:
-        """Whether L survives the round."""
-        return self.local_prototypes == "keep"
-
-    @property
-    def prototypes(self) -> PrototypeUpload:
-        """By themselves for k-means and barycentres; else summed, aligned with the global ones so that equal indices mean equal
-        things.
-        """
-        if self._needs_sets:
-            return PrototypeUpload("sets")
-        if self.aggregation == "mean":
-            return PrototypeUpload("mean")
-        return PrototypeUpload("aligned", self.solver, self.masses)
-
-    def influence(self, round_: int) -> float:
-        """0 while prototypes are random, then ``strength``."""
-        return 0.0 if round_ <= self.warmup else self.strength
-
-    def aggregate(self, total: Upload, shared: SharedState, layouts: Layouts) -> SharedState:
-        """Averaged weights; new global prototypes."""
-        theta = super().aggregate(total, shared, layouts).theta
-        if self._needs_sets:
-            sets = layouts.prototypes.unflatten(np.stack([vector for _, vector in total.sets]))
-            weights = [weight for weight, _ in total.sets]
-            reference = layouts.prototypes.unflatten(shared.prototypes)
-            centres = {name: self._centre(sets[name], weights, reference[name]) for name in sets}
-            return SharedState(theta, layouts.prototypes.flatten(centres))
-        return SharedState(theta, total.mean("prototypes").astype(np.float32))
-
-    @property
-    def _needs_sets(self) -> bool:
-        return self.aggregation == "kmeans" or self.barycentre_iterations > 0
-
-    def _centre(self, sets: Vector, weights: list[float], reference: Vector) -> Vector:
-        """New prototypes [K, d] of one layer from all clients' [C, K, d]."""
-        if self.aggregation == "kmeans":
-            return kmeans(sets, weights, keep_size=True)
-        rounds = self.barycentre_iterations
-        return ot_aggregate(sets, weights, reference, method=self.solver, barycentre_iterations=rounds)
+    def objective(self, step: ClientStep) -> Tensor:
+        """The plain loss, and the balanced one."""
+        return (1 - self.balance) * step.loss() + self.balance * step.balanced_loss(step.own["class_counts"])

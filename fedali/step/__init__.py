@@ -13,6 +13,7 @@ from fedali.step.client import Started as Started
 from fedali.step.client import squared_distance as squared_distance
 from fedali.step.forward import make_adapt as make_adapt
 from fedali.step.forward import make_embed as make_embed
+from fedali.step.forward import make_gated as make_gated
 from fedali.step.forward import make_occupancy as make_occupancy
 from fedali.step.forward import make_predict as make_predict
 from fedali.step.training import make_head_step as make_head_step
@@ -20,6 +21,7 @@ from fedali.step.training import make_step as make_step
 from fedali.step.types import Adapt as Adapt
 from fedali.step.types import Begin as Begin
 from fedali.step.types import Finish as Finish
+from fedali.step.types import Gated as Gated
 from fedali.step.types import Hyper as Hyper
 from fedali.step.types import Measure as Measure
 from fedali.step.types import Occupancy as Occupancy

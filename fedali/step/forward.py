@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from fedali.alp import Alignment, ALPLayer, Matcher, assign, match
+from fedali.answers.gate import SMALLEST
 from fedali.models.base import Model, Output
-from fedali.step.types import Adapt, Occupancy, Parameters, Predict
+from fedali.step.types import Adapt, Gated, Occupancy, Parameters, Predict
+
+_LEAST = 1e-30  # of a probability, before its logarithm
 
 
 class Lent:
@@ -86,6 +89,44 @@ def make_embed(model: Model, *, matcher: Matcher | None = None, frozen: Tensor |
 def make_output(model: Model, *, matcher: Matcher | None = None) -> Callable[..., Output]:
     """A function like ``make_predict``'s that gives both logits and embeddings."""
     return _make_infer(model, matcher, None)
+
+
+def make_gated(model: Model, *, matcher: Matcher | None = None) -> Gated:
+    """A function that answers by the gate (``fedali.answers.gate``): the logarithm of the mixed probabilities [B, classes], and the weight
+    [B] of the personal ones.
+
+    It takes theta [P] of the personal model and of the shared one, own prototypes [K, d] and everyone's [K', d], middle and spread of the
+    score, prototypes [L] of both models, samples x [B, *shape] and influence.
+    """
+    infer = _make_infer(model, matcher, None)
+
+    def gated(
+        theta: Tensor,
+        shared_theta: Tensor,
+        own: Tensor,
+        everyone: Tensor,
+        middle: Tensor,
+        spread: Tensor,
+        prototypes: Tensor,
+        shared_prototypes: Tensor,
+        x: Tensor,
+        influence: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        personal = infer(theta, prototypes, x, influence).logits
+        shared = infer(shared_theta, shared_prototypes, x, influence)
+        near, far = (_log_distance(shared.embedding, centres) for centres in (own, everyone))
+        weight = torch.sigmoid((middle - (near - far)) / spread).reshape(-1)
+        share = weight.unsqueeze(1)
+        mixed = share * torch.softmax(personal, 1) + (1 - share) * torch.softmax(shared.logits, 1)
+        return torch.log(mixed.clamp(min=_LEAST)), weight
+
+    return gated
+
+
+def _log_distance(embeddings: Tensor, centres: Tensor) -> Tensor:
+    """Logarithm of the distance of each embedding [B, d] to the nearest centre [K, d]: [B]. The square is not expanded: it would lose digits."""
+    squares = ((embeddings.unsqueeze(1) - centres.unsqueeze(0)) ** 2).sum(2)
+    return torch.log(squares.amin(1).clamp(min=SMALLEST**2)) / 2
 
 
 def _make_infer(model: Model, matcher: Matcher | None, frozen: Tensor | None) -> Callable[..., Output]:

@@ -59,6 +59,7 @@ class Step(Protocol):
 
 Occupancy = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 Predict = Callable[[Tensor, Tensor, Tensor, Tensor | float], Tensor]
+Gated = Callable[..., tuple[Tensor, Tensor]]
 Adapt = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 Begin = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 Measure = Callable[..., Tensor]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedali.engines.choose import resolve
+from fedali_simulations.names_before import in_hashes
 from fedali_simulations.scenario import DataSettings, MethodSettings, Scenario
 
 _READING = (
@@ -74,8 +75,11 @@ def identity(scenario: Scenario, line: MethodSettings, seed: int) -> dict[str, s
             del settings["data"][name]
     if scenario.evaluation.on == "test":
         del settings["evaluation"]["on"]
+    del settings["evaluation"]["calibration"]  # changes no other number
+    if not scenario.evaluation.unseen_samples:
+        del settings["evaluation"]["unseen_samples"]
     settings["training"]["engine"] = resolve(scenario.training.engine)  # engines differ in the last bits
-    own = line.model_dump(mode="json")
+    own = in_hashes(line.model_dump(mode="json"))
     if not line.training:  # came later, too
         del own["training"]
     text = repr((sorted(settings.items()), own))

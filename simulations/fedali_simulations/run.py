@@ -74,7 +74,13 @@ def run_job(job: Job, report: Report = lambda _: None) -> None:
         report_done(job, report)
         return
     try:
-        _train(job, folder, report)
+        if job.line.is_baseline:
+            from fedali_simulations.baselines.running import run_baseline
+
+            run_baseline(job, folder, report)
+            report_done(job, report)
+        else:
+            _train(job, folder, report)
     except DivergedError as error:
         if not job.may_diverge:
             raise
@@ -166,6 +172,7 @@ class RoundWriter:
         self.rounds, self.keep_models = training.rounds, training.keep_models
         self.best_round, self.best_score = checkpoint.best_round, checkpoint.best_score
         self.names = [client.name for client in plan.federation.clients]
+        self._began = checkpoint.shared if plan.method.answer == "gate" else None
 
     def __call__(self, result: RoundResult) -> None:
         """Write what ``result`` and the sites hold."""
@@ -179,7 +186,7 @@ class RoundWriter:
             if self.keep_models == "all":
                 where = personal_indices(self.plan.method, self.plan.layouts.parameters)
                 pieces = ((self.names[client], piece) for client, piece in self.clients.pieces())
-                self.folder.write_best(shared, pieces, result.round, where)
+                self.folder.write_best(shared, pieces, result.round, where, self._began)
         if last and self.keep_models != "none":
             models = (
                 (self.names[client], theta, prototypes)
@@ -189,6 +196,7 @@ class RoundWriter:
         if last and self.plan.unseen:
             adapted = self.clients.adapt(self.plan.unseen, result.round, shared)
             MetricsFiles(self.folder.path).write_unseen(self._named(adapted))
+        self._began = None if self._began is None else shared
         kept = self.clients.checkpoint()
         self.folder.write_checkpoint(Checkpoint(result.round, shared, kept, self.best_round, self.best_score))
         self.report(result.round, _mean(rows["personalisation"]))

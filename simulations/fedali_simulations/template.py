@@ -7,6 +7,8 @@ from typing import Any
 import tomlkit
 from pydantic import BaseModel
 
+from fedali.version import __version__
+from fedali_simulations.names_before import WRITTEN_BY
 from fedali_simulations.scenario import Scenario
 
 
@@ -18,6 +20,8 @@ def to_toml(scenario: Scenario) -> str:
     True
     """
     document = tomlkit.document()
+    document.add(tomlkit.comment("The version that wrote this: methods are called as they are there."))
+    document.add(WRITTEN_BY, __version__)
     nested = {name for name in type(scenario).model_fields if isinstance(getattr(scenario, name), BaseModel)}
     _fill(document, scenario, leave_out={"methods", *nested})
     for name in type(scenario).model_fields:

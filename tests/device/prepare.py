@@ -42,7 +42,12 @@ SMALL = {
     "hart": ((32, 6), {"dim": 32, "kernels": (3,), "hidden": 16}),
 }
 VARIANTS = {  # method, ALP layers, optimizer, mode
-    "fedali": ("fedali", ALPSettings(num_prototypes=(4,), decay=DECAY, scale=2.0), Adam(), "full"),
+    "fedali-paper": (
+        "fedali-paper",
+        ALPSettings(num_prototypes=(4,), decay=DECAY, scale=2.0),
+        Adam(),
+        "full",
+    ),
     "fedali-head": ("fedali-head", ALPSettings(num_prototypes=(4,), decay=DECAY), Adam(), "head"),
     "fedper": ("fedper", None, SGD(0.05), "full"),
 }

@@ -210,7 +210,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_at_any_moment_and_resumed_gives_the_bits_of_an_uninterrupted_run(tmp_path, workers):
-    methods = {1: "fedali-head", 2: "fedali,fedali-head"}[workers]
+    methods = {1: "fedali-head", 2: "fedali-paper,fedali-head"}[workers]
     settings = [*SMALL, "--set", "seeds=1", "--set", f"methods={methods}", "--rounds", "6"]
     settings += ["--set", "evaluation.transductive=false"]
     fedali("simulate", "digits", *settings, "--quiet", "--out", "whole", cwd=tmp_path)
@@ -246,13 +246,23 @@ def test_killed_at_any_moment_and_resumed_gives_the_bits_of_an_uninterrupted_run
 
 
 def test_a_profile_says_where_the_time_went(tmp_path):
-    words = [*SMALL, "--set", "methods=fedali,fedavg", "--rounds", "2", "--engine", "loop", "--out", "here"]
+    words = [
+        *SMALL,
+        "--set",
+        "methods=fedali-paper,fedavg",
+        "--rounds",
+        "2",
+        "--engine",
+        "loop",
+        "--out",
+        "here",
+    ]
     done = fedali("simulate", "digits", *words, "--profile", cwd=tmp_path)
     assert "2 rounds in one worker" in done.stdout
     shares = {room: float(share) for share, room in re.findall(r"([\d.]+)%  (.*)", done.stdout)}
     assert shares["local training"] > 10, done.stdout
     assert sum(shares.values()) == pytest.approx(100, abs=1)
-    assert sorted(path.name for path in (tmp_path / "here").iterdir() if path.is_dir()) == ["fedali"]
+    assert sorted(path.name for path in (tmp_path / "here").iterdir() if path.is_dir()) == ["fedali-paper"]
     assert "pyinstrumentHTMLRenderer" in (tmp_path / "here/profile.html").read_text()
     (profile,) = json.loads((tmp_path / "here/profile.speedscope.json").read_text())["profiles"]
     assert len(profile["events"]) > 100

@@ -126,4 +126,4 @@ def test_a_federation_on_this_machine_asks_no_proxy_for_itself(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["devices"]
-    assert found["traffic"]["fedali"]["states"] == {"done": 2}
+    assert found["traffic"]["fedali-paper"]["states"] == {"done": 2}

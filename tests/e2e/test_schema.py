@@ -56,7 +56,7 @@ def numbers(found):
 
 def normalisation(place, name):
     bundle = read_bundle(
-        place.folder / name / "fedali" / "seed-0" / "untrained.fedali", None, allow_unsigned=True
+        place.folder / name / "fedali-paper" / "seed-0" / "untrained.fedali", None, allow_unsigned=True
     )
     return bundle.manifest.normalisation
 

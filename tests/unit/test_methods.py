@@ -79,7 +79,7 @@ def test_local_uploads_nothing():
 
 
 def test_fedali_undoes_a_permutation_of_a_clients_prototypes():
-    shared, method = _shared(), build_method("fedali")
+    shared, method = _shared(), build_method("fedali-paper")
     clients = _clients(shared)
     _, expected = _round(method, clients, shared)
     rng = np.random.default_rng(3)
@@ -90,11 +90,11 @@ def test_fedali_undoes_a_permutation_of_a_clients_prototypes():
         shuffled.append(Trained(client.theta, mixed, client.samples))
     _, found = _round(method, shuffled, shared)
     np.testing.assert_allclose(found.prototypes, expected.prototypes, rtol=1e-6)
-    by_index = _round(build_method("fedali", {"aggregation": "mean"}), shuffled, shared)[1]
+    by_index = _round(build_method("fedali-paper", {"aggregation": "mean"}), shuffled, shared)[1]
     assert not np.allclose(by_index.prototypes, expected.prototypes, atol=1e-2)
 
 
-@pytest.mark.parametrize("name", ["fedali", "fedali-kmeans"])
+@pytest.mark.parametrize("name", ["fedali-paper", "fedali-kmeans"])
 def test_clients_that_did_not_move_are_a_fixed_point(name):
     shared = _shared()
     clients = [Trained(shared.theta, shared.prototypes, n) for n in (3, 9, 20)]
@@ -106,8 +106,8 @@ def test_clients_that_did_not_move_are_a_fixed_point(name):
 def test_barycentre_iterations_reach_the_aggregation():
     shared = _shared()
     clients = _clients(shared, 5, drift=1.0)
-    _, once = _round(build_method("fedali"), clients, shared)
-    _, often = _round(build_method("fedali", {"barycentre_iterations": 5}), clients, shared)
+    _, once = _round(build_method("fedali-paper"), clients, shared)
+    _, often = _round(build_method("fedali-paper", {"barycentre_iterations": 5}), clients, shared)
     expected = ot_aggregate(
         [LAYOUTS.prototypes.unflatten(c.local_prototypes)["alp.1"] for c in clients],
         [c.samples for c in clients],
@@ -129,7 +129,7 @@ def test_barycentre_iterations_reach_the_aggregation():
     ],
 )
 def test_sites_that_sum_first_give_the_same(options):
-    shared, method = _shared(), build_method("fedali", options)
+    shared, method = _shared(), build_method("fedali-paper", options)
     clients = _clients(shared, 6)
     _, at_once = _round(method, clients, shared)
     total = Upload()
@@ -144,8 +144,8 @@ def test_sites_that_sum_first_give_the_same(options):
 
 
 def test_influence_starts_after_the_warm_up():
-    assert [build_method("fedali").influence(r) for r in (1, 2, 3)] == [0.0, 0.2, 0.2]
-    assert build_method("fedali", {"warmup": 0, "strength": 0.5}).influence(1) == 0.5
+    assert [build_method("fedali-paper").influence(r) for r in (1, 2, 3)] == [0.0, 0.2, 0.2]
+    assert build_method("fedali-paper", {"warmup": 0, "strength": 0.5}).influence(1) == 0.5
     assert build_method("l2only").influence(9) == 0.0
 
 
@@ -160,13 +160,13 @@ def test_every_name_is_described_and_built():
     ("name", "options", "message"),
     [
         ("fedalli", {}, "unknown method 'fedalli'; did you mean 'fedali'"),
-        ("fedali", {"strenght": 1}, "no option 'strenght'; did you mean 'strength'"),
+        ("fedali-paper", {"strenght": 1}, "no option 'strenght'; did you mean 'strength'"),
         ("local", {"mu": 1}, "no option 'mu'; known: answer"),
-        ("fedali", {"personal": "haed"}, "personal is 'haed'; did you mean 'head'"),
-        ("fedali", {"aggregation": 3}, "aggregation is 3; known: kmeans, mean, ot"),
-        ("fedali", {"strength": "high"}, "strength is 'high', it has to be a number from 0 to 1"),
-        ("fedali", {"strength": 1.5}, "strength is 1.5, it has to be a number from 0 to 1"),
-        ("fedali", {"warmup": -1}, "warmup is -1, it has to be a whole number of at least 0"),
+        ("fedali-paper", {"personal": "haed"}, "personal is 'haed'; did you mean 'head'"),
+        ("fedali-paper", {"aggregation": 3}, "aggregation is 3; known: kmeans, mean, ot"),
+        ("fedali-paper", {"strength": "high"}, "strength is 'high', it has to be a number from 0 to 1"),
+        ("fedali-paper", {"strength": 1.5}, "strength is 1.5, it has to be a number from 0 to 1"),
+        ("fedali-paper", {"warmup": -1}, "warmup is -1, it has to be a whole number of at least 0"),
     ],
 )
 def test_wrong_options_are_one_line(name, options, message):

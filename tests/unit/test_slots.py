@@ -121,5 +121,5 @@ def test_a_method_from_outside_has_the_name_it_was_asked_by(tmp_path, monkeypatc
 
 
 def test_names_of_the_registry():
-    assert name_of(build_method("fedali-head")) == "fedali"
+    assert name_of(build_method("fedali-head")) == "fedali-paper"
     assert name_of(build_method("scaffold")) == "scaffold"

@@ -30,9 +30,9 @@ class Beginning:
     def __init__(self, state: PersonalState, session: onnxruntime.InferenceSession, y: Labels) -> None:
         self._state = state
         counts = np.bincount(y, minlength=len(state.manifest.classes)).astype(np.float32)
-        self._theta, self._phase = state.theta(), np.zeros((), np.float32)
+        self._theta, self._phase = state.theta()[: state.manifest.known].copy(), np.zeros((), np.float32)
         self._new = np.empty_like(self._theta)
-        inputs = {"theta": self._theta, "shared_theta": state.shared_theta, "class_counts": counts}
+        inputs = {"theta": self._theta, "shared_theta": state.known_theta, "class_counts": counts}
         self._graph = BoundGraph(session, {**inputs, "phase": self._phase}, {"new_theta": self._new})
         self._graph.run()
         self.kept: Vector = self._new[state.sizes.theta :].copy()

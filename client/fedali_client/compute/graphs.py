@@ -110,21 +110,24 @@ class Forward:
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self._session = session
         self._inputs = {value.name: value for value in session.get_inputs()}
-        self._output = session.get_outputs()[0].name
         batch = self._inputs["x"].shape[0]
         self.fixed = isinstance(batch, int)
         self.size = batch if self.fixed else LARGEST_BATCH
 
     def __call__(self, x: Array, others: Mapping[str, Array]) -> npt.NDArray[np.float32]:
-        """Rows [n, ...] of normalised samples [n, *shape], 0 < n <= ``size``; ``others`` are the other inputs."""
+        """Rows [n, ...] of normalised samples [n, *shape], 0 < n <= ``size``; ``others`` are the other inputs.
+
+        A graph of two outputs gives the second, a number for each sample, as one more column.
+        """
         count = len(x)
         if self.fixed and count < self.size:
             x = np.concatenate([x, np.broadcast_to(x[:1], (self.size - count, *x.shape[1:]))])
         feed = {name: value for name, value in others.items() if name in self._inputs}
         try:
-            found: npt.NDArray[np.float32] = self._session.run([self._output], {**feed, "x": x})[0]
+            first, *more = self._session.run(None, {**feed, "x": x})
         except Exception as error:  # see open_session
             raise _failed(error) from error
+        found: npt.NDArray[np.float32] = np.column_stack([first, *more]) if more else first
         return found[:count]
 
 

@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedali.answers.gate import Gate
 from fedali.bundle.file import Bundle
 from fedali.data.normalisation import Normalisation
+from fedali_client.compute.batches import fingerprint
+from fedali_client.compute.embedding import cached_embeddings
 from fedali_client.compute.graphs import Forward, Runtime, open_session
+from fedali_client.state.answer import Answer, AnswerFile
 from fedali_client.state.personal import PersonalState
 
 Array = npt.NDArray[Any]
@@ -30,6 +34,8 @@ class Inference:
         self._bundle, self._state, self._runtime = bundle, state, runtime
         self._forwards: dict[str, Forward] = {}
         self._theta: tuple[object, Vector] | None = None
+        self._answer: tuple[object, Answer] | None = None
+        self.answers = AnswerFile(state.folder, bundle.digest)
 
     @property
     def normalisation(self) -> Normalisation | None:
@@ -60,32 +66,69 @@ class Inference:
         fits = small in self._bundle.parts and self._state.base_is_the_bundles
         return small if fits else f"{graph}.onnx"
 
-    def logits(self, x: Array) -> Vector:
-        """[n, classes] of samples [n, *shape]."""
-        return self._run(self._forward(self.part("infer")), x, self.constants())
+    @property
+    def answer(self) -> Answer:
+        """What a client answers with by the gate: what it last made, or the bundle's."""
+        version = self.answers.version()
+        if self._answer is None or self._answer[0] != version:
+            self._answer = version, self.answers.read() or Answer.of_bundle(self._bundle)
+        return self._answer[1]
+
+    def logits(self, x: Array) -> tuple[Vector, Vector]:
+        """[n, classes] of samples [n, *shape], and how much the client's own model counts [n]."""
+        if self._bundle.manifest.answers_by == "gate":
+            return self._both(self.answer, x)
+        return self._run(self._forward(self.part("infer")), x, self.constants()), np.ones(len(x), np.float32)
 
     def logits_of(self, theta: Vector, prototypes: Vector, influence: float, x: Array) -> Vector:
         """[n, classes] of samples [n, *shape] by a server's model: of its vector theta [P], and prototypes [L] as its local ones."""
+        model = self.model(theta, prototypes, influence)
+        if self._bundle.manifest.answers_by == "gate":
+            both = model["theta"], model["theta"], prototypes, prototypes
+            return self._both(Answer(*both, Gate.closed(self.answer.gate.everyone), influence), x)[0]
+        return self._run(self._forward("infer.onnx"), x, model)
+
+    def model(self, theta: Vector, prototypes: Vector, influence: float) -> dict[str, Array]:
+        """What graphs take besides samples, of the model of a server's vector theta [P], and of prototypes [L] as its local ones."""
         begin, end = self._bundle.manifest.answer
-        model = {
+        return {
             "theta": np.ascontiguousarray(theta[: end - begin]),
             "local_prototypes": prototypes,
             "influence": np.full((), influence, np.float32),
         }
-        return self._run(self._forward("infer.onnx"), x, model)
 
-    def embeddings(self, x: Array) -> Vector:
+    def embeddings(self, x: Array, constants: Mapping[str, Array]) -> Vector:
         """[n, d] of samples [n, *shape], which may be a mapped file. The graph is closed then: training needs the memory."""
         forward = self._forward(self.part("embed"))
         try:
-            return self._run(forward, x, self.constants())
+            return self._run(forward, x, constants)
         finally:
             self._forwards.pop(self.part("embed"))
+
+    def kept_embeddings(self, x: Array, constants: Mapping[str, Array]) -> Array:
+        """``embeddings`` of a bundle whose body is frozen: computed once for the same samples, and kept on disk."""
+        body, normalisation = constants["theta"].copy(), self.normalisation
+        body[self._bundle.manifest.trained] = 0.0
+        key = fingerprint(
+            x,
+            body,
+            constants["local_prototypes"],
+            constants["influence"],
+            self.part("embed"),
+            *(() if normalisation is None else (normalisation.mean, normalisation.std)),
+        )
+        return cached_embeddings(self._state.folder, key, len(x), lambda: self.embeddings(x, constants))
 
     def close(self) -> None:
         """Give back the memory of open graphs."""
         self._forwards.clear()
         self._theta = None
+
+    def _both(self, answer: Answer, x: Array) -> tuple[Vector, Vector]:
+        """Logits [n, classes] and weights [n] by the gate."""
+        width = len(self._bundle.manifest.classes)
+        found = self._run(self._forward("infer.onnx"), x, answer.inputs())
+        return found[:, :width], found[:, width]
 
     def _run(self, forward: Forward, x: Array, constants: Mapping[str, Array]) -> Vector:
         normalisation = self.normalisation

@@ -21,7 +21,6 @@ from fedali_client.compute.batches import (
     fingerprint,
 )
 from fedali_client.compute.beginning import Beginning
-from fedali_client.compute.embedding import cached_embeddings
 from fedali_client.compute.graphs import BoundGraph, Runtime, open_session
 from fedali_client.compute.inference import Inference
 from fedali_client.compute.trainer import Callback, Trainer
@@ -45,10 +44,22 @@ class Learning:
     def __init__(self, bundle: Bundle, state: PersonalState, inference: Inference, runtime: Runtime) -> None:
         self._bundle, self._state, self._inference, self._runtime = bundle, state, inference, runtime
 
-    def fit(self, x: Array, y: Labels, epochs: int, seed: int, progress: Callback | None) -> FitReport:
-        """Train on checked samples [n, *shape] and labels [n]; see ``EdgeClient.fit``. What comes out is not saved yet."""
+    def fit(
+        self,
+        x: Array,
+        y: Labels,
+        epochs: int,
+        seed: int,
+        progress: Callback | None,
+        *,
+        again: bool = False,
+    ) -> FitReport:
+        """Train on checked samples [n, *shape] and labels [n]; see ``EdgeClient.fit``. What comes out is not saved yet.
+
+        ``again``: what follows a fit was not done after the latest, so that the same one is complete and does not begin anew.
+        """
         state, identity = self._state, fingerprint(x, y, epochs, seed)
-        goes_on = state.progress.under_way and state.progress.identity == identity
+        goes_on = (state.progress.under_way or again) and state.progress.identity == identity
         number = state.progress.fit + (not goes_on)
         report = self._run(x, y, epochs, identity, goes_on, OwnOrder(seed, number), progress)
         if self._bundle.manifest.answer[0] >= state.sizes.theta:  # what answers is made of what was trained
@@ -71,13 +82,13 @@ class Learning:
         if "finish.onnx" not in self._bundle.parts:
             return
         state.forget_kept()
-        theta, measured = state.theta(), np.zeros(0, np.float32)
+        theta, measured = state.theta()[: manifest.known].copy(), np.zeros(0, np.float32)
         if (beginning := self._beginning(y)) is not None:
             theta[state.sizes.theta :] = beginning.kept
         if "measure.onnx" in self._bundle.parts:
             measured = self._measure(x, y, theta)
         kept = np.empty(theta.size - state.sizes.theta, np.float32)
-        inputs = {"theta": theta, "shared_theta": state.shared_theta, "measured": measured}
+        inputs = {"theta": theta, "shared_theta": state.known_theta, "measured": measured}
         numbers = {"steps": steps, "step_size": manifest.optimizer["learning_rate"], "samples": len(x)}
         BoundGraph(
             open_session(self._bundle, "finish.onnx", self._runtime),
@@ -107,7 +118,7 @@ class Learning:
                 "x": batches.x,
                 "y": batches.y,
                 "weights": batches.weights,
-                "shared_theta": state.shared_theta,
+                "shared_theta": state.known_theta,
                 "influence": self._inference.constants()["influence"],
             },
             {"measured": found},
@@ -183,18 +194,7 @@ class Learning:
         manifest, normalisation = self._bundle.manifest, self._inference.normalisation
         if manifest.mode == "full":
             return Batches(manifest.batch, x, y, normalisation)
-        constants = self._inference.constants()
-        body = constants["theta"].copy()
-        body[manifest.trained] = 0.0
-        key = fingerprint(
-            x,
-            body,
-            constants["local_prototypes"],
-            constants["influence"],
-            self._inference.part("embed"),
-            *(() if normalisation is None else (normalisation.mean, normalisation.std)),
-        )
-        embeddings = cached_embeddings(self._state.folder, key, len(x), lambda: self._inference.embeddings(x))
+        embeddings = self._inference.kept_embeddings(x, self._inference.constants())
         return Batches(manifest.batch, embeddings, y, None)
 
 

@@ -92,7 +92,7 @@ class Trainer:
         self._metrics = {name: np.zeros((), np.float32) for name in ("loss", "correct", "weight")}
         manifest, kept = state.manifest, state.kept if beginning is None else beginning.kept
         shared = (
-            state.shared_theta
+            state.known_theta
             if kept.size and manifest.mode == "full"
             else state.shared_theta[manifest.trained]
         )

@@ -53,6 +53,8 @@ class Report:
             line = f"added up {facts.get('samples')} samples"
         else:
             line = f"the server's model is right on {100 * metrics.get('global', 0.0):.1f} % of own test data"
+            if "personalisation" in metrics:
+                line += f", this device on {100 * metrics['personalisation']:.1f} %"
         line += f", sent {_size(record.size)}"
         if verdict != COUNTED:
             line += f", {verdict}: {reason or 'no reason was given'}"

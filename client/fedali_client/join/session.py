@@ -185,7 +185,9 @@ class Session:
                 name, owed = self._journal.owed(task.run, bundle)
                 done = worker.train(task, path, owed, heart.beat)
             else:
-                done = worker.evaluate(task, path)
+                last = self._journal.latest("train")
+                took_part = last is not None and worker.took_part(task, last)
+                done = worker.evaluate(task, path, took_part)
         record = Record(
             kind=kind,
             identity=identity(task),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fedali.data.normalisation import channel_sums
 from fedali.support.files import reporting
@@ -19,6 +20,7 @@ from fedali.wire.tensors import Encoding
 from fedali_client.client import EdgeClient
 from fedali_client.compute.trainer import FitProgress
 from fedali_client.exchange import shared_mask
+from fedali_client.join.journal import Record
 from fedali_client.join.samples import DataFiles
 from fedali_client.join.signals import UnableError
 from fedali_client.state.slots import Vector
@@ -65,6 +67,11 @@ class Worker:
         """Bytes that a shared state may have."""
         return largest_state(self._sizes)
 
+    def took_part(self, task: federation_pb2.Task, last: Record) -> bool:
+        """Whether the training that is here is that of ``task``'s round; ``last`` is the latest that was done."""
+        same = (last.run, last.round, last.bundle) == (task.run, task.round, self.bundle.hex())
+        return same and self.client.trained_for == last.identity
+
     def train(self, task: federation_pb2.Task, state: Path, owed: Vector | None, beat: Beat) -> Done:
         """Train from the shared state, or go on with it; what a kill interrupted ends with the bits of what was not.
 
@@ -78,18 +85,21 @@ class Worker:
         x, y = self._files.training(client.manifest)
         words = (x, y, task.epochs, tuple(task.entropy))
         if not client.goes_on(name, *words):
-            client.receive(*decode_state(_read(state), self._sizes), task.round, task.influence, task=name)
+            received = decode_state(_read(state), self._sizes)
+            if client.unheard:  # of the round before: it missed the evaluation
+                took_part = client.status().round + 1 == task.round
+                client.hear(*received, task.influence, x, self._validation(), took_part=took_part)
+            client.receive(*received, task.round, task.influence, task=name)
 
         def show(now: FitProgress) -> None:
             beat(now.step / now.total)
 
         report = client.fit_round(*words, progress=show)
         metrics = {"train_loss": report.loss, "train_accuracy": report.accuracy}
-        for metric, part in (("validation", "validation"), ("personalisation", "test")):
-            pair = self._files.read(part, client.manifest)
-            if pair is not None:
-                found = client.evaluate(*pair)
-                metrics |= {metric: found.accuracy, f"{metric}_f1": found.macro_f1}
+        if (
+            client.manifest.answers_by != "gate"
+        ):  # else it knows its answer when it hears of the model that the round made
+            metrics |= self._answers()
         update = client.update(aligned=False)  # the gateway aligns, whoever sends
         message = ClientUpdate(task.id, self.bundle, update.samples, update.theta, update.prototypes, metrics)
         theta, _ = decode_state(_read(state), self._sizes)
@@ -107,10 +117,17 @@ class Worker:
         data = encode_statistics(StatisticsUpdate(task.id, self.bundle, len(x), channel_sums(x)))
         return Done(data, None, {"samples": len(x)})
 
-    def evaluate(self, task: federation_pb2.Task, state: Path) -> Done:
-        """How good the shared state is on this device's test data."""
+    def evaluate(self, task: federation_pb2.Task, state: Path, took_part: bool) -> Done:
+        """How good the shared state is on this device's test data; and what it answers with that state, where a gate does and it ``took_part``."""
         client, files = self.client, self._files
         pair = files.read("test", client.manifest)
+        own: dict[str, float] = {}
+        if client.manifest.answers_by == "gate" and client.status().fits:
+            x, _ = files.training(client.manifest)
+            received = decode_state(_read(state), self._sizes)
+            if client.unheard or took_part:
+                client.hear(*received, task.influence, x, self._validation(), took_part=took_part)
+            own = self._answers() if took_part else {}
         if pair is None:
             raise UnableError(
                 "there are no test data here to evaluate the server's model on; --test names a file"
@@ -118,9 +135,24 @@ class Worker:
         theta, prototypes = decode_state(_read(state), self._sizes)
         client.normalise_by(files.training(client.manifest)[0])
         found = client.evaluate_shared(theta, prototypes, task.influence, *pair)
-        metrics = {"global": found.accuracy, "global_f1": found.macro_f1}
+        metrics = {"global": found.accuracy, "global_f1": found.macro_f1, **own}
         data, _ = encode_update(ClientUpdate(task.id, self.bundle, found.samples, metrics=metrics))
         return Done(data, None, {"samples": found.samples, "metrics": metrics})
+
+    def _answers(self) -> dict[str, float]:
+        """How good what this device answers is, on its own validation and test data."""
+        metrics: dict[str, float] = {}
+        for metric, part in (("validation", "validation"), ("personalisation", "test")):
+            pair = self._files.read(part, self.client.manifest)
+            if pair is not None:
+                found = self.client.evaluate(*pair)
+                metrics |= {metric: found.accuracy, f"{metric}_f1": found.macro_f1}
+        return metrics
+
+    def _validation(self) -> npt.NDArray[Any] | None:
+        """Samples for the gate to look at besides those of training."""
+        pair = self._files.read("validation", self.client.manifest)
+        return None if pair is None else pair[0]
 
 
 def _read(path: Path) -> bytes:

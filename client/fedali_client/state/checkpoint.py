@@ -32,7 +32,7 @@ class DeviceCheckpoint:
         progress: of training.
         task: what the shared part was received for, where whoever received it gave that a name.
         arrays: as ``fedali_client.state.slots.ARRAYS`` names them; moments only while a fit is under way. ``kept`` once a round's
-            training has ended, where the method makes something of the rest of the vector then.
+            training has ended, where the method makes something of the rest of the vector then; ``gate`` what it sends for others' gates.
     """
 
     generation: int

@@ -81,6 +81,11 @@ class PersonalState:
         return self._base["shared_theta"]
 
     @property
+    def known_theta(self) -> Vector:
+        """What training knows of it, [P']."""
+        return self._base["shared_theta"][: self.manifest.known]
+
+    @property
     def shared_prototypes(self) -> Vector:
         """What the server sent, [L]."""
         return self._base["shared_prototypes"]
@@ -92,16 +97,19 @@ class PersonalState:
 
     @property
     def kept(self) -> Vector:
-        """What of the vector training leaves as it is, [P - T]: as the round began, or as its end made it."""
+        """What training knows of the vector and leaves as it is, [P' - T]: as the round began, or as its end made it."""
         end = self.checkpoint.arrays.get("kept")
-        return self._base["theta"][self.sizes.theta :] if end is None else end
+        return self._base["theta"][self.sizes.theta : self.manifest.known] if end is None else end
 
     def theta(self) -> Vector:
         """The whole vector [P], copied."""
         theta = self._base["theta"].copy()
         theta[self._where] = self.trained
+        known = self.manifest.known
         if "kept" in self.checkpoint.arrays:
-            theta[self.sizes.theta :] = self.kept
+            theta[self.sizes.theta : known] = self.kept
+        if "gate" in self.checkpoint.arrays:
+            theta[known:] = self.checkpoint.arrays["gate"]
         return theta
 
     def forget_kept(self) -> None:
@@ -110,7 +118,15 @@ class PersonalState:
 
     def keep(self, kept: Vector) -> None:
         """Take what the end of a round's training made of the rest of the vector; on the disk with the next ``save``."""
-        self.checkpoint = dataclasses.replace(self.checkpoint, arrays={"kept": kept})
+        self.checkpoint = dataclasses.replace(
+            self.checkpoint, arrays={**self.checkpoint.arrays, "kept": kept}
+        )
+
+    def keep_gate(self, prototypes: Vector) -> None:
+        """Take what is sent in the gate's slot [P - P']; on the disk with the next ``save``."""
+        self.checkpoint = dataclasses.replace(
+            self.checkpoint, arrays={**self.checkpoint.arrays, "gate": prototypes}
+        )
 
     def begin(self, identity: bytes, total: int, samples: int) -> None:
         """Start a fit: fresh moments, the next number."""
@@ -278,4 +294,4 @@ class PersonalState:
 
 def _kept(checkpoint: DeviceCheckpoint) -> Mapping[str, Vector]:
     """What of a checkpoint's arrays does not lie in the mapped file."""
-    return {name: array for name, array in checkpoint.arrays.items() if name == "kept"}
+    return {name: array for name, array in checkpoint.arrays.items() if name in ("kept", "gate")}

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from safetensors.numpy import save
 
+from fedali.answers import BUNDLED, PROTOTYPES, slots_of
 from fedali.bundle.file import Bundle, write_bundle
 from fedali.bundle.manifest import ALPNumbers, BundleLayouts, Component, Mode, Parity
 from fedali.capture.captures import (
@@ -21,6 +22,7 @@ from fedali.capture.captures import (
     capture_begin,
     capture_embed,
     capture_finish,
+    capture_gated,
     capture_head_step,
     capture_measure,
     capture_predict,
@@ -34,7 +36,7 @@ from fedali.capture.structure import structure_key
 from fedali.errors import SettingsError
 from fedali.methods import name_of, options_of, personal_indices
 from fedali.methods.base import begins, finishes
-from fedali.slots import slot_slice
+from fedali.slots import layout_of, slot_slice
 from fedali.step import Vectors
 from fedali.support.memory import collecting_rarely
 from fedali_server.export.draws import Subject
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from fedali_server.export.int8 import Int8
 
 Vector = npt.NDArray[np.floating[Any]]
+_GATED = "gated "  # what a graph that a method's name does not tell of is kept under
 ONNXRUNTIME = ">=1.19"  # the oldest that the tests run graphs with
 
 
@@ -79,10 +82,19 @@ def export_bundle(
         raise SettingsError(f"batch is {batch}; it has to be at least 1")
     if int8 is not None and mode != "head":
         raise SettingsError("int8 goes with mode 'head': in mode 'full' training changes what was quantised")
+    if source.method.answer not in BUNDLED:
+        raise SettingsError(
+            f"+{source.method.answer} is for simulations; a bundle answers by {' or '.join(BUNDLED)}"
+        )
+    if int8 is not None and source.method.answer != "trained":
+        raise SettingsError(
+            f"int8 is for bundles whose trained model answers, not for +{source.method.answer}"
+        )
     with collecting_rarely():
         graphs = export_graphs(source, mode, batch, report=lambda name: report(f"exporting {name}.onnx ..."))
     report("comparing every graph with torch ...")
-    vector = torch.from_numpy(np.array(source.start.theta, np.float32))
+    size = Vectors(source.model, source.method).whole.size
+    vector = torch.from_numpy(np.array(source.start.theta[:size], np.float32))
     subject = Subject(
         model=source.model,
         method=source.method,
@@ -124,7 +136,8 @@ def export_graphs(
     if from_the_end:
         captures = dict(reversed(captures.items()))
     structure = structure_key(source.model, source.method, source.optimizer, source.input_shape, mode, batch)
-    return exported(captures, structure, report=report)
+    found = exported(captures, structure, report=report)
+    return {name.removeprefix(_GATED): graph for name, graph in found.items()}
 
 
 def _captures(source: Source, mode: Mode, batch: int) -> dict[str, Callable[[], Graph]]:
@@ -135,9 +148,15 @@ def _captures(source: Source, mode: Mode, batch: int) -> dict[str, Callable[[], 
         "train": lambda: step(model, source.method, source.optimizer, batch=batch, **given),
         "infer": lambda: capture_predict(model, matcher="cosine", batch=None, **given),
     }
-    if mode == "head":
+    gated = source.method.answer == "gate"
+    if gated:
+        del found["infer"]
+        found[f"{_GATED}infer"] = lambda: capture_gated(
+            model, matcher="cosine", batch=None, prototypes=PROTOTYPES, **given
+        )
+    if mode == "head" or gated:
         found["embed"] = lambda: capture_embed(model, matcher="cosine", batch=None, **given)
-    elif model.alp_layers:
+    if mode == "full" and model.alp_layers:
         found["adapt"] = lambda: capture_adapt(model, batch=batch, **given)
     if mode == "full" and begins(source.method):
         found["begin"] = lambda: capture_begin(model, source.method, table=ONNX)
@@ -162,7 +181,7 @@ def _write(
     model, method = source.model, source.method
     vectors = Vectors(model, method)
     layouts = BundleLayouts(
-        vectors.whole,
+        layout_of(model.facts, (*method.slots, *slots_of(method.answer))),
         model.prototype_layout,
         model.head_layout if mode == "head" else vectors.trained,
     )
@@ -190,13 +209,10 @@ def _write(
         "parity": parity,
         "int8": int8,
         "data": source.data,
+        "answers_by": method.answer,
         **({"created": created} if created else {}),
     }
-    state = {name: np.array(value, np.float32) for name, value in vars(source.start).items()}
-    for name in ("theta", "local_prototypes"):
-        shared = f"shared_{name.removeprefix('local_')}"
-        if np.array_equal(state[name], state[shared]):  # a reader knows; it halves the file
-            del state[shared]
+    state = source.start.tensors()
     parts = {f"{name}.onnx": graph for name, graph in graphs.items()}
     return write_bundle(path, fields, {**parts, "state.safetensors": save(state)}, key)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from fedali.alp import Alignment, ALPLayer, match
+from fedali.answers import PROTOTYPES
 from fedali.bundle.manifest import Mode
 from fedali.errors import BundleError
 from fedali.methods import Method
@@ -71,15 +72,37 @@ class Draw:
         """Random numbers of a tensor's shape."""
         return torch.randn(tensor.shape, generator=self._random)
 
-    def gaps(self, subject: Subject, *, training: bool) -> Tensor:
-        """How clear the least clear choice is that each sample takes part in, [B]; where classes tie, too."""
+    def gate(self, subject: Subject) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Inputs of an answer by the gate whose score is on both sides of its middle, and how clear the shared model's choices are, [B]."""
+        theta = subject.theta * 1.1
+        embed = make_embed(subject.model, matcher="cosine")
+        near = embed(theta, self.global_, self.x, self.influence)
+        spread = near.std(0, correction=0).mean().clamp(min=0.1)
+        own, everyone = (
+            near[torch.arange(PROTOTYPES) % len(near)]
+            + spread * torch.randn(PROTOTYPES, near.shape[1], generator=self._random)
+            for _ in range(2)
+        )
+        numbers = (torch.tensor(0.02), torch.tensor(0.5))
+        given = (subject.theta, theta, own, everyone, *numbers, self.local, self.global_)
+        gaps = self.gaps(subject, training=False, theta=theta, local=self.global_)
+        return (*given, self.x, torch.tensor(self.influence)), gaps
+
+    def gaps(
+        self, subject: Subject, *, training: bool, theta: Tensor | None = None, local: Tensor | None = None
+    ) -> Tensor:
+        """How clear the least clear choice is that each sample takes part in, [B]; where classes tie, too.
+
+        ``theta`` and ``local`` are of another model than the subject's.
+        """
         layout = subject.model.prototype_layout
-        local, global_ = (list(layout.unflatten(p).values()) for p in (self.local, self.global_))
-        watching = _Watching(local, global_, training=training, influence=self.influence, decay=self.decay)
+        theta, own = subject.theta if theta is None else theta, self.local if local is None else local
+        local_, global_ = (list(layout.unflatten(p).values()) for p in (own, self.global_))
+        watching = _Watching(local_, global_, training=training, influence=self.influence, decay=self.decay)
         watching.weights = self.weights if training else None
         watching.matcher = None if training else "cosine"
         with torch.no_grad():
-            parameters = subject.model.parameter_layout.unflatten(subject.theta)
+            parameters = subject.model.parameter_layout.unflatten(theta)
             output = functional_call(subject.model, parameters, (self.x, watching))
         best = output.logits.topk(2, 1).values
         watching.see((best[:, 0] - best[:, 1]) / best[:, 0].abs().clamp(min=1e-3))

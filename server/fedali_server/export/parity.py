@@ -25,6 +25,7 @@ from fedali.step import (
     make_begin,
     make_embed,
     make_finish,
+    make_gated,
     make_head_step,
     make_measure,
     make_predict,
@@ -191,16 +192,26 @@ def _finish(subject: Subject, run: Run) -> Parity:
 
 
 def _inference(subject: Subject, name: str, run: Run) -> Parity:
+    gated = name == "infer" and subject.method.answer == "gate"
     what, make = ("logits", make_predict) if name == "infer" else ("embeddings", make_embed)
     infer = make(subject.model, matcher="cosine")
+    gate = make_gated(subject.model, matcher="cosine")
     worst: _Errors = {}
     tie = TIES[0]
     samples = 0
     for number, size in enumerate((1, 2, subject.batch, subject.batch + 3)):
         draw = Draw(subject, number, size)
-        given = (subject.theta, draw.local, draw.x, torch.tensor(draw.influence))
+        given: tuple[Tensor, ...] = (subject.theta, draw.local, draw.x, torch.tensor(draw.influence))
         clear = draw.gaps(subject, training=False) > tie
-        (found,), expected = run(*given), infer(*given)
+        if gated:
+            given, gaps = draw.gate(subject)
+            clear &= gaps > tie
+            (found, weight), (expected, share) = run(*given), gate(*given)
+            _keep_worst(worst, {"the weight of the personal answer": _relative(weight[clear], share[clear])})
+            best = expected.topk(2, 1).values
+            clear &= best[:, 0] - best[:, 1] > tie
+        else:
+            (found,), expected = run(*given), infer(*given)
         if found.shape != expected.shape:
             raise BundleError(
                 f"{name}.onnx gives {list(found.shape)} for {size} samples. No bundle was written"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedali.answers.gate import Gate
 from fedali.bundle.manifest import BundleNormalisation, Component
 from fedali.data.facts import NO_FACTS, DataFacts
 from fedali.methods import Method
@@ -19,12 +20,29 @@ Vector = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Start:
-    """What a device starts from: its own theta [P] and local prototypes [L], and the server's."""
+    """What a device starts from: its own theta [P] and local prototypes [L], and the server's.
+
+    ``gate``: of a client that answers by one, whose shared model is the server's here; None where it has none yet.
+    """
 
     theta: Vector
     local_prototypes: Vector
     shared_theta: Vector
     shared_prototypes: Vector
+    gate: Gate | None = None
+
+    def tensors(self) -> dict[str, npt.NDArray[np.float32]]:
+        """As ``state.safetensors`` of a bundle holds them."""
+        names = ("theta", "local_prototypes", "shared_theta", "shared_prototypes")
+        found = {name: np.array(getattr(self, name), np.float32) for name in names}
+        for name in names[:2]:
+            shared = f"shared_{name.removeprefix('local_')}"
+            if np.array_equal(found[name], found[shared]):  # a reader knows; it halves the file
+                del found[shared]
+        if self.gate is not None:
+            found["own"] = np.array(self.gate.own, np.float32)
+            found["gate"] = np.array([self.gate.middle, self.gate.spread], np.float32)
+        return found
 
 
 @dataclass(frozen=True)

@@ -298,7 +298,8 @@ class _Run:
         }
         self._folder.write_round(result.round, facts)
         self._claims.note(result.reports)
-        before, score = self.checkpoint, _mean(result.train.get("validation", []))
+        said = {**result.evaluate, **result.train}  # of what clients answer, whenever they knew it
+        before, score = self.checkpoint, _mean(said.get("validation", []))
         better = score > before.best_score
         best = (result.round, score) if better else (before.best_round, before.best_score)
         if result.round == self._settings.rounds and not best[0]:  # nobody has validation data
@@ -307,7 +308,7 @@ class _Run:
         if self.checkpoint.best_round == result.round:
             self._folder.write_best(self.checkpoint.shared, (), result.round)
         self._folder.write_checkpoint(self.checkpoint)
-        accuracy = _mean(result.train.get("personalisation", []))
+        accuracy = _mean(said.get("personalisation", []))
         progress = RunProgress(
             result.round, self._settings.rounds, tuple(self._sites), accuracy, result.reports, seconds
         )

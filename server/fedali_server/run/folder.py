@@ -147,6 +147,7 @@ class RunFolder:
         clients: Iterable[tuple[str, Piece]],
         round_: int,
         personal: npt.NDArray[np.int64] | None = None,
+        began: SharedState | None = None,
     ) -> None:
         """Replace the best round's models, one client in memory at a time; ``read_best`` reads them.
 
@@ -156,8 +157,9 @@ class RunFolder:
                 of others what they keep, if anything: ``<client>/personal``, ``<client>/local_prototypes``.
             round_: the round.
             personal: where in theta ``<client>/personal`` belongs, sorted; the file's metadata hold its ranges.
+            began: what the round began with, ``began.theta`` and ``began.prototypes``, where answers are made of it too.
         """
-        tensors = _shared_tensors(shared)
+        tensors = {**_shared_tensors(shared), **({} if began is None else _shared_tensors(began, "began"))}
         pieces = [Piece({name: value.size}, partial(_same, value)) for name, value in tensors.items()]
         for name, piece in clients:
             sizes = {f"{name}/{tensor}": size for tensor, size in piece.sizes.items()}
@@ -256,10 +258,10 @@ def _first(now: Path, before: Path) -> Path:
     return before if before.exists() and not now.exists() else now
 
 
-def _shared_tensors(shared: SharedState) -> dict[str, Vector]:
+def _shared_tensors(shared: SharedState, name: str = "shared") -> dict[str, Vector]:
     return {
-        "shared.theta": np.asarray(shared.theta, np.float32),
-        "shared.prototypes": np.asarray(shared.prototypes, np.float32),
+        f"{name}.theta": np.asarray(shared.theta, np.float32),
+        f"{name}.prototypes": np.asarray(shared.prototypes, np.float32),
     }
 
 

@@ -6,6 +6,7 @@ from fedali.bundle.file import Bundle
 from fedali.data.normalisation import Normalisation
 from fedali.engines.base import Engine, Vector
 from fedali.engines.choose import EngineName, build_engine
+from fedali.engines.outputs import Outputs
 from fedali.errors import BundleError
 from fedali.methods import SharedState, build_method, personal_indices
 from fedali.recipe import Recipe
@@ -46,6 +47,7 @@ class TrainedBundle:
                 "the bundle's clients keep or send otherwise than its method says; export it again"
             )
         self._engine: tuple[int, Engine] | None = None
+        self.outputs = Outputs(self._model) if self.manifest.answers_by == "gate" else None
 
     @property
     def normalisation(self) -> Normalisation:

@@ -2,6 +2,7 @@
 
     clients.f32, clients.json   the records, see ``fedali.cohort.store``
     00000007.safetensors        after the seventh training: the table, run and round, and clients' own normalisations
+    trained/                    where a gate answers: what was trained in the latest round, see ``fedali_server.site.gate``
 
 A round is trained from the newest table that is older than it, whatever it is of: a client's personal part outlives a run,
 as a device's does. The one that it was trained from is kept until the next round begins. So a round that is asked for again
@@ -42,7 +43,7 @@ class PersonalParts:
     def __init__(self, folder: Path, method: Method, layouts: Layouts) -> None:
         with reporting(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._folder = folder
+        self._folder, self.trained = folder, folder / "trained"
         self._store = ClientStore(method, layouts, folder / "clients.f32")
         self.normalisations: dict[int, Normalisation] = {}
         self._next = 1

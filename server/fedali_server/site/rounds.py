@@ -29,6 +29,7 @@ from fedali_server.gateway.rounds.statistics import StatisticsSums, weighed
 from fedali_server.gateway.rounds.sums import RoundSums, check_fits
 from fedali_server.site.bundle import TrainedBundle
 from fedali_server.site.files import ClientFiles
+from fedali_server.site.gate import SiteGate
 from fedali_server.site.personal import PersonalParts
 
 log = structlog.get_logger("fedali.site")
@@ -91,6 +92,11 @@ class DataRound:
         self._shared = shared_state(order, bundle.rounds)
         self._bounds, self._weights = Bounds.of(order, self._shared, bundle.rounds), weights_of(order)
         self._received = bundle.received(self._shared)
+        self._gate = (
+            None
+            if bundle.outputs is None
+            else SiteGate(bundle.outputs, personal.trained, order, self._layout)
+        )
         self._reports: dict[int, relay_pb2.DeviceReport] = {}
 
     @property
@@ -101,6 +107,8 @@ class DataRound:
     def train(self) -> relay_pb2.RoundOutcome:
         """Train the clients; the sum of what they upload, and a report of each. What they keep is on the disk then."""
         self._personal.begin(self.order.run, self.order.round)
+        if self._gate is not None:
+            self._gate.begin(self._received)
         sums = RoundSums()
         for group in self._groups():
             began, ready, done = time.monotonic(), [], []
@@ -110,6 +118,8 @@ class DataRound:
             results = self._engine.train([client.job for client in ready])
             for client, result in zip(ready, results, strict=True):
                 with self._excusing(client.number):
+                    if self._gate is not None:
+                        result = self._gate.sent(client.job.samples, result, self._received)
                     sums.add(client.number, self._take(client, result))
                     done.append((client, result))
             for (client, _), metrics in zip(done, self._metrics(done), strict=True):
@@ -118,7 +128,7 @@ class DataRound:
         return self._outcome(sums)
 
     def evaluate(self) -> relay_pb2.RoundOutcome:
-        """Evaluate the server's model on the clients' test data; a report of each. Nothing else changes."""
+        """Evaluate the server's model on the clients' test data, and what clients answer with it where a gate does; a report of each."""
         self._personal.look()
         shared = self._received.theta[slot_slice(self._layout, "")], self._received.prototypes
         for group in self._groups():
@@ -128,7 +138,9 @@ class DataRound:
                     tests[number] = self._test(number)
             models = [(*shared, {"global": samples}) for samples in tests.values()]
             for (number, samples), scores in zip(tests.items(), self._scores(models), strict=True):
-                self._done(number, began, len(samples), scores)
+                with self._excusing(number):
+                    answers = {} if self._gate is None else self._answers(self._gate, number, samples)
+                    self._done(number, began, len(samples), {**scores, **answers})
         return self._outcome(RoundSums())
 
     def statistics(self) -> relay_pb2.RoundOutcome:
@@ -184,11 +196,12 @@ class DataRound:
         there = number in self._personal
         theta, local = self._personal.compose(number, shared) if there else bundle.start(self._shared)
         entropy = np.random.SeedSequence([order.seed, _TRAINING, order.round, number])
+        known = bundle.manifest.known
         job = TrainJob(
             Samples(x, y, normalisation),
-            theta,
+            theta[:known],
             local,
-            shared.theta,
+            shared.theta[:known],
             shared.prototypes,
             order.influence,
             entropy,
@@ -202,6 +215,9 @@ class DataRound:
         if not (np.isfinite(result.theta).all() and np.isfinite(result.local_prototypes).all()):
             raise _UnableError("training diverged on this device")
         self._personal.remember(client.number, result.theta, result.local_prototypes)
+        if self._gate is not None:
+            answer = result.theta[slot_slice(self._layout, self._bundle.method.answer_slot)]
+            self._gate.keep(client.number, answer, result.local_prototypes)
         model, samples = self._bundle.rounds, len(client.job.samples)
         weight = self._weights.of(client.number, samples)
         trained = Trained(result.theta, result.local_prototypes, weight)
@@ -218,7 +234,10 @@ class DataRound:
     def _metrics(self, done: Sequence[tuple[_Ready, TrainResult]]) -> Iterator[dict[str, float]]:
         """Of each client's training, and of its personal model."""
         where = slot_slice(self._layout, self._bundle.method.answer_slot)
-        models = [(result.theta[where], result.local_prototypes, client.tests) for client, result in done]
+        models = [
+            (result.theta[where], result.local_prototypes, {} if self._gate is not None else client.tests)
+            for client, result in done
+        ]
         for (_, result), scores in zip(done, self._scores(models), strict=True):
             yield {"train_loss": result.loss, "train_accuracy": result.accuracy, **scores}
 
@@ -238,6 +257,22 @@ class DataRound:
             for (name, samples), found in zip(tests.items(), next(answers) if tests else (), strict=True):
                 scores |= CLASSIFICATION.scores(name, samples.y, found, classes)
             yield scores
+
+    def _answers(self, gate: SiteGate, number: int, test: Samples) -> dict[str, float]:
+        """How good what a client answers with the new model is, where it trained in the round that made it."""
+        files, manifest = self._due[number].files, self._bundle.manifest
+        train, validation = files.train(manifest), files.validation(manifest)
+        pairs = {
+            "validation": validation or (train[0][:0], train[1][:0]),
+            "personalisation": (test.x, test.y),
+        }
+        sets = {name: Samples(*pair, test.normalisation) for name, pair in pairs.items()}
+        found = gate.answers(number, self._received, Samples(*train, test.normalisation), list(sets.values()))
+        scores: dict[str, float] = {}
+        for (name, samples), said in zip(sets.items(), found or (), strict=found is not None):
+            if len(samples):
+                scores |= CLASSIFICATION.scores(name, samples.y, said.argmax(1), len(manifest.classes))
+        return scores
 
     def _test(self, number: int) -> Samples:
         files, manifest = self._due[number].files, self._bundle.manifest

@@ -58,7 +58,7 @@ def export(
     Examples:
       fedali keys create site
       fedali export runs/digits-20260101-120000 --method fedali --key site.key
-      fedali export runs/mine --method fedali --mode head --int8 --key site.key -o watch.fedali
+      fedali export runs/mine --method fedali-paper --mode head --int8 --key site.key -o watch.fedali
       fedali export runs/mine/fedali/seed-0 --client subject-3 --key site.key
       fedali-client verify model.fedali --key site.pub
     """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import structlog
 
-from fedali.answers import size_without
+from fedali.answers import BUNDLED
 from fedali.bundle.file import Bundle, read_bundle
 from fedali.bundle.keys import load_private
 from fedali.bundle.manifest import BundleNormalisation, Component, Mode
@@ -25,6 +25,7 @@ from fedali_server.export.bundle_source import source_of
 from fedali_server.export.source import Source, Start
 from fedali_server.run.folder import RunFolder, read_best
 from fedali_simulations.data import check_facts, load, reading_for_others
+from fedali_simulations.federate.gated import gated_start
 from fedali_simulations.scenario import MethodSettings, Scenario
 from fedali_simulations.setup import Plan, Untrained, build_optimizer, build_plan, build_untrained
 from fedali_simulations.study import line_folder, scenario_of
@@ -274,7 +275,10 @@ def _start(chosen: Chosen, plan: Plan, client: str | None) -> tuple[Start, int]:
             f"{chosen.file} has no personal models of its round: run with training.keep_models = all, or leave --client away"
         )
     own, local = read_best(chosen.file, client)
-    return Start(own, local, theta, prototypes), round_
+    start = Start(own, local, theta, prototypes)
+    if plan.method.answer == "gate" and f"{client}/theta" in tensors:
+        return gated_start(plan, start, tensors, _client(plan, client), round_), round_
+    return start, round_
 
 
 def _source(
@@ -286,14 +290,13 @@ def _source(
     name: str,
     described: Described,
 ) -> Source:
-    """What a bundle is of: a device has one model, and answers with that."""
+    """What a bundle is of."""
     method = untrained.method
-    if method.answer != "trained":
+    if method.answer not in BUNDLED:
         structlog.get_logger().warning(
             f"{line.title}: the bundle answers with the model that training left; +{method.answer} is for simulations"
         )
-        size = size_without(method.answer, untrained.layouts.parameters)
-        start = dataclasses.replace(start, theta=start.theta[:size], shared_theta=start.shared_theta[:size])
+        method = dataclasses.replace(method, answer="trained")
     alp = scenario.alp_for(line)
     settings = (
         dataclasses.asdict(ALPSettings(**alp.model_dump())) if untrained.method.uses_prototypes else None

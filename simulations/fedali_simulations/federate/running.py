@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedali.answers import BUNDLED
 from fedali.bundle.file import read_bundle
 from fedali.bundle.keys import load_public
 from fedali.errors import CheckpointError, FedaliError, SettingsError
-from fedali.methods import build_method
 from fedali.schema import read_schema
 from fedali.support.files import running_alone, write_text
 from fedali.support.names import file_name
@@ -78,10 +78,10 @@ def prepare_scenario(scenario: Scenario, folder: Path, options: Options, kit: Op
             "evaluation.on is for simulations: devices are tested on the test data that they hold; leave it away"
         )
     for line in scenario.methods:
-        answer = build_method(line.name, line.options).answer
-        if answer != "trained":
+        answer = line.build().answer
+        if answer not in BUNDLED:
             raise SettingsError(
-                f"{line.title}: devices answer with the models they trained; +{answer} is for simulations: leave it away"
+                f"{line.title}: +{answer} is for simulations. Devices answer with the models they trained, or by +gate"
             )
     for job in jobs_of(scenario, folder):
         _settings(job, "0", options)
@@ -245,7 +245,7 @@ def _checked(folder: Path) -> Path:
 
 def _settings(job: Job, stamp: str, options: Options) -> RunSettings:
     training = job.scenario.training_for(job.line)
-    epochs = training.epochs + build_method(job.line.name, job.line.options).extra_epochs
+    epochs = training.epochs + job.line.build().extra_epochs
     given = {"rounds": training.rounds, "epochs": epochs, "seed": job.seed, **options}
     return RunSettings(name=f"{_word(job.line.title)}-{job.seed}-{stamp}", **given)
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from fedali.answers import BUNDLED
 from fedali.data.sources.named import people_of
 from fedali.errors import SettingsError
 from fedali_server.run.federated import RunProgress
@@ -21,23 +22,25 @@ Say = Callable[[str], None]
 
 
 def scenario_for(source: str, changes: Sequence[str], devices: int) -> Scenario:
-    """A scenario with as many clients as devices; one method and one seed, unless the changes say otherwise.
+    """A scenario with as many clients as devices; the first method that devices can train and one seed, unless the changes say otherwise.
 
     Raises ``SettingsError`` for settings that make no sense.
     """
     known = load_scenario(source, changes)
     asked = {change.partition("=")[0] for change in changes}
-    more = [] if "methods" in asked or len(known.methods) == 1 else [f"methods={known.methods[0].title}"]
-    more += [] if "seeds" in asked else ["seeds=1"]
+    more = [] if "seeds" in asked else ["seeds=1"]
     if known.partition.kind == "natural":
         people = people_of(known.data.source or "")
         if people and known.data.subjects is None and known.data.clients == "people":
             more.append(f"data.subjects={json.dumps(people[:devices])}")
     else:
         more.append(f"partition.clients={devices}")
-    return load_scenario(
-        source, [*more, *changes, "evaluation.transductive=false", "evaluation.unseen_clients=0"]
-    )
+    simulated = ("transductive=false", "unseen_clients=0", "unseen_samples=[]")
+    found = load_scenario(source, [*more, *changes, *(f"evaluation.{setting}" for setting in simulated)])
+    methods = [line for line in known.methods if not line.is_baseline]
+    able = [line for line in methods if line.build().answer in BUNDLED]
+    lines = known.methods if "methods" in asked else (able or methods or known.methods)[:1]
+    return found.model_copy(update={"methods": tuple(lines)})
 
 
 def bring_up(

@@ -22,7 +22,7 @@ from fedali.support.files import atomic
 KNOWN = {
     "fedali": "#0072B2",
     "fedali-head": "#56B4E9",
-    "fedali-kmeans": "#332288",
+    "fedali-paper": "#332288",
     "l2only": "#CC79A7",
     "fedavg": "#D55E00",
     "fedper": "#009E73",

@@ -106,7 +106,7 @@ def read(folder: Path) -> tuple[Scenario, Search]:
     wanted = Search.read(folder / _SEARCH)
     if not (folder / _SCENARIO).exists():
         raise CheckpointError(f"{folder} holds no search: there is no {_SCENARIO} in it")
-    return load_scenario(str(folder / _SCENARIO)), wanted
+    return load_scenario(str(folder / _SCENARIO), stored=True), wanted
 
 
 def go_on(folder: Path, *, workers: int, report: Report) -> Tuned:
@@ -154,7 +154,13 @@ def _check_extras() -> None:
 def _measured(scenario: Scenario) -> Scenario:
     """On validation data, without what a search has no use for."""
     evaluation = scenario.evaluation.model_copy(
-        update={"on": "validation", "transductive": False, "unseen_clients": 0}
+        update={
+            "on": "validation",
+            "transductive": False,
+            "calibration": False,
+            "unseen_clients": 0,
+            "unseen_samples": (),
+        }
     )
     training = scenario.training.model_copy(update={"keep_models": "none"})
     return scenario.model_copy(update={"evaluation": evaluation, "training": training})

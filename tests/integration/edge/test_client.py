@@ -66,7 +66,7 @@ def relative(found, expected, start):
 
 @pytest.mark.parametrize(
     ("method", "alp", "optimizer"),
-    [("fedali", ALP, Adam()), ("fedavg", None, SGD(0.05, 0.9)), ("fedper", ALP, Adam())],
+    [("fedali-paper", ALP, Adam()), ("fedavg", None, SGD(0.05, 0.9)), ("fedper", ALP, Adam())],
 )
 def test_training_is_the_training_of_torch(tmp_path, method, alp, optimizer):
     path = tmp_path / "m.fedali"

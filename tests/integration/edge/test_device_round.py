@@ -26,7 +26,7 @@ MODELS = {
     "mlp": ["model.name=mlp", "model.options={hidden = [32]}"],
     "cnn2d": ["model.options.channels=[16, 32]"],
 }
-METHODS = ("fedavg", "fedali", "fedper", "fedali-head")
+METHODS = ("fedavg", "fedali-paper", "fedper", "fedali-head")
 STARTING = ("fedrod", "fedala")  # which do something as training starts, or a phase of it
 ANSWERING = ("pfedme", "feddbe")  # with a second model, with one that is made of what was trained
 SGD = ("training.optimizer=sgd", "training.momentum=0.0", "training.learning_rate=0.05")  # the paper's own
@@ -51,7 +51,7 @@ def scenario_of(model, method):
             *((model, method) for model in MODELS for method in METHODS[: 3 if model == "mlp" else 4]),
             *(("mlp", method) for method in STARTING + ANSWERING),
         ],
-        lambda case: case[0] == "cnn2d" and case[1] != "fedali",
+        lambda case: case[0] == "cnn2d" and case[1] != "fedali-paper",
     ),
     ids="-".join,
 )

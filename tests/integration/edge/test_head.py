@@ -21,7 +21,7 @@ MEAN, STD = np.float32([0.1, 0.2, 0.3]), np.float32([1.0, 2.0, 0.5])
 SCALE = Normalisation(MEAN, STD)
 
 
-def _source(method="fedali", alp=ALP):
+def _source(method="fedali-paper", alp=ALP):
     model = small_model(alp)
     random = np.random.default_rng(0)
     local, shared = random.standard_normal((2, model.prototype_layout.size)).astype(np.float32)

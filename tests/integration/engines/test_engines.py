@@ -33,7 +33,7 @@ MODELS = {
     "cnn2d": ((1, 8, 8), {"kernel": 3, "channels": (16, 16), "embedding": 6}),
     "hart": ((32, 6), {"dim": 32, "kernels": (3, 7), "hidden": 16}),
 }
-METHODS = [*("fedali", "fedali-head", "fedali-kmeans", "l2only", "fedavg", "fedper", "local")]
+METHODS = [*("fedali-paper", "fedali-head", "fedali-kmeans", "l2only", "fedavg", "fedper", "local")]
 WITH_SLOTS = [
     *("fedprox", "fedrep", "ditto", "scaffold", "moon", "fedproto", "fedntd", "fedrod", "fedbabu", "fedala"),
     *("apfl", "pfedme", "feddbe", "fedpac-align"),
@@ -96,7 +96,9 @@ def _engines(kind, model, shape, method, optimizer, training, **more):
 
 CASES = [("mlp", method) for method in METHODS + WITH_SLOTS]
 CASES += [("cnn1d", "fedrod"), ("cnn2d", "fedbn"), ("cnn1d", "fedala")]
-CASES += [(name, method) for name in ("cnn1d", "cnn2d", "hart") for method in ("fedali", "l2only", "fedavg")]
+CASES += [
+    (name, method) for name in ("cnn1d", "cnn2d", "hart") for method in ("fedali-paper", "l2only", "fedavg")
+]
 
 
 @pytest.mark.parametrize(("name", "method"), CASES)
@@ -120,7 +122,7 @@ def test_stacking_works_for_any_sizes(counts, batch, epochs, momentum):
     optimizer = Adam(1e-3) if momentum is None else SGD(1e-2, momentum)
     jobs = _jobs(model, shape, counts)
     training = (epochs, batch)
-    method = build_method("fedali", {"masses": "occupancy"})
+    method = build_method("fedali-paper", {"masses": "occupancy"})
     loop, stacked = _engines("stacked", model, shape, method, optimizer, training)
     _assert_same(loop.train(jobs), stacked.train(jobs), 1e-10)
 
@@ -128,7 +130,7 @@ def test_stacking_works_for_any_sizes(counts, batch, epochs, momentum):
 def test_stacked_predictions_equal_the_loop():
     shape, model = _model("cnn1d")
     jobs = _jobs(model, shape, (20, 11))
-    loop, stacked = _engines("stacked", model, shape, build_method("fedali", {}), Adam(), (1, 8))
+    loop, stacked = _engines("stacked", model, shape, build_method("fedali-paper", {}), Adam(), (1, 8))
     for matcher in ("cosine", "ot"):
         queries = [
             Query(job.theta, job.local_prototypes, tuple(j.samples for j in jobs), 0.3, matcher)
@@ -147,7 +149,7 @@ def test_processes_of_a_ray_cluster_equal_the_loop():
     from fedali.engines.ray import RayEngine
 
     shape, model = _model("mlp")
-    method = build_method("fedali", {"masses": "occupancy"})
+    method = build_method("fedali-paper", {"masses": "occupancy"})
     jobs = _jobs(model, shape, (25, 4, 9, 32), dtype=np.float32)
     recipe = Recipe(model, method, Adam(), shape, 2, 8, 0.7)
     loop, spread = LoopEngine(recipe), RayEngine(recipe, workers=2, inner="loop")
@@ -173,7 +175,7 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("compiled")
 
 
-COMPILED = [("cnn1d", "fedali")]  # compiling takes a while: `make parity` compiles them all
+COMPILED = [("cnn1d", "fedali-paper")]  # compiling takes a while: `make parity` compiles them all
 if os.environ.get("FEDALI_PARITY") == "all":
     COMPILED = [(name, method) for name in MODELS for method in METHODS + WITH_SLOTS]
     COMPILED += [("cnn2d", "fedbn")]
@@ -184,7 +186,7 @@ if os.environ.get("FEDALI_PARITY") == "all":
 @pytest.mark.parametrize(("name", "method"), COMPILED)
 def test_the_compiled_step_equals_the_loop_after_twenty_steps(name, method, cache):
     """Without prototypes there is a graph for each quarter of a batch: of a small batch they are fewer."""
-    method = build_method(method, {"masses": "occupancy"} if method == "fedali" else {})
+    method = build_method(method, {"masses": "occupancy"} if method == "fedali-paper" else {})
     training = (4, 8) if method.uses_prototypes else (1, 2)
     shape, model = _model(name, ALP if method.uses_prototypes else None)
     jobs = _jobs(model, shape, (25, 40, 9, 32), method=method)
@@ -211,7 +213,7 @@ def test_the_compiled_step_equals_the_loop_after_twenty_steps(name, method, cach
 def test_large_products_are_onednns_and_one_float32_step_equals_the_loops(tmp_path):
     model = build_model("mlp", (128,), 3, alp=ALP, seed=1, hidden=(256, 256))
     jobs = _jobs(model, (128,), (64, 60), dtype=np.float32)
-    recipe = Recipe(model, build_method("fedali"), SGD(1.0), (128,), 1, 64, 0.7)
+    recipe = Recipe(model, build_method("fedali-paper"), SGD(1.0), (128,), 1, 64, 0.7)
     loop, compiled = LoopEngine(recipe), CompiledEngine(recipe, cache=tmp_path)
     assert any(b"aoti_torch_cpu__linear_pointwise" in path.read_bytes() for path in tmp_path.glob("*.so"))
     for job, expected, found in zip(jobs, loop.train(jobs), compiled.train(jobs), strict=True):
@@ -277,12 +279,15 @@ def test_the_key_of_a_graph_knows_every_source_that_makes_one():
     _, model = _model("cnn1d")
     files = {path for module in model.modules() for path in _sources(type(module))}
     assert {path.name for path in files} == {"cnn1d.py", "base.py", "alp.py"}
-    assert {path.name for path in _sources(type(build_method("fedali")))} == {"fedali.py", "base.py"}
+    assert {path.name for path in _sources(type(build_method("fedali-paper")))} == {
+        "fedali_paper.py",
+        "base.py",
+    }
 
 
 def test_the_key_of_a_graph_knows_all_that_changes_it():
     shape, model = _model("cnn1d")
-    method, optimizer = build_method("fedali", {}), Adam()
+    method, optimizer = build_method("fedali-paper", {}), Adam()
     key = structure_key(model, method, optimizer, 8)
     other_seed = build_model("cnn1d", shape, 3, alp=ALP, seed=2, **MODELS["cnn1d"][1])
     assert structure_key(other_seed, method, optimizer, 8) == key

@@ -23,7 +23,7 @@ from tests.marks import slow
 
 ALP = ALPSettings(num_prototypes=(4,), decay=0.7, scale=3.0)
 CASES = {
-    "fedali": ("fedali", {"masses": "occupancy"}, Adam(1e-4), ALP),
+    "fedali-paper": ("fedali-paper", {"masses": "occupancy"}, Adam(1e-4), ALP),
     **{
         name: (name, {}, SGD(1e-2), None)
         for name in (
@@ -52,7 +52,7 @@ def _jobs(model, shape, method):
     return jobs
 
 
-QUICK = ("fedali", "fedavg", "scaffold", "fedproto", "fedntd", "fedbabu")
+QUICK = ("fedali-paper", "fedavg", "scaffold", "fedproto", "fedntd", "fedbabu")
 
 
 @pytest.mark.parametrize("case", slow(CASES, lambda case: case not in QUICK))

@@ -24,7 +24,7 @@ SMALL = {
 }
 
 
-def source(model, method="fedali", optimizer=None, alp=ALP, **changes):
+def source(model, method="fedali-paper", optimizer=None, alp=ALP, **changes):
     """A model with random parameters and prototypes, as a run would leave them."""
     method = method if not isinstance(method, str) else build_method(method)
     shape, options = SMALL[model]

@@ -26,7 +26,7 @@ from fedali_server.export.parity import ALLOWED, check_parity
 from tests.integration.export.sources import ALP, CREATED, SMALL, number, session, source
 from tests.marks import slow
 
-METHODS = ("fedali", "fedali-head", "fedavg", "fedper", "local")
+METHODS = ("fedali-paper", "fedali-head", "fedavg", "fedper", "local")
 
 
 def transposes_of_nothing(graph):
@@ -135,7 +135,7 @@ def test_a_bundle_alone_trains_and_predicts_as_an_ordinary_torch_model(tmp_path,
 
 
 @pytest.mark.parametrize("mode", ["full", "head"])
-@pytest.mark.parametrize("method", slow(METHODS, lambda method: method not in ("fedali", "local")))
+@pytest.mark.parametrize("method", slow(METHODS, lambda method: method not in ("fedali-paper", "local")))
 def test_every_method_is_exported(tmp_path, method, mode):
     made = source("cnn1d", method)
     bundle = export_bundle(tmp_path / "model", made, mode=mode, batch=8)
@@ -145,7 +145,7 @@ def test_every_method_is_exported(tmp_path, method, mode):
     assert manifest.personal == ((personal[method],) if method in personal else ())
     assert manifest.method == Component(made.method.name, options_of(made.method))
     assert (manifest.model.alp is None) == (not made.method.uses_prototypes)
-    assert manifest.hyper.influence == (0.2 if method.startswith("fedali") else 0.0)
+    assert manifest.hyper.influence == (0.2 if method.startswith("fedali-paper") else 0.0)
     assert manifest.trained == slice(head if mode == "head" else 0, layout.size)
     assert ("adapt.onnx" in bundle.parts) == (mode == "full" and made.method.uses_prototypes)
     assert ("embed.onnx" in bundle.parts) == (mode == "head")

@@ -47,7 +47,7 @@ def _grid(*sites):
 
 def test_sites_are_weighed_by_their_samples():
     rounds = []
-    strategy = PersonalisedStrategy(build_method("fedali"), LAYOUTS, on_round=rounds.append)
+    strategy = PersonalisedStrategy(build_method("fedali-paper"), LAYOUTS, on_round=rounds.append)
     result = strategy.start(_grid(Counter(1, 10), Counter(4, 20)), records.from_shared(START), 2)
     shared = records.to_shared(result.arrays)
     np.testing.assert_allclose(shared.theta, START.theta + 2 * (10 + 80) / 30, rtol=1e-6)

@@ -90,12 +90,12 @@ def test_a_round_trains_and_a_round_evaluates(site):
 
 METHODS = {
     "fedavg": ("fedavg", {}, ()),
-    "fedali": ("fedali", {}, ()),
-    "fedali, head stays": ("fedali", {"personal": "head"}, ((60, 78),)),
-    "fedali, mean": ("fedali", {"aggregation": "mean"}, ()),
-    "fedali, unbalanced": ("fedali", {"solver": "unbalanced"}, ()),
-    "k-means": ("fedali", {"aggregation": "kmeans"}, ()),
-    "barycentre": ("fedali", {"barycentre_iterations": 3}, ()),
+    "fedali-paper": ("fedali-paper", {}, ()),
+    "fedali-paper, head stays": ("fedali-paper", {"personal": "head"}, ((60, 78),)),
+    "fedali-paper, mean": ("fedali-paper", {"aggregation": "mean"}, ()),
+    "fedali-paper, unbalanced": ("fedali-paper", {"solver": "unbalanced"}, ()),
+    "k-means": ("fedali-paper", {"aggregation": "kmeans"}, ()),
+    "barycentre": ("fedali-paper", {"barycentre_iterations": 3}, ()),
     "local": ("local", {}, ((0, 78),)),
 }
 

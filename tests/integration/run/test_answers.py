@@ -46,12 +46,12 @@ def shared(folder):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     place = tmp_path_factory.mktemp("answers")
-    lines = ["fedavg", "fedavg+shared", "fedavg+between", "fedavg+gate", "fedali+gate", "fedali"]
+    lines = ["fedavg", "fedavg+shared", "fedavg+between", "fedavg+gate", "fedali-paper+gate", "fedali-paper"]
     lines += ["fedavg+neighbours"]
     return {line: run(place / line, line) for line in lines}
 
 
-ANSWERS = ["fedavg+shared", "fedavg+between", "fedavg+gate", "fedavg+neighbours", "fedali+gate"]
+ANSWERS = ["fedavg+shared", "fedavg+between", "fedavg+gate", "fedavg+neighbours", "fedali-paper+gate"]
 
 
 @pytest.mark.parametrize("line", ANSWERS)
@@ -71,7 +71,7 @@ def test_who_answers_with_the_shared_model_is_as_good_as_that(runs):
 
 
 def test_the_gate_is_good_on_everyones_data_and_on_its_own(runs):
-    for method in ("fedavg", "fedali"):
+    for method in ("fedavg", "fedali-paper"):
         last = {
             line: metrics(runs[line])[lambda rows: rows["round"] == 3] for line in (method, f"{method}+gate")
         }

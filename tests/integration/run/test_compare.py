@@ -188,7 +188,7 @@ def test_latex_takes_any_name(runs):
 
 
 @pytest.mark.parametrize(
-    "name", ["fedavg", "fedper", "local", "scaffold", "fedproto", "fedali", "fedali-kmeans", "ditto"]
+    "name", ["fedavg", "fedper", "local", "scaffold", "fedproto", "fedali-paper", "fedali-kmeans", "ditto"]
 )
 def test_bytes_are_those_of_what_a_client_sends(name):
     scenario = load_scenario("digits", SMALL)

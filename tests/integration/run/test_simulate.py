@@ -27,7 +27,7 @@ SMALL = [
 ]
 
 
-def _run(folder, *overrides, method="fedali", seed=0, workers=1):
+def _run(folder, *overrides, method="fedali-paper", seed=0, workers=1):
     scenario = load_scenario("digits", [*SMALL, f"methods={method}", *overrides])
     run_job(Job(scenario, scenario.methods[0], seed, folder, workers))
     return folder
@@ -42,7 +42,9 @@ def _files(folder):
 
 
 def test_the_folder_holds_everything(tmp_path):
-    results = simulate("digits", overrides=[*SMALL, "methods=fedali,fedper"], out=tmp_path / "run", workers=2)
+    results = simulate(
+        "digits", overrides=[*SMALL, "methods=fedali-paper,fedper"], out=tmp_path / "run", workers=2
+    )
     folder = tmp_path / "run"
     for name in (
         "scenario.toml",
@@ -54,7 +56,7 @@ def test_the_folder_holds_everything(tmp_path):
         "clients.png",
     ):
         assert (folder / name).stat().st_size > 100, name
-    for line in ("fedali", "fedper"):
+    for line in ("fedali-paper", "fedper"):
         run = folder / line / "seed-0"
         assert len(list((run / "personal").glob("*.safetensors"))) == 5
         assert {"checkpoint.safetensors", "best.safetensors", "done.json"} <= {p.name for p in run.iterdir()}
@@ -68,33 +70,41 @@ def test_the_folder_holds_everything(tmp_path):
 
 
 def test_the_table_is_what_the_clients_say(tmp_path):
-    results = simulate("digits", overrides=[*SMALL, "methods=fedali,local", "seeds=2"], out=tmp_path / "run")
+    results = simulate(
+        "digits", overrides=[*SMALL, "methods=fedali-paper,local", "seeds=2"], out=tmp_path / "run"
+    )
     table = results.table.set_index(["method", "measure"])
     rows = results.clients
     for seed in (0, 1):
-        of_seed = rows[(rows.method == "fedali") & (rows.seed == seed)]
+        of_seed = rows[(rows.method == "fedali-paper") & (rows.seed == seed)]
         by_round = of_seed.groupby("round").validation.mean()
-        assert results.selected["fedali", seed] == by_round.idxmax()
+        assert results.selected["fedali-paper", seed] == by_round.idxmax()
     per_seed = [
-        rows[(rows.method == "fedali") & (rows.seed == s) & (rows["round"] == results.selected["fedali", s])]
+        rows[
+            (rows.method == "fedali-paper")
+            & (rows.seed == s)
+            & (rows["round"] == results.selected["fedali-paper", s])
+        ]
         for s in (0, 1)
     ]
     expected = [frame.personalisation.mean() for frame in per_seed]
-    assert table.loc[("fedali", "personalisation"), "accuracy"] == pytest.approx(np.mean(expected))
-    assert table.loc[("fedali", "personalisation"), "seed_std"] == pytest.approx(np.std(expected, ddof=1))
+    assert table.loc[("fedali-paper", "personalisation"), "accuracy"] == pytest.approx(np.mean(expected))
+    assert table.loc[("fedali-paper", "personalisation"), "seed_std"] == pytest.approx(
+        np.std(expected, ddof=1)
+    )
     worst = [frame.personalisation.min() for frame in per_seed]
-    assert table.loc[("fedali", "personalisation"), "worst_decile"] == pytest.approx(np.mean(worst))
+    assert table.loc[("fedali-paper", "personalisation"), "worst_decile"] == pytest.approx(np.mean(worst))
     pooled = [np.average(frame["global"], weights=frame.test_samples) for frame in per_seed]
-    assert table.loc[("fedali", "global"), "accuracy"] == pytest.approx(np.mean(pooled))
+    assert table.loc[("fedali-paper", "global"), "accuracy"] == pytest.approx(np.mean(pooled))
     assert np.isnan(table.loc[("local", "global"), "accuracy"])
-    assert json.loads(json.dumps(results.to_dict()))["table"][0]["method"] == "fedali"
+    assert json.loads(json.dumps(results.to_dict()))["table"][0]["method"] == "fedali-paper"
     assert isinstance(results.table, pd.DataFrame)
 
 
 def test_training_helps(tmp_path):
     results = simulate(
         "digits",
-        overrides=["partition.clients=5", "methods=fedali", "seeds=1"],
+        overrides=["partition.clients=5", "methods=fedali-paper", "seeds=1"],
         rounds=15,
         out=tmp_path / "run",
     )
@@ -111,7 +121,7 @@ def test_same_seed_same_bits_whatever_the_workers(tmp_path):
     assert _files(one) != _files(other)
 
 
-@pytest.mark.parametrize("method", ["fedali", "fedali-kmeans", "fedper"])
+@pytest.mark.parametrize("method", ["fedali-paper", "fedali-kmeans", "fedper"])
 def test_sites_that_sum_first_give_the_same_as_one(tmp_path, method):
     one = load_file(_run(tmp_path / "one", "training.rounds=1", method=method) / "checkpoint.safetensors")
     three = load_file(
@@ -124,7 +134,11 @@ def test_sites_that_sum_first_give_the_same_as_one(tmp_path, method):
 
 @pytest.mark.parametrize(
     ("method", "override"),
-    [("fedali", []), ("fedali-head", ["training.participation=0.5"]), ("local", ["training.optimizer=sgd"])],
+    [
+        ("fedali-paper", []),
+        ("fedali-head", ["training.participation=0.5"]),
+        ("local", ["training.optimizer=sgd"]),
+    ],
 )
 def test_resumed_after_any_round_gives_the_bits_of_an_uninterrupted_run(tmp_path, method, override):
     expected = _files(_run(tmp_path / "whole", *override, method=method))
@@ -141,7 +155,7 @@ def test_kept_prototypes_and_occupancy_are_used(tmp_path):
             **load_scenario("digits", SMALL).model_dump(exclude={"methods"}),
             "methods": [
                 {
-                    "name": "fedali",
+                    "name": "fedali-paper",
                     "options": {"local_prototypes": "keep", "masses": "occupancy", "warmup": 0},
                 },
             ],
@@ -161,7 +175,7 @@ def test_clients_held_out_are_never_trained_on_and_adapt(tmp_path):
         "digits",
         overrides=[
             *SMALL,
-            "methods=fedali",
+            "methods=fedali-paper",
             "evaluation.unseen_clients=2",
             "training.rounds=8",
             "training.epochs=4",

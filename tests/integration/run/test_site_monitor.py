@@ -64,11 +64,11 @@ def test_devices_are_below_the_bars_and_gone_at_the_end(tmp_path):
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=80)
     with RunDisplay(tmp_path, console) as display:
-        display.report("fedali", RunProgress(0, 3, ("a",)))
+        display.report("fedali-paper", RunProgress(0, 3, ("a",)))
         display.devices(
             {"[bold]": relay_pb2.SiteStatus(devices=[relay_pb2.DeviceStatus(device="a-0", seen_seconds=-1)])}
         )
         shown = out.getvalue()
         assert shown.index("0/3") < shown.index("[bold]: a-0 not here yet")
-        display.report("fedali", RunProgress(1, 3, ("a",), math.nan, (), 1.0))
+        display.report("fedali-paper", RunProgress(1, 3, ("a",), math.nan, (), 1.0))
     assert "not here yet" not in out.getvalue()[out.getvalue().rindex("1/3") :]

@@ -20,7 +20,7 @@ from fedali_simulations.tuning.tuning import begin, go_on, read
 SEEDS = (1000, 1001)
 SETTINGS = {
     "name": "small",
-    "methods": ["fedprox", "fedali"],
+    "methods": ["fedprox", "fedali-paper"],
     "split": {"order": "time"},
     "model": {"name": "mlp", "options": {"hidden": [8]}},
     "training": {"rounds": 2, "epochs": 1, "batch_size": 16, "learning_rate": 1e-2, "engine": "loop"},
@@ -122,11 +122,11 @@ def test_no_test_sample_is_read(tmp_path):
 
 
 def test_methods_that_were_tuned_apart_are_compared_together(source, tmp_path):
-    for method in ("fedprox", "fedali"):
+    for method in ("fedprox", "fedali-paper"):
         run(source, tmp_path / method, method, budget=2)
-    files = [str(tmp_path / method / "found.toml") for method in ("fedprox", "fedali")]
+    files = [str(tmp_path / method / "found.toml") for method in ("fedprox", "fedali-paper")]
     asked = asked_for(files, None, 5, [], None)
-    assert [line.title for line in asked.methods] == ["fedprox", "fedali"]
+    assert [line.title for line in asked.methods] == ["fedprox", "fedali-paper"]
     for line, file in zip(asked.methods, files, strict=True):
         alone = load_scenario(file)
         assert asked.training_for(line) == alone.training_for(alone.methods[0])
@@ -135,7 +135,9 @@ def test_methods_that_were_tuned_apart_are_compared_together(source, tmp_path):
         asked_for(
             [
                 files[0],
-                scenario_of(source, "fedali", training={**SETTINGS["training"], "rounds": 3}).model_dump(),
+                scenario_of(
+                    source, "fedali-paper", training={**SETTINGS["training"], "rounds": 3}
+                ).model_dump(),
             ],
             None,
             5,
@@ -147,7 +149,7 @@ def test_methods_that_were_tuned_apart_are_compared_together(source, tmp_path):
 def test_another_base_moves_into_the_line(source):
     one = scenario_of(source).model_dump(mode="json")
     other = scenario_of(
-        source, "fedali", training={**SETTINGS["training"], "learning_rate": 0.5}, alp={"scale": 4.0}
+        source, "fedali-paper", training={**SETTINGS["training"], "learning_rate": 0.5}, alp={"scale": 4.0}
     )
     asked = asked_for([one, other.model_dump(mode="json")], None, 5, [], None)
     assert asked.training_for(asked.methods[1]).learning_rate == 0.5

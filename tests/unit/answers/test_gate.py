@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedali.answers.between import POINTS, chosen, model_at
-from fedali.answers.gate import Gate, aligned, centres, mixed, probabilities, scores
+from fedali.answers.gate import Gate, aligned, centres, middle, mixed, probabilities, scores
 
 
 def blobs(middles, count, seed=0):
@@ -80,3 +80,24 @@ def test_few_samples_trust_everybodys_curve():
     assert chosen(np.array([odd, *many]), np.array([4.0, *[400.0] * 9]))[0] == 0.5
     assert chosen(np.array([odd, *many]), np.array([4000.0, *[400.0] * 9]))[0] == 0.0
     assert chosen(np.full((2, len(POINTS)), 0.7), np.array([10.0, 20.0])) == [0.0, 0.0]
+
+
+def test_the_middle_of_two_models_keeps_their_type():
+    began, new = np.array([0.0, 2.0, -8.0], np.float32), np.array([2.0, 4.0, 8.0], np.float32)
+    assert middle(began, new).tolist() == [1.0, 3.0, 0.0]
+    assert middle(began, new).dtype == np.float32
+
+
+def test_without_validation_samples_every_fifth_of_training_is_held_back():
+    train, everyone = blobs(MIDDLES[:2], 40), blobs(MIDDLES, 1)
+    last = np.arange(80) % 5 == 4
+    held, told = Gate.made(train, train[:0], everyone), Gate.made(train[~last], train[last], everyone)
+    assert (held.middle, held.spread) == (told.middle, told.spread)
+    assert np.array_equal(held.own, told.own)
+    few = Gate.made(train[:3], train[:0], everyone)
+    assert {row.tobytes() for row in few.own} == {row.tobytes() for row in train[:3].astype(float)}
+
+
+def test_who_has_no_model_of_its_own_answers_with_everybodys():
+    everyone = blobs(MIDDLES, 1)
+    assert Gate.closed(everyone)(blobs(MIDDLES, 5)).max() < 1e-20

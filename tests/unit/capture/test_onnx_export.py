@@ -65,7 +65,7 @@ class Exported(NamedTuple):
     session: onnxruntime.InferenceSession
 
     def step(self, *inputs):
-        state, metrics = make_step(self.model, build_method("fedali"), self.optimizer)(
+        state, metrics = make_step(self.model, build_method("fedali-paper"), self.optimizer)(
             State(*inputs[:4]), Batch(*inputs[4:7]), Shared(*inputs[7:9]), Hyper(*inputs[9:])
         )
         return (*state, *metrics)
@@ -93,7 +93,9 @@ def _export(case):
     name, alp, optimizer = CASES[case]
     shape, options = SMALL[name]
     model = build_model(name, shape, CLASSES, alp=alp, seed=0, **options)
-    graph = capture_step(model, build_method("fedali"), optimizer, input_shape=shape, batch=BATCH, table=ONNX)
+    graph = capture_step(
+        model, build_method("fedali-paper"), optimizer, input_shape=shape, batch=BATCH, table=ONNX
+    )
     made = export_graph(graph)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -196,7 +198,7 @@ def test_a_translated_graph_is_the_bytes_of_torchs_exporter(case):
     model = build_model(name, shape, CLASSES, alp=alp, seed=0, **options)
     given = {"input_shape": shape, "table": ONNX}
     graphs = [
-        capture_step(model, build_method("fedali"), optimizer, batch=BATCH, **given),
+        capture_step(model, build_method("fedali-paper"), optimizer, batch=BATCH, **given),
         capture_adapt(model, batch=BATCH, **given),
         capture_predict(model, matcher="cosine", batch=None, **given),
     ]
@@ -206,7 +208,7 @@ def test_a_translated_graph_is_the_bytes_of_torchs_exporter(case):
             graph.example,
             input_names=graph.inputs,
             output_names=output_names(graph),
-            dynamic_shapes=open_batch() if graph.open_batch else None,
+            dynamic_shapes=open_batch(graph.inputs) if graph.open_batch else None,
             opset_version=OPSET,
             dynamo=True,
             optimize=False,

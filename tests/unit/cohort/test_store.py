@@ -17,7 +17,7 @@ from fedali.methods import Layouts, SharedState, build_method
 LAYOUTS = Layouts(
     Layout.of({"body": (4,), "head.weight": (2, 3), "head.bias": (3,)}), Layout.of({"alp.0": (2, 2)})
 )
-HEAD = build_method("fedali", {"personal": "head", "local_prototypes": "keep"})
+HEAD = build_method("fedali-paper", {"personal": "head", "local_prototypes": "keep"})
 SHARED = SharedState(np.zeros(13, np.float32), np.zeros(4, np.float32))
 
 

@@ -25,6 +25,18 @@ def test_metrics_have_the_names_of_the_protocol():
     assert checked(3, sent) == {}
 
 
+def test_who_hears_first_reports_its_answer_when_it_evaluates():
+    sent = {"global": 0.5, "personalisation": 0.75, "validation_f1": 0.25}
+    assert checked(2, sent, late=True) == sent
+    assert checked(1, {"train_loss": 3.0}, late=True) == {"train_loss": 3.0}
+    with pytest.raises(
+        WireError, match="personalisation is of the task to evaluate, and the task was to train"
+    ):
+        checked(1, {"personalisation": 0.5}, late=True)
+    with pytest.raises(WireError, match=r"metric validation is 1\.5; it is from 0 to 1"):
+        checked(2, {"validation": 1.5}, late=True)
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "why"),
     [

@@ -28,15 +28,15 @@ def results() -> Results:
                 ("validation", "personalisation", "personalisation_f1"), 0.5 + 0.01 * seed + 0.1 * round_
             ),
             **dict.fromkeys(("generalisation", "generalisation_f1"), 0.4 + 0.01 * seed),
-            **{name: 0.9 if method == "fedali" else float("nan") for name in ("global", "global_f1")},
+            **{name: 0.9 if method == "fedali-paper" else float("nan") for name in ("global", "global_f1")},
         }
-        for method in ("fedali", "[bold]odd")
+        for method in ("fedali-paper", "[bold]odd")
         for seed in (0, 1)
         for round_ in (1, 2)
         for client in ("a", "b")
     ]
-    timing = pd.DataFrame({"method": ["fedali", "[bold]odd"], "cpu_seconds_per_round": [1.0, 2.0]})
-    selected = {(method, seed): 2 for method in ("fedali", "[bold]odd") for seed in (0, 1)}
+    timing = pd.DataFrame({"method": ["fedali-paper", "[bold]odd"], "cpu_seconds_per_round": [1.0, 2.0]})
+    selected = {(method, seed): 2 for method in ("fedali-paper", "[bold]odd") for seed in (0, 1)}
     scenario = load_scenario("digits", ["seeds=2"])
     return Results(scenario, Path("here"), pd.DataFrame(rows), selected, None, timing)
 
@@ -54,7 +54,7 @@ def test_the_table_fits_eighty_columns_uncut(results: Results) -> None:
 
 def test_the_markdown_table_says_what_it_was_measured_on(results: Results) -> None:
     text = to_markdown(results, environment())
-    assert "| fedali | 70.5 ± 0.7 | 70.5 | 40.5 ± 0.7 | 90.0 ± 0.0 |" in text
+    assert "| fedali-paper | 70.5 ± 0.7 | 70.5 | 40.5 ± 0.7 | 90.0 ± 0.0 |" in text
     assert "| [bold]odd | 70.5 ± 0.7 | 70.5 | 40.5 ± 0.7 | – |" in text
     assert "torch" in text
 
@@ -81,10 +81,10 @@ def test_the_table_survives_narrow_terminals_and_ascii(results: Results, width: 
 
 def test_a_long_label_is_folded_and_takes_no_column_away(results: Results) -> None:
     results.clients["method"] = results.clients["method"].replace(
-        "fedali", "a-label-that-goes-on-and-on-and-on"
+        "fedali-paper", "a-label-that-goes-on-and-on-and-on"
     )
     results.timing["method"] = results.timing["method"].replace(
-        "fedali", "a-label-that-goes-on-and-on-and-on"
+        "fedali-paper", "a-label-that-goes-on-and-on-and-on"
     )
     for seed in (0, 1):
         results.selected["a-label-that-goes-on-and-on-and-on", seed] = 2

@@ -15,7 +15,7 @@ def run_of(folder, train, evaluate):
     facts = {"round": 1, "seconds": 1.0, "train": train, "evaluate": evaluate, "reports": []}
     (folder / "rounds" / "00001.json").write_text(json.dumps(facts))
     (folder / "done.json").write_text(json.dumps({"rounds": 1, "best_round": 1}))
-    return DeployedRun("fedali", 0, folder)
+    return DeployedRun("fedali-paper", 0, folder)
 
 
 TRAIN = {
@@ -38,9 +38,9 @@ EVALUATE = {"client": [0.0, 1.0], "test_samples": [1.0, 3.0], "global": [0.2, 0.
 )
 def test_a_table_is_made_of_known_columns_alone(tmp_path, more):
     run = run_of(tmp_path / "run", {**TRAIN, **more[0]}, {**EVALUATE, **more[1]})
-    scenario = load_scenario("digits", ["methods=fedali", "training.rounds=1"])
+    scenario = load_scenario("digits", ["methods=fedali-paper", "training.rounds=1"])
     found = collect_runs(scenario, tmp_path, [run])
     table = {line["measure"]: line["accuracy"] for line in found.table.to_dict("records")}
     assert table["personalisation"] == pytest.approx(0.7)
     assert table["global"] == pytest.approx(0.5)  # (0.2 * 1 + 0.6 * 3) / 4
-    assert found.selected == {("fedali", 0): 1}
+    assert found.selected == {("fedali-paper", 0): 1}

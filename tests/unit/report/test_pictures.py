@@ -18,7 +18,7 @@ from matplotlib.text import Text
 
 from fedali_simulations.report import drawing, pictures
 
-METHODS = ["fedali", "fedali-head", "l2only", "fedavg", "fedper", "local"]
+METHODS = ["fedali-paper", "fedali-head", "l2only", "fedavg", "fedper", "local"]
 PERSONAL = {"fedper", "local"}
 
 
@@ -140,9 +140,9 @@ def test_the_same_results_give_the_same_bytes_whatever_the_users_matplotlib_styl
 
 
 def test_lines_are_means_over_clients_and_seeds_in_percent() -> None:
-    clients = _clients(["fedali", "local"], seeds=3, rounds=6, every=2)
+    clients = _clients(["fedali-paper", "local"], seeds=3, rounds=6, every=2)
     personalisation, generalisation, global_ = pictures._curves_figure(clients, "digits").axes
-    for method in ("fedali", "local"):
+    for method in ("fedali-paper", "local"):
         own = clients[clients["method"] == method]
         x, y = _line(personalisation, method)
         np.testing.assert_array_equal(x, [1, 2, 3, 4, 5, 6])
@@ -154,11 +154,11 @@ def test_lines_are_means_over_clients_and_seeds_in_percent() -> None:
         np.testing.assert_allclose(
             y, [100 * own[own["round"] == r]["generalisation"].to_numpy().mean() for r in x]
         )
-    assert [line.get_gid() for line in global_.lines] == ["fedali"]
+    assert [line.get_gid() for line in global_.lines] == ["fedali-paper"]
 
 
 def test_bands_hold_the_middle_of_all_clients_of_all_seeds() -> None:
-    clients = _clients(["fedali"], seeds=3, clients=7)
+    clients = _clients(["fedali-paper"], seeds=3, clients=7)
     axes = pictures._curves_figure(clients, "digits").axes[0]
     corners = axes.collections[0].get_paths()[0].vertices
     for round_ in range(1, 5):
@@ -251,10 +251,10 @@ def test_the_legend_lies_outside_the_panels() -> None:
 
 
 def test_a_dot_is_a_client_of_a_seed_at_the_selected_round_and_the_cross_their_mean() -> None:
-    clients = _clients(["fedali", "fedavg"], seeds=2, clients=8)
-    selected = {("fedali", 0): 2, ("fedali", 1): 3, ("fedavg", 0): 4, ("fedavg", 1): 1}
+    clients = _clients(["fedali-paper", "fedavg"], seeds=2, clients=8)
+    selected = {("fedali-paper", 0): 2, ("fedali-paper", 1): 3, ("fedavg", 0): 4, ("fedavg", 1): 1}
     figure = pictures._clients_figure(clients, selected, "digits")
-    for axes, method in zip(figure.axes, ("fedali", "fedavg"), strict=True):
+    for axes, method in zip(figure.axes, ("fedali-paper", "fedavg"), strict=True):
         chosen = pd.concat(
             clients[
                 (clients["method"] == method)
@@ -323,7 +323,7 @@ def test_one_to_ten_methods_fit_the_paper(count: int) -> None:
     ],
 )
 def test_studies_of_any_size_are_drawn(size: dict[str, int], tmp_path: Path) -> None:
-    clients = _clients(["fedali", "local"], **size)
+    clients = _clients(["fedali-paper", "local"], **size)
     pictures.draw_curves(clients, tmp_path / "curves.png", title="digits")
     pictures.draw_clients(
         clients, _selected(clients, size["rounds"]), tmp_path / "clients.png", title="digits"
@@ -335,7 +335,7 @@ def test_studies_of_any_size_are_drawn(size: dict[str, int], tmp_path: Path) -> 
 
 
 def test_equal_accuracies_of_everyone_are_drawn() -> None:
-    clients = _clients(["fedali"]).assign(personalisation=1.0, generalisation=1.0, **{"global": 1.0})
+    clients = _clients(["fedali-paper"]).assign(personalisation=1.0, generalisation=1.0, **{"global": 1.0})
     low, high = pictures._curves_figure(clients, "digits").axes[0].get_ylim()
     assert low < 91
     assert high > 100

@@ -11,6 +11,8 @@ from fedali_simulations.scenario import load_scenario
 from fedali_simulations.study import jobs_of
 from fedali_simulations.template import to_toml
 
+METHODS = "fedali-paper,fedali-head,fedavg,fedper,local"
+
 
 def prepared(folder, *changes):
     scenario = load_scenario("digits", changes)
@@ -26,10 +28,10 @@ def kit(*names):
 
 
 def test_how_many_trainings_and_which_clients_are_no_devices(tmp_path):
-    scenario, folder = prepared(tmp_path / "run", "seeds=5", "partition.clients=3")
+    scenario, folder = prepared(tmp_path / "run", f"methods={METHODS}", "seeds=5", "partition.clients=3")
     trainings, clients = announcement(folder, kit("client-1", "ward"))
     assert trainings.startswith("25 trainings of 15 rounds, one after another: 5 methods x 5 seeds.")
-    assert "--set methods=fedali --set seeds=1" in trainings
+    assert "--set methods=fedali-paper --set seeds=1" in trainings
     assert "the 2 devices train on their own data" in clients
     assert clients.endswith("2 of its 3 clients are no device and train nowhere: client-2, client-3")
     for job in jobs_of(scenario, folder)[:4]:
@@ -41,6 +43,6 @@ def test_how_many_trainings_and_which_clients_are_no_devices(tmp_path):
 
 
 def test_of_one_training_on_matching_devices_nothing_is_said(tmp_path):
-    _, folder = prepared(tmp_path / "run", "seeds=1", "methods=fedali", "partition.clients=2")
+    _, folder = prepared(tmp_path / "run", "seeds=1", "methods=fedali-paper", "partition.clients=2")
     assert announcement(folder, kit("client-1", "client-2")) == []
     assert announcement(tmp_path, kit()) == []

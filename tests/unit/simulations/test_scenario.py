@@ -6,6 +6,7 @@ from fedali.errors import SettingsError
 from fedali_simulations import builtin_scenarios, load_scenario
 from fedali_simulations.federate.up import scenario_for
 from fedali_simulations.jobs import identity
+from fedali_simulations.scenario import MethodSettings
 from fedali_simulations.template import to_toml
 
 
@@ -18,7 +19,7 @@ def test_built_in_scenarios_load_and_say_what_they_are():
 def test_settings_over_settings():
     overrides = [
         "training.epochs=5",
-        "methods=fedali,fedavg",
+        "methods=fedali-paper,fedavg",
         "alp.num_prototypes=[8]",
         "model.options.channels=[4, 8]",
         "evaluation.transductive=false",
@@ -27,7 +28,7 @@ def test_settings_over_settings():
     ]
     scenario = load_scenario("digits", overrides)
     assert scenario.training.epochs == 5
-    assert [method.name for method in scenario.methods] == ["fedali", "fedavg"]
+    assert [method.name for method in scenario.methods] == ["fedali-paper", "fedavg"]
     assert scenario.alp.num_prototypes == (8,)
     assert scenario.model.options["channels"] == [4, 8]
     assert not scenario.evaluation.transductive
@@ -37,7 +38,7 @@ def test_settings_over_settings():
 
 def test_a_resolved_scenario_read_back_is_the_same(tmp_path):
     methods = [
-        {"name": "fedali", "label": "slow", "options": {"strength": 0.1}, "alp": {"decay": 0.9}},
+        {"name": "fedali-paper", "label": "slow", "options": {"strength": 0.1}, "alp": {"decay": 0.9}},
         "fedavg",
     ]
     columns = {"client": "user", "channels": ["x", "y"]}
@@ -77,9 +78,9 @@ def test_a_wrong_setting_is_one_line_that_names_it(override, message):
 
 
 def test_a_wrong_alp_setting_of_one_line_is_named():
-    methods = [{"name": "fedali", "alp": {"decya": 0.5}}]
+    methods = [{"name": "fedali-paper", "alp": {"decya": 0.5}}]
     with pytest.raises(
-        SettingsError, match=r"methods\.fedali\.alp\.decya: unknown setting; did you mean 'decay'"
+        SettingsError, match=r"methods\.fedali-paper\.alp\.decya: unknown setting; did you mean 'decay'"
     ):
         load_scenario({"data": {"source": "digits"}, "methods": methods})
 
@@ -109,6 +110,10 @@ def test_a_run_is_the_same_run_until_a_setting_of_its_data_is_set():
     ]
     same = identity(plain, plain.methods[0], 0)
     assert found[0] == found[1] == same
+    plainer = load_scenario("digits", ["evaluation.calibration=false"])
+    assert identity(plainer, plainer.methods[0], 0) == same
+    with pytest.raises(SettingsError, match="unseen_samples are of clients held out, and there is none"):
+        load_scenario("digits", ["evaluation.unseen_samples=[5]"])
     layouts = {
         name: identity(load_scenario("digits", [f"data.layout={name}"]), plain.methods[0], 0)
         for name in ("chw", "tc", "hwc")
@@ -123,7 +128,9 @@ def test_a_run_is_the_same_run_until_a_setting_of_its_data_is_set():
 def test_runs_of_0_1_0_are_resumed(scenario, settings):
     """What its checkpoints have to agree on: a new setting that is not set is no part of it."""
     found = load_scenario(scenario, ["training.engine=loop"])
-    assert identity(found, found.methods[0], 0)["settings"] == settings
+    was = {"method": "fedali", "seed": "0", "settings": settings}  # which is the paper's now
+    assert identity(found, MethodSettings(name="fedali-paper", label="fedali"), 0) == was
+    assert identity(found, MethodSettings(name="fedali"), 0) != was
 
 
 @pytest.mark.parametrize(

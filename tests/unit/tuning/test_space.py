@@ -25,7 +25,7 @@ def test_a_tenth_to_ten_times_of_the_rate_and_of_a_methods_decimals():
 
 
 def test_what_is_refused_above_one_ends_there():
-    assert space("fedali")["options.strength"] == Range(0.02, 1.0)  # a share
+    assert space("fedali-paper")["options.strength"] == Range(0.02, 1.0)  # a share
     assert "options.strength" not in space("l2only")  # 0 there: the ablation stays one
 
 
@@ -46,7 +46,7 @@ def test_every_method_takes_all_ends_of_its_space(name):
 
 def test_another_range_and_other_settings():
     found = space(
-        "fedali",
+        "fedali-paper",
         "learning_rate=1e-4:1e-2",
         "options.warmup=0:3",
         "alp.scale=1.0:16.0",

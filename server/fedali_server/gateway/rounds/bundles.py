@@ -32,6 +32,7 @@ class RoundModel:
         layouts: of theta [P] and prototypes [L].
         shared: [S] what of a client's vector is not personal.
         input_shape: of a sample.
+        late: whether a client knows what it answers only when it has heard of the model that the round made.
     """
 
     sha256: bytes
@@ -40,6 +41,7 @@ class RoundModel:
     layouts: Layouts
     shared: npt.NDArray[np.int64]
     input_shape: tuple[int, ...]
+    late: bool = False
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -98,4 +100,5 @@ def _model(manifest: Manifest, sha256: bytes, size: int) -> RoundModel:
     shared = np.ones(layouts.parameters.size, bool)
     for first, end in manifest.personal:
         shared[first:end] = False
-    return RoundModel(sha256, size, prototypes, layouts, np.flatnonzero(shared), manifest.input_shape)
+    late = manifest.answers_by == "gate"
+    return RoundModel(sha256, size, prototypes, layouts, np.flatnonzero(shared), manifest.input_shape, late)

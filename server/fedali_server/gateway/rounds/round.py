@@ -212,7 +212,7 @@ class Round:
         return self._sound(update), self._upload(update.theta, update.prototypes, weight)
 
     def _sound(self, update: ClientUpdate) -> ClientUpdate:
-        return replace(update, metrics=checked(self.key.kind, update.metrics))
+        return replace(update, metrics=checked(self.key.kind, update.metrics, late=self.model.late))
 
     def _upload(self, theta: Any, prototypes: Any, samples: int) -> Upload:
         model, whole = self.model, theta

@@ -1,4 +1,4 @@
-"""The assignment problem by shortest augmenting paths, in numpy: devices have no SciPy.
+"""The assignment problem by shortest augmenting paths, in numpy: devices have no SciPy, and a simulation does what they do.
 
 Jonker & Volgenant, Computing 38 (1987); the augmentation as in Crouse, IEEE TAES 52 (2016). Exact. Prototypes that only
 drifted are mostly settled by column minima, before any path is sought.

@@ -1,4 +1,4 @@
-"""The device's solver of the assignment problem against SciPy's, and its alignment against the server's."""
+"""The solver of the assignment problem in numpy against SciPy's, and its alignment against the server's."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from scipy.optimize import linear_sum_assignment
 
 from fedali.errors import DataError
 from fedali.layout import Layout
+from fedali.transport.assignment import align, assign
 from fedali.transport.plans import ot_align
-from fedali_client.compute.assignment import align, assign
 
 SQUARES = st.integers(0, 9).flatmap(
     lambda size: arrays.arrays(
@@ -41,6 +41,20 @@ def test_sizes_of_prototype_sets(size):
     rng = np.random.default_rng(size)
     _costs_as_little_as_scipys(rng.random((size, size)))
     _costs_as_little_as_scipys(rng.integers(0, 5, (size, size)).astype(float))
+
+
+def test_costs_that_say_nothing_or_all_the_same():
+    rng = np.random.default_rng(0)
+    for costs in (
+        np.zeros((64, 64)),
+        np.full((64, 64), 7.0),
+        np.repeat(rng.random((8, 64)), 8, axis=0),  # rows that are there twice and more
+        np.repeat(rng.random((64, 8)), 8, axis=1),
+        np.outer(rng.random(64), rng.random(64)),  # one direction alone
+        np.where(rng.random((64, 64)) < 0.05, 0.0, 1e12),
+        rng.random((64, 64)) * 1e-12,
+    ):
+        _costs_as_little_as_scipys(costs)
 
 
 def test_aligned_sets_are_the_servers():
