@@ -108,7 +108,7 @@ def _own(rows: list[tuple[Case, list[Run]]]) -> str:
         lines += [
             "",
             f"Of rows that are the same above, what differs here is the order of samples alone: on average {own} points in own accuracy, {everyone} in "
-            "everyone's. Differences of that size between two methods of one seed say nothing.",
+            "everyone's. Rows share the orders of a seed, so that these are few draws. Differences of that size between two methods of one seed say nothing.",
         ]
     return "\n".join(lines)
 
