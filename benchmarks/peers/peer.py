@@ -99,7 +99,8 @@ class PeerRun:
         rounds = self.training.rounds
         if self.observed.wanted(self.round, rounds):
             sent = [flat(client.sent()) for client in server.clients]
-            answers = [flat(client.answer()) for client in server.clients]
+            with torch.random.fork_rng():  # looking changes nothing: FedBABU's answers draw an order too
+                answers = [flat(client.answer()) for client in server.clients]
             self.observed.after[self.round] = sent, answers
         if self.round == rounds:
             raise _Over
