@@ -33,7 +33,7 @@ from fedali_simulations.environment import log_to_stderr
 FIRST_SEED = 10  # 0 to 4, 20 to 24 and 1000 up were looked at while settings were chosen
 _FEW = "fedali,fedavg+gate,fedavg,fedntd,feddbe,local,forest-pooled"  # a run takes minutes
 _ALL = (
-    "fedali,fedavg+gate,fedavg,fedntd,moon,feddbe,fedali-paper,knn-per,local,l2only,fedavg+between,fedprox,fedrep,ditto,scaffold,fedproto,fedrod,fedbabu,fedbn,fedala,apfl,pfedme,"
+    "fedali,fedavg+gate,fedavg,fedntd,moon,feddbe,fedali-paper,knn-per,local,l2only,fedavg+between,fedprox,fedrep,ditto,fedproto,fedrod,fedbabu,fedbn,fedala,apfl,pfedme,"
     "fedpac-align,fedper,fedavg-more,fedavg-tuned,pooled,forest-pooled,forest"
 )
 _MOST = "fedali,fedavg+gate,fedavg,fedntd,moon,feddbe,fedali-paper,knn-per,fedrod,local,pooled,forest-pooled"

@@ -45,7 +45,7 @@ def test_fedali_of_now_is_the_new_one(good, version):
     own = options_of(FedAli())
     data = altered(good["full"], written_by(version, method={"name": "fedali", "options": own}))
     found = parse_bundle(data, TRUSTED).manifest.method
-    assert (found.name, found.options) == ("fedali", {"answer": "gate", "balance": 0.25})
+    assert (found.name, found.options) == ("fedali", {"answer": "gate", "balance": 0.5})
     assert build_method(found.name, found.options) == FedAli()
 
 
