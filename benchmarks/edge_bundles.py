@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from benchmarks.edge_workloads import BATCH, BATCHES, CLASSES, DECAY, LEARNING_RATE, SHAPE, EdgeWorkload
+from fedali.answers import PROTOTYPES
 from fedali.bundle.file import Bundle
 from fedali.bundle.manifest import BundleNormalisation, Component
 from fedali.data.normalisation import channel_shape
@@ -30,7 +31,11 @@ def fresh_source(
     chosen = build_method(method)
     alp = ALPSettings(num_prototypes=prototypes, decay=DECAY) if chosen.uses_prototypes else None
     made = build_model(model, shape, len(CLASSES), alp=alp, seed=0)
-    theta = made.theta().numpy()
+    theta = np.concatenate(
+        [made.theta().numpy(), np.zeros(PROTOTYPES * made.facts.embedding, np.float32)]
+        if chosen.answer == "gate"
+        else [made.theta().numpy()]
+    )
     local = np.random.default_rng(0).standard_normal(made.prototype_layout.size).astype(np.float32)
     nothing = np.zeros(channel_shape(shape), np.float32)
     return Source(
