@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE  # hundreds of processes would compile our sour
 
 FLOWER := 1.41 1.42  # the oldest and the newest that pyproject.toml allows; constraints.txt has the newest
 
-.PHONY: soak simulate study leads study-encodings bench bench-cold bench-scale bench-edge bench-gateway bench-joined test test-rest test-all test-edge-matrix test-flower-matrix test-flower-oldest $(FLOWER:%=test-flower-%) edge-arm64 parity proto vectors check-proto check format clean help
+.PHONY: soak simulate study leads peers study-encodings bench bench-cold bench-scale bench-edge bench-gateway bench-joined test test-rest test-all test-edge-matrix test-flower-matrix test-flower-oldest $(FLOWER:%=test-flower-%) edge-arm64 parity proto vectors check-proto check format clean help
 .DEFAULT_GOAL := help
 
 help: ## what can be made here
@@ -72,6 +72,9 @@ bench-edge: $(READY) ## the edge client against torch: docs/edge-performance.md 
 
 study-encodings: $(READY) ## what float16 and int8 updates cost: docs/encodings.md (an hour; MotionSense from FEDALI_DATA)
 	$(BIN)/python -m benchmarks.encodings $(BENCH_ARGS)
+
+peers: $(SIM) ## our methods beside PFLlib's, trained by its code on the same data: docs/peers.md (half an hour; gets PFLlib by git)
+	$(BIN)/python -m benchmarks.peers $(PEERS_ARGS)
 
 bench-gateway: $(READY) ## 50 to 500 devices at one gateway: docs/gateway-performance.md (five minutes on 2 cores)
 	$(BIN)/python -m benchmarks.gateway $(BENCH_ARGS)

@@ -1,4 +1,4 @@
-"""Numbers that a table reports: accuracy and macro-F1 of one client, and their spread over clients."""
+"""Numbers that a table reports: accuracy, macro-F1 and calibration of one client, and their spread over clients."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 Labels = npt.NDArray[np.integer[Any]]
+Array = npt.NDArray[np.floating[Any]]
+
+_BINS = 15  # of confidence
 
 
 def accuracy(labels: Labels, predictions: Labels) -> float:
@@ -29,6 +32,38 @@ def macro_f1(labels: Labels, predictions: Labels, classes: int) -> float:
     hits = np.bincount(labels[labels == predictions], minlength=classes)
     seen = (true + predicted) > 0
     return float(np.mean(2 * hits[seen] / (true + predicted)[seen]))
+
+
+def calibration_error(labels: Labels, probabilities: Array) -> float:
+    """Expected calibration error of probabilities [n, classes], 0..1; NaN for no samples.
+
+    Samples are put into 15 bins of equal width by their confidence, the largest probability; what is summed is the gap between a bin's
+    accuracy and its mean confidence, by its share of samples (Guo et al., ICML 2017, arXiv 1706.04599, equation 3).
+
+    >>> calibration_error(np.array([0, 1]), np.array([[0.9, 0.1], [0.9, 0.1]]))
+    0.4
+    """
+    if not len(labels):
+        return math.nan
+    confidence = probabilities.max(1)
+    right = probabilities.argmax(1) == labels
+    bins = np.digitize(confidence, np.linspace(0, 1, _BINS + 1)[1:-1], right=True)
+    gaps = np.bincount(bins, weights=right - confidence, minlength=_BINS)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def area_under_curve(scores: Array, positive: npt.NDArray[np.bool_]) -> float:
+    """How well scores [n] tell the ``positive`` [n] from the others: the share of pairs in which the positive one has the higher score, where
+    equal ones are half of one. 0.5 is chance; NaN where one of both kinds is missing.
+
+    >>> area_under_curve(np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True]))
+    0.875
+    """
+    high, low = scores[positive], np.sort(scores[~positive])
+    if not (len(high) and len(low)):
+        return math.nan
+    below = np.searchsorted(low, high, "left") + np.searchsorted(low, high, "right")
+    return float(below.sum() / (2 * len(high) * len(low)))
 
 
 class Spread(NamedTuple):

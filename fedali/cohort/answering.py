@@ -17,10 +17,12 @@ from fedali.answers.between import HALFWAY, POINTS, chosen, model_at
 from fedali.answers.gate import Array, Gate, aligned, centres, middle, mixed, probabilities
 from fedali.answers.neighbours import Memory, answered
 from fedali.answers.neighbours import chosen as share_of_memory
+from fedali.cohort.gate_scores import Gated, gate_scores, joined
 from fedali.engines.base import Labels, Samples, TrainResult, Vector
 from fedali.engines.outputs import Outputs
 from fedali.layout import Layout
 from fedali.methods import Layouts, Method, SharedState
+from fedali.metrics import calibration_error
 from fedali.slots import slot_slice
 from fedali.task import CLASSIFICATION
 
@@ -36,7 +38,17 @@ class Candidate:
 
 Numbers = dict[str, float]
 Output = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]  # logits and embeddings
-_Answer = Callable[[Candidate, list[Samples], list[Output]], list[Array]]
+
+
+@dataclass(frozen=True, eq=False)
+class Said:
+    """What a client answers on a set of samples: logits or probabilities [n, classes], and what a gate mixed."""
+
+    scores: Array
+    gated: Gated | None = None
+
+
+_Answer = Callable[[Candidate, list[Samples], list[Output]], list[Said]]
 
 
 class Answering:
@@ -48,6 +60,7 @@ class Answering:
         outputs: runs the model.
         train, validation, test: samples of all clients of the federation.
         everyone: indices of those whose test data generalisation is measured on.
+        calibration: whether to measure it, in rounds where everyone's data are tested.
     """
 
     def __init__(
@@ -59,10 +72,11 @@ class Answering:
         validation: Sequence[Samples],
         test: Sequence[Samples],
         everyone: Sequence[int],
+        calibration: bool = True,
     ) -> None:
         self.method, self.layouts, self._outputs = method, layouts, outputs
         self._train, self._validation, self._test = train, validation, test
-        self._everyone = list(everyone)
+        self._everyone, self._calibration = list(everyone), calibration
         self._began: SharedState | None = None  # what the round began with
 
     @property
@@ -102,15 +116,46 @@ class Answering:
                 len(together) + k,
                 *(range(len(together)) if one.client in tested else [of[one.client]]),
             ]
-            said = answer(one, sets, [theirs[place] for place in places])
+            answers = answer(one, sets, [theirs[place] for place in places])
+            said = [each.scores for each in answers]
             own = of[one.client] + 1 if one.client in tested else 1
             numbers = _scores("validation", sets[0].y, said[0], self._number_of_classes(theirs))
             numbers |= _scores("personalisation", sets[own].y, said[own], self._number_of_classes(theirs))
             if one.client in tested:
                 all_ = np.concatenate(said[1:])
                 numbers |= _scores("generalisation", labels, all_, self._number_of_classes(theirs))
+            if tested and self._calibration:
+                numbers["personalisation_ece"] = self._error(sets[own].y, said[own])
+            if one.client in tested and self._calibration:
+                numbers["generalisation_ece"] = self._error(labels, all_)
+            gated = [each.gated for each in answers[1:] if each.gated is not None]
+            if one.client in tested and gated:
+                whose = np.repeat(self._everyone, [len(samples) for samples in together])
+                numbers |= gate_scores(joined(gated), labels, whose == one.client)
             found[one.client] = numbers
         return found
+
+    def newcomer(self, one: Candidate, labelled: Samples, round_: int, shared: SharedState) -> Array:
+        """What a client says of its test samples [n, classes] that came after the last round, and has trained once from ``shared``.
+
+        It knows no other model of the server's, and has labels of ``labelled`` alone: what others choose on validation data is a half. Its
+        gate knows all its training and validation samples, since that needs no label.
+        """
+        answer, influence, new = self.method.answer, self.method.influence(round_), self._model(shared)
+        sets = [self._validation[one.client], self._test[one.client]]
+        given = [*sets, self._train[one.client], labelled]
+        *theirs, (_, train), (_, known) = self._outputs(new, shared.prototypes, given, influence)
+        logits, seen = theirs[1]
+        if answer == "shared":
+            return logits
+        if answer == "neighbours":
+            memory = Memory(known, labelled.y, logits.shape[1])
+            return answered(HALFWAY, memory(seen), probabilities(logits))
+        halfway = model_at(HALFWAY, one.theta, new)
+        mine = self._outputs(halfway, one.prototypes, sets, influence)
+        if answer == "between":
+            return mine[1][0]
+        return answered_by_gate(train, everyones(shared, self.layouts.parameters), mine, theirs)[1].scores
 
     def _mixing(
         self,
@@ -121,13 +166,13 @@ class Answering:
     ) -> _Answer:
         """What a client answers on each of sets of samples, its validation samples first, from what the shared model gives for them."""
         if self.method.answer == "shared":
-            return lambda one, sets, theirs: [logits for logits, _ in theirs]
+            return lambda one, sets, theirs: [Said(logits) for logits, _ in theirs]
         if self.method.answer == "between":
             points = self._points(candidates, validation, influence, shared)
 
-            def between(one: Candidate, sets: list[Samples], theirs: list[Output]) -> list[Array]:
+            def between(one: Candidate, sets: list[Samples], theirs: list[Output]) -> list[Said]:
                 theta = model_at(points[one.client], one.theta, self._model(shared))
-                return [logits for logits, _ in self._outputs(theta, one.prototypes, sets, influence)]
+                return [Said(logits) for logits, _ in self._outputs(theta, one.prototypes, sets, influence)]
 
             return between
         model = self._answers(shared)
@@ -137,18 +182,18 @@ class Answering:
             ((_, embeddings),) = self._outputs(*model, [samples], influence)
             return embeddings, samples.y
 
-        def neighbours(one: Candidate, sets: list[Samples], theirs: list[Output]) -> list[Array]:
+        def neighbours(one: Candidate, sets: list[Samples], theirs: list[Output]) -> list[Said]:
             memory = Memory(*trained_on(one), theirs[0][0].shape[1])
             near = [memory(embeddings) for _, embeddings in theirs]
             shares = [probabilities(logits) for logits, _ in theirs]
             a = share_of_memory(near[0], shares[0], sets[0].y)
-            return [answered(a, *both) for both in zip(near, shares, strict=True)]
+            return [Said(answered(a, *both)) for both in zip(near, shares, strict=True)]
 
         if self.method.answer == "neighbours":
             return neighbours
         everyone = everyones(shared, self.layouts.parameters)
 
-        def gate(one: Candidate, sets: list[Samples], theirs: list[Output]) -> list[Array]:
+        def gate(one: Candidate, sets: list[Samples], theirs: list[Output]) -> list[Said]:
             halfway = model_at(HALFWAY, one.theta, model[0])
             mine = self._outputs(halfway, one.prototypes, sets, influence)
             return answered_by_gate(trained_on(one)[0], everyone, mine, theirs)
@@ -171,6 +216,11 @@ class Answering:
                 curves[k, j] = np.mean(logits.argmax(1) == samples.y)
         points = chosen(curves, np.array([len(samples) for samples in validation], float))
         return {one.client: a for one, a in zip(candidates, points, strict=True)}
+
+    def _error(self, labels: Labels, said: Array) -> float:
+        """Calibration of what a client said: logits, or probabilities where two answers are mixed."""
+        mixes = self.method.answer in ("gate", "neighbours")
+        return calibration_error(labels, said if mixes else probabilities(said))
 
     def _answers(self, shared: SharedState) -> tuple[Vector, Vector]:
         """The shared model that answers: parameters [M], and prototypes [L]."""
@@ -215,8 +265,8 @@ def everyones(shared: SharedState, layout: Layout) -> Array:
 
 def answered_by_gate(
     train: Array, everyone: Array, mine: Sequence[Output], theirs: Sequence[Output]
-) -> list[Array]:
-    """Probabilities [n, classes] of each set of samples, a client's validation samples first.
+) -> list[Said]:
+    """Probabilities [n, classes] of each set of samples, a client's validation samples first, and what they were mixed of.
 
     Args:
         train: embeddings [n, d] of its training samples by the shared model.
@@ -225,10 +275,12 @@ def answered_by_gate(
         theirs: what the shared one gives.
     """
     weigh = Gate.made(train, theirs[0][1], everyone)
-    return [
-        mixed(weigh(embeddings), probabilities(logits), probabilities(other))
-        for (logits, _), (other, embeddings) in zip(mine, theirs, strict=True)
-    ]
+    found = []
+    for (logits, _), (other, embeddings) in zip(mine, theirs, strict=True):
+        weights = weigh(embeddings)
+        both = mixed(weights, probabilities(logits), probabilities(other))
+        found.append(Said(both, Gated(weights, logits.argmax(1), other.argmax(1))))
+    return found
 
 
 def _scores(name: str, labels: Labels, said: Array, classes: int) -> Numbers:

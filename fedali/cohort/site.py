@@ -10,7 +10,9 @@ from functools import partial
 import numpy as np
 
 from fedali.cohort.answering import Answering, Candidate
+from fedali.cohort.calibration import Calibration
 from fedali.cohort.contract import ClientMetrics, RoundSettings, SiteReply
+from fedali.cohort.newcomers import labelled, stream
 from fedali.cohort.recordfile import RecordFile, as_vector
 from fedali.cohort.store import ClientStore
 from fedali.cohort.tensorfile import Piece
@@ -36,6 +38,8 @@ class CohortSettings:
         generalisation_clients: how many of a round's participants are tested on everyone's data, of all sites
             together; 0 for all. A site draws its share, at least one.
         keep_trained: whether ``models`` and ``pieces`` should know a round's trained models; they go to a file.
+        calibration: whether to measure it, where everyone's data are tested.
+        unseen_samples: with how many labelled samples ``adapt`` tries it, besides all.
     """
 
     seed: int
@@ -43,6 +47,8 @@ class CohortSettings:
     transductive: bool = False
     generalisation_clients: int = 0
     keep_trained: bool = True
+    calibration: bool = True
+    unseen_samples: tuple[int, ...] = ()
 
 
 class Cohort:
@@ -69,7 +75,7 @@ class CohortSite:
         layouts: of the model.
         settings: seed and evaluation.
         store: what clients keep; sites of one process may share it. In a temporary file without.
-        outputs: of the model, where clients answer with something else than their trained model.
+        outputs: of the model: for calibration, and where clients answer with something else than their trained model.
     """
 
     def __init__(
@@ -90,9 +96,10 @@ class CohortSite:
         self._answer = slot_slice(layouts.parameters, method.answer_slot)
         self._labels = _joined([cohort.test[client] for client in self.everyone])
         self._answering: Answering | None = None
-        if outputs is not None:
+        if outputs is not None and method.answer != "trained":
             sets = cohort.train, cohort.validation, cohort.test
-            self._answering = Answering(method, layouts, outputs, *sets, everyone)
+            self._answering = Answering(method, layouts, outputs, *sets, everyone, settings.calibration)
+        self._calibration = Calibration(outputs) if outputs is not None and settings.calibration else None
         self._size = layouts.parameters.size if self._answering is None else self._answering.size
         self._trained: dict[int, int] = {}  # client -> where its model of this round is in the scratch file
         self._scratch: RecordFile | None = None
@@ -124,6 +131,7 @@ class CohortSite:
                 everything += self.method.upload(arrived, shared, self.layouts)
             if answering is None:
                 self._test(metrics, chunk, results, settings, tested)
+                self._calibrate(metrics, chunk, results, settings, tested)
         return SiteReply(metrics.columns, everything)
 
     def received(self, client: int, trained: Trained, shared: SharedState) -> Trained:
@@ -146,6 +154,9 @@ class CohortSite:
             (predictions,) = self.engine.predict([query])
             for samples, predicted in zip(tests, predictions, strict=True):
                 self._score(metrics, f"global{kind}", samples, predicted)
+        if self._calibration is not None:
+            for error in self._calibration(self._server(shared), shared.prototypes, tests, influence):
+                metrics.add(global_ece=error)
         return SiteReply(metrics.columns)
 
     def _answers(self, answering: Answering, settings: RoundSettings, shared: SharedState) -> _Columns:
@@ -163,18 +174,27 @@ class CohortSite:
         return metrics
 
     def adapt(self, clients: Sequence[int], round_: int, shared: SharedState) -> ClientMetrics:
-        """Clients that never took part: accuracy of the server's model, and after one local training from it."""
+        """Clients that never took part: accuracy of the server's model, and of their answer after one local training from it.
+
+        ``after_<k>``: with k labelled samples (``unseen_samples``), ``after``: with all of their training samples.
+        """
         metrics, influence = _Columns(), self.method.influence(round_)
-        for chunk in self._chunks(clients):
-            for client, result in zip(chunk, self._train(chunk, round_, shared), strict=True):
-                metrics.add(client=client, samples=len(self.cohort.train[client]))
-                test = self.cohort.test[client]
-                before = Query(self._server(shared), shared.prototypes, (test,), influence)
-                after = Query(result.theta[self._answer], result.local_prototypes, (test,), influence)
-                for name, predictions in zip(
-                    ("before", "after"), self.engine.predict([before, after]), strict=True
-                ):
-                    self._score(metrics, name, test, predictions[0])
+        for client in clients:
+            train, test = self.cohort.train[client], self.cohort.test[client]
+            metrics.add(client=client, samples=len(train))
+            before = Query(self._server(shared), shared.prototypes, (test,), influence)
+            self._score(metrics, "before", test, next(iter(self.engine.predict([before])))[0])
+            known = dict(labelled(train, self.settings.unseen_samples, stream(self.settings.seed, client)))
+            trained = self._train([client] * len(known), round_, shared, list(known.values()))
+            for (name, samples), result in zip(known.items(), trained, strict=True):
+                model = result.theta[self._answer], result.local_prototypes
+                if self._answering is None:
+                    after = Query(*model, (test,), influence)
+                    (predicted,) = next(iter(self.engine.predict([after])))
+                else:
+                    said = self._answering.newcomer(Candidate(client, *model), samples, round_, shared)
+                    predicted = said.argmax(1)
+                self._score(metrics, name, test, predicted)
         return metrics.columns
 
     def models(self, shared: SharedState) -> Iterator[tuple[int, Vector, Vector]]:
@@ -207,18 +227,25 @@ class CohortSite:
         size = self.engine.cohort_size
         return (clients[start : start + size] for start in range(0, len(clients), size))
 
-    def _train(self, clients: Sequence[int], round_: int, shared: SharedState) -> Iterator[TrainResult]:
+    def _train(
+        self,
+        clients: Sequence[int],
+        round_: int,
+        shared: SharedState,
+        sets: Sequence[Samples] | None = None,
+    ) -> Iterator[TrainResult]:
+        """Train each client with its training samples, or with its set of ``sets``."""
         influence = self.method.influence(round_)
         jobs = (
             TrainJob(
-                self.cohort.train[client],
+                samples,
                 *self._start(client, shared),
                 shared.theta[: self._size],
                 shared.prototypes,
                 influence,
                 np.random.SeedSequence([self.settings.seed, _TRAIN, round_, client]),
             )
-            for client in clients
+            for client, samples in zip(clients, sets or [self.cohort.train[c] for c in clients], strict=True)
         )
         yield from self.engine.train(jobs)
 
@@ -302,6 +329,26 @@ class CohortSite:
                     self._score(metrics, name, self._labels, np.concatenate(predictions[2:]))
                 elif settings.generalisation:
                     metrics.add(**{name: math.nan, f"{name}_f1": math.nan})
+
+    def _calibrate(
+        self,
+        metrics: _Columns,
+        clients: Sequence[int],
+        results: Sequence[TrainResult],
+        settings: RoundSettings,
+        tested: set[int],
+    ) -> None:
+        """Calibration of what ``_test`` has tested, in rounds where everyone's data are tested."""
+        if self._calibration is None or not settings.generalisation:
+            return
+        influence = self.method.influence(settings.round)
+        for client, result in zip(clients, results, strict=True):
+            model, own = (result.theta[self._answer], result.local_prototypes), self.cohort.test[client]
+            (error,), of_all = self._calibration(*model, [own], influence), math.nan
+            if client in tested:
+                everyone = [self.cohort.test[other] for other in self.everyone]
+                of_all = self._calibration.together(*model, everyone, influence)
+            metrics.add(personalisation_ece=error, generalisation_ece=of_all)
 
     def _score(self, metrics: _Columns, name: str, samples: Samples | Labels, predicted: Labels) -> None:
         labels = samples.y if isinstance(samples, Samples) else samples

@@ -1,29 +1,63 @@
 """FedAli: prototypes, aligned by optimal transport, say for each sample whose model answers.
 
 The paper's method (Ek et al., arXiv 2411.10595) is ``fedali.methods.fedali_paper``: its prototypes pull embeddings in a layer. Here they
-decide instead.
+decide instead. One round:
+
+1. The server sends its weights, and the global prototypes G.
+2. A client trains on its data, the most part by its plain loss, in part by balanced softmax: as if it had as many samples of each class. What
+   it lacks it forgets less of, and what all of them make together is better.
+3. Its local prototypes L are the centres of its training embeddings under the weights that it was sent. It sends its weights, and L aligned
+   to G by optimal transport.
+4. The server averages both.
+5. A sample that is nearer to L than to G is answered by the client's own model, another one by the shared model (``fedali.answers.gate``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from fedali.answers import Answer
+from fedali.errors import SettingsError
 from fedali.methods.base import Method
+from fedali.slots import Slot
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedali.step.client import ClientStep, Started
 
 
 @dataclass(frozen=True)
 class FedAli(Method):
     """Weights are averaged; a client's own model answers for samples of its own kind, and the shared one for others.
 
-    A client's local prototypes are the centres of its training embeddings. Aligned by optimal transport and averaged they are the
-    global ones. Whether a sample is nearer to the local or to the global ones decides who answers, see ``fedali.answers.gate``.
+    Args:
+        balance: share of balanced softmax (Ren et al., NeurIPS 2020) in the local loss, from 0 to 1; 0 trains as FedAvg does.
     """
 
     name: ClassVar[str] = "fedali"
     summary: ClassVar[str] = (
         "weights averaged; prototypes aligned by optimal transport decide whose model answers a sample"
     )
+    slots: ClassVar[tuple[Slot, ...]] = (Slot("class_counts", "kept", ("classes",)),)
 
+    balance: float = 0.25
     answer: Answer = field(default="gate", kw_only=True)
+
+    def __post_init__(self) -> None:
+        if (
+            isinstance(self.balance, bool)
+            or not isinstance(self.balance, int | float)
+            or not 0 <= self.balance <= 1
+        ):
+            raise SettingsError(f"balance is {self.balance!r}, it has to be a number from 0 to 1")
+
+    def begin(self, start: Started) -> Mapping[str, Tensor]:
+        """What balanced softmax goes by."""
+        return {"class_counts": start.class_counts}
+
+    def objective(self, step: ClientStep) -> Tensor:
+        """The plain loss, and the balanced one."""
+        return (1 - self.balance) * step.loss() + self.balance * step.balanced_loss(step.own["class_counts"])

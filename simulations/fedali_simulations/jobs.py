@@ -75,6 +75,9 @@ def identity(scenario: Scenario, line: MethodSettings, seed: int) -> dict[str, s
             del settings["data"][name]
     if scenario.evaluation.on == "test":
         del settings["evaluation"]["on"]
+    del settings["evaluation"]["calibration"]  # changes no other number
+    if not scenario.evaluation.unseen_samples:
+        del settings["evaluation"]["unseen_samples"]
     settings["training"]["engine"] = resolve(scenario.training.engine)  # engines differ in the last bits
     own = in_hashes(line.model_dump(mode="json"))
     if not line.training:  # came later, too

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fedali.cohort.site import CohortSite
 from fedali.cohort.store import ClientStore
 from fedali.errors import MissingExtraError
-from fedali.methods import Method, build_method
+from fedali.methods import Method
 from fedali.support.files import write_text
 from fedali_server.flower.strategy import PersonalisedStrategy
 from fedali_server.run.folder import RunFolder
@@ -76,7 +76,7 @@ def run(folder: Path, report: Report | None = None) -> tuple[Results, Profile]:
         results = study.run(folder, workers=1, report=report)
     session = profiler.last_session
     line = results.scenario.methods[0]
-    seconds = _split(session.root_frame(), _rooms(build_method(line.name, line.options)))
+    seconds = _split(session.root_frame(), _rooms(line.build()))
     return results, Profile(seconds, results.scenario.training.rounds, _write(session, folder))
 
 

@@ -74,7 +74,13 @@ def run_job(job: Job, report: Report = lambda _: None) -> None:
         report_done(job, report)
         return
     try:
-        _train(job, folder, report)
+        if job.line.is_baseline:
+            from fedali_simulations.baselines.running import run_baseline
+
+            run_baseline(job, folder, report)
+            report_done(job, report)
+        else:
+            _train(job, folder, report)
     except DivergedError as error:
         if not job.may_diverge:
             raise

@@ -12,9 +12,10 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 
 from fedali.engines.choose import EngineName
 from fedali.errors import SettingsError, did_you_mean
-from fedali.methods import build_method
+from fedali.methods import Method, build_method
 from fedali.models import MODEL_NAMES
 from fedali.slots import epochs_of
+from fedali_simulations.baselines import BASELINES
 from fedali_simulations.data_settings import DataSettings as DataSettings
 from fedali_simulations.data_settings import Settings
 from fedali_simulations.names_before import WRITTEN_BY, as_called_now, is_stored
@@ -145,15 +146,27 @@ class EvaluationSettings(Settings):
     """How many of a round's participants, drawn by the seed, are tested on everyone's data; 0: all."""
     transductive: bool = True
     """Report the published inference too, whose matches depend on the batch."""
+    calibration: bool = True
+    """Measure the calibration error of what is tested, in the rounds when everyone's data are; it runs models once more, on the CPU."""
     unseen_clients: int = Field(default=0, ge=0)
     """Whole clients held out of training, adapted and tested at the end."""
+    unseen_samples: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple)] = ()
+    """With how many labelled samples such a client is adapted, besides all: [5, 20, 50]; one of each class in turn."""
+
+    @model_validator(mode="after")
+    def _held_out(self) -> EvaluationSettings:
+        if self.unseen_samples and not self.unseen_clients:
+            raise ValueError(
+                "unseen_samples are of clients held out, and there is none: set unseen_clients too"
+            )
+        return self
 
 
 class MethodSettings(Settings):
     """One line of the table."""
 
     name: str
-    """One of the registry or a preset."""
+    """One of the registry or a preset; or, to compare with, pooled, forest or forest-pooled."""
     label: str = ""
     """What the table calls it; its name without."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -165,8 +178,14 @@ class MethodSettings(Settings):
 
     @model_validator(mode="after")
     def _known(self) -> MethodSettings:
+        if self.is_baseline:
+            if self.options:
+                raise ValueError(
+                    f"{self.name} has no options, not {', '.join(self.options)} either: leave them away"
+                )
+            return self
         try:
-            build_method(self.name, self.options)
+            self.build()
         except SettingsError as error:
             raise ValueError(str(error)) from error
         return self
@@ -175,6 +194,19 @@ class MethodSettings(Settings):
     def title(self) -> str:
         """What the table and the run folder call it."""
         return self.label or self.name
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is no federated method: see ``fedali_simulations.baselines``."""
+        return self.name in BASELINES
+
+    def build(self) -> Method:
+        """The method. Raises ``SettingsError`` for a baseline."""
+        if self.is_baseline:
+            raise SettingsError(
+                f"{self.title} is no federated method, but something to compare with: fedali simulate and fedali compare alone know it"
+            )
+        return build_method(self.name, self.options)
 
 
 def _as_method(value: Any) -> Any:
@@ -224,8 +256,10 @@ class Scenario(Settings):
                         hint = did_you_mean(key, known)
                         raise ValueError(f"methods.{method.title}.{where}.{key}: unknown setting; {hint}")
             training = self.training_for(method)
+            if method.is_baseline:
+                continue
             try:
-                made = build_method(method.name, method.options)
+                made = method.build()
                 epochs_of(made.phases, training.epochs + made.extra_epochs)
             except SettingsError as error:
                 raise ValueError(f"{method.title}: {error}: set training.epochs") from error

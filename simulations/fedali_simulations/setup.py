@@ -14,7 +14,7 @@ from fedali.cohort.store import ClientStore
 from fedali.engines.choose import build_engine
 from fedali.engines.outputs import Outputs
 from fedali.errors import SettingsError
-from fedali.methods import Layouts, Method, SharedState, build_method
+from fedali.methods import Layouts, Method, SharedState
 from fedali.models import ALPSettings, Model, build_model
 from fedali.optimizers.rules import SGD, Adam
 from fedali.recipe import Recipe
@@ -72,7 +72,7 @@ def build_untrained(
     scenario: Scenario, line: MethodSettings, seed: int, input_shape: tuple[int, ...], classes: int
 ) -> Untrained:
     """Model and method for one line of the table, for samples of this shape; the same bits whoever has the data."""
-    method = build_method(line.name, line.options)
+    method = line.build()
     model = build_model(
         scenario.model.name,
         input_shape,
@@ -125,10 +125,12 @@ def build_setup(
         transductive=evaluation.transductive and alp.matcher == "ot",
         generalisation_clients=evaluation.generalisation_clients,
         keep_trained=training.keep_models != "none",
+        calibration=evaluation.calibration,
+        unseen_samples=tuple(sorted(set(evaluation.unseen_samples))),
     )
     store = ClientStore(plan.method, plan.layouts, clients)
     parts = np.array_split(np.array(plan.seen), scenario.sites)
-    outputs = Outputs(plan.model) if plan.method.answer != "trained" else None
+    outputs = Outputs(plan.model) if plan.method.answer != "trained" or evaluation.calibration else None
     sites = tuple(
         CohortSite(
             cohort, part.tolist(), plan.seen, engine, plan.method, plan.layouts, settings, store, outputs

@@ -259,7 +259,7 @@ def collect_jobs(scenario: Scenario, folder: Path, jobs: Sequence[Job]) -> Resul
                 f"{job.folder} is not complete: {error}. Continue with --resume {folder}"
             ) from error
         clients.append(
-            MetricsFiles(run.path).read_metrics(scenario.training.rounds).assign(method=label, seed=job.seed)
+            MetricsFiles(run.path).read_metrics(int(facts["rounds"])).assign(method=label, seed=job.seed)
         )
         selected[label, job.seed] = int(facts["best_round"])
         held_out = MetricsFiles(run.path).read_unseen()
@@ -293,9 +293,13 @@ def run_jobs(jobs: Sequence[Job], workers: int, remote: RemoteSites | None, repo
     if remote is not None:
         quiet_flower()
         from fedali_simulations.machines.machines import run_remote_job
+        from fedali_simulations.run import run_job
 
         for job in jobs:
-            run_remote_job(job, remote, report)
+            if job.line.is_baseline:  # all data are here, too
+                run_job(job, report)
+            else:
+                run_remote_job(job, remote, report)
         return
     jobs = [replace(job, workers=max(1, workers // len(jobs))) for job in jobs]
     if len(jobs) == 1 or workers == 1:

@@ -90,12 +90,18 @@ def test_fedprox_is_pulled_to_the_servers_model():
     np.testing.assert_allclose(found, w, rtol=1e-10)
 
 
-def test_fedrep_trains_the_head_then_the_body():
-    _, w, _, found = train("fedrep", epochs=5)
+@pytest.mark.parametrize(
+    ("options", "of_head", "of_body", "extra"),
+    [({}, 1, 4, 1), ({"head_epochs": 3}, 3, 2, 3), ({"body_epochs": 1}, 4, 1, 0)],
+)
+def test_fedrep_trains_the_head_then_the_body(options, of_head, of_body, extra):
+    """The body has all of a training's epochs, and the head more; or both share them."""
+    recipe, w, _, found = train("fedrep", options, epochs=5)
     head = np.arange(M) >= E * D
-    for step in range(5):
-        w = w - RATE * gradient(w) * (head if step < 4 else ~head)
+    for step in range(of_head + of_body):
+        w = w - RATE * gradient(w) * (head if step < of_head else ~head)
     np.testing.assert_allclose(found, w, rtol=1e-10)
+    assert recipe.method.extra_epochs == extra
 
 
 def test_a_phase_begins_with_a_fresh_optimizer():
@@ -108,7 +114,7 @@ def test_a_phase_begins_with_a_fresh_optimizer():
 
 def test_too_few_epochs_for_phases_are_one_line():
     with pytest.raises(SettingsError, match="trains in phases, of 2 epochs at least: epochs is 1"):
-        train("fedrep", epochs=1)
+        train("fedrep", {"body_epochs": 1}, epochs=1)
 
 
 def test_ditto_trains_a_second_model_near_the_servers():

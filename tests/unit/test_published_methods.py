@@ -1,4 +1,4 @@
-"""FedNTD, FedRoD, FedBABU, FedBN and FedALA against numpy: the linear model of ``test_method_updates``, and one with a hidden head."""
+"""FedAli, FedNTD, FedRoD, FedBABU, FedBN and FedALA against numpy: the linear model of ``test_method_updates``, and one with a hidden head."""
 
 from __future__ import annotations
 
@@ -106,6 +106,27 @@ def test_fedntd_keeps_nothing_of_two_classes():
     start = noisy(start_of("fedntd"), 1)
     _, w, _, found = train("fedntd", vector=start, server=noisy(start, 2), epochs=1)
     np.testing.assert_allclose(found, w - RATE * gradient(w), rtol=1e-9)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_fedali_trains_by_the_plain_loss_and_the_balanced_one(share):
+    _, theta, _, found, loss = train_wide("fedali", {"balance": share})
+    size = Wide().parameter_layout.size
+
+    def objective(w):
+        with np.errstate(divide="ignore"):
+            balanced = cross_entropy(logits_of(w) + np.log(COUNTS), LABELS)
+        return (1 - share) * cross_entropy(logits_of(w), LABELS) + share * balanced
+
+    assert loss == pytest.approx(objective(theta[:size]), rel=1e-7)
+    moved = theta[:size] - RATE * slope(objective, theta[:size])
+    np.testing.assert_allclose(found[:size], moved, atol=1e-8)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, True, "all"])
+def test_fedali_takes_a_share_from_0_to_1(share):
+    with pytest.raises(SettingsError, match=r"balance is .*, it has to be a number from 0 to 1"):
+        build_method("fedali", {"balance": share})
 
 
 def test_fedrod_balances_the_shared_model_and_adds_a_personal_layer():

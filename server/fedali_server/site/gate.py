@@ -68,7 +68,8 @@ class SiteGate:
         (_, embeddings), *theirs = self._outputs(*model, [train, *sets], influence)
         halfway = model_at(HALFWAY, own.theta, model[0])
         mine = self._outputs(halfway, own.prototypes, sets, influence)
-        return answered_by_gate(embeddings, everyones(shared, self._layout), mine, theirs)
+        said = answered_by_gate(embeddings, everyones(shared, self._layout), mine, theirs)
+        return [each.scores for each in said]
 
     def _write(self, name: str, **tensors: Vector) -> None:
         arrays = {key: np.ascontiguousarray(value, np.float32) for key, value in tensors.items()}

@@ -61,6 +61,14 @@ def compare(
         int | None,
         typer.Option(min=1, help="Runs side by side; changes no result.", show_default="all cores"),
     ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Say what it takes to reach an accuracy, such as personalisation=0.9; repeat for more.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No progress display, only the tables.")
@@ -77,18 +85,20 @@ def compare(
       fedali compare runs/a/found.toml runs/b/found.toml
       fedali compare --resume runs/mine
       fedali compare runs/mine runs/others --against fedavg
+      fedali compare runs/mine --target personalisation=0.9
     """
     collect_rarely()
     from fedali_server.console import Console
     from fedali_simulations import study
     from fedali_simulations.comparing.asked import asked_for, is_run
     from fedali_simulations.comparing.files import write_comparison
+    from fedali_simulations.comparing.over_rounds import read_targets
     from fedali_simulations.comparing.runs import compare_runs
     from fedali_simulations.comparing.show import print_comparison
     from fedali_simulations.environment import log_to_stderr
     from fedali_simulations.report.console import Display
 
-    given = what or []
+    given, targets = what or [], read_targets(target or [])
     trained = bool(given) and all(map(is_run, given))
     changes = [*(settings or []), *([f"training.rounds={rounds}"] if rounds else [])]
     _check(
@@ -102,7 +112,7 @@ def compare(
     console, messages = Console(), Console(stderr=True, quiet=as_json or quiet)
     if trained:
         folders = [Path(folder) for folder in given]
-        comparison = compare_runs(folders, against)
+        comparison = compare_runs(folders, against, targets)
         place = out or (folders[0] if len(folders) == 1 else _untaken())
     else:
         if resume is not None:
@@ -113,7 +123,7 @@ def compare(
             place = study.prepare(asked, out)
         with Display(asked, place, messages, partial(study.numbers, place), command="compare") as display:
             study.run(place, workers=workers, report=display.report)
-        comparison = compare_runs([place], against)
+        comparison = compare_runs([place], against, targets)
     write_comparison(comparison, place)
     if as_json:
         typer.echo(json.dumps(comparison.to_dict()))

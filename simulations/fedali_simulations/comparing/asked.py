@@ -8,6 +8,7 @@ from typing import Any
 
 from fedali.errors import SettingsError, did_you_mean
 from fedali.methods import build_method, describe_methods
+from fedali_simulations.baselines import BASELINES
 from fedali_simulations.comparing.same import differences, moved
 from fedali_simulations.scenario import MethodSettings, Scenario, load_scenario
 
@@ -77,10 +78,12 @@ def _together(sources: Sequence[str | Mapping[str, Any]], changes: Sequence[str]
 
 
 def _line(name: str, own: Sequence[str]) -> MethodSettings:
+    if name in BASELINES:
+        return MethodSettings(name=name)
     try:
         build_method(name)
     except SettingsError as error:
-        hint = did_you_mean(name, [*own, *describe_methods()])
+        hint = did_you_mean(name, [*own, *describe_methods(), *BASELINES])
         if "unknown method" in str(error):
             raise SettingsError(f"unknown method {name!r}; {hint}") from None
         raise SettingsError(str(error)) from None

@@ -23,14 +23,13 @@ def costs_of(jobs: Sequence[Job], folder: Path, clients: pd.DataFrame) -> pd.Dat
     """A row for each complete job of a run ``folder``: ``method``, ``seed``, ``bytes down``, ``bytes up``, ``compute``.
 
     Bytes are those of float32 numbers that a client gets from the server in a round, and sends to it; NaN where the folder does not
-    say what the data are (FedAli 0.1.0). Compute is processor seconds of training and evaluation for each client and round; NaN where
+    say what the data are (FedAli 0.1.0), and of what is no federated method. Compute is processor seconds of training and evaluation for each client and round; NaN where
     they were spent elsewhere: on other machines, or in Ray's processes.
     """
     elsewhere = (folder / "machines.json").exists()
     shape = _shape(folder)
-    messages = (
-        {job.line.title: message_bytes(job.scenario, job.line, *shape) for job in jobs} if shape else {}
-    )
+    federated = [job for job in jobs if shape and not job.line.is_baseline]
+    messages = {job.line.title: message_bytes(job.scenario, job.line, *shape) for job in federated if shape}
     rows: list[dict[str, Any]] = []
     for job in jobs:
         facts = json.loads((job.folder / "done.json").read_text("utf-8"))

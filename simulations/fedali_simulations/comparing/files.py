@@ -101,7 +101,7 @@ def _others(comparison: Comparison, measures: Sequence[Measure]) -> list[list[st
     found = []
     for method in comparison.methods:
         rows = [comparison.row(measure.name, method) for measure in measures]
-        found.append([method, *(numbers.mean(row) + numbers.mark(row) for row in rows)])
+        found.append([method, *(numbers.other(row, comparison, interval=True) for row in rows)])
     return found
 
 

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from fedali.metrics import spread
@@ -20,9 +21,9 @@ from fedali_simulations.comparing.statistics import gini
 from fedali_simulations.report.results import MEASURES, Results
 
 Better = Literal["more", "less"]
-Unit = Literal["share", "bytes", "seconds", "index"]
+Unit = Literal["share", "bytes", "megabytes", "seconds", "rounds", "index"]
 
-COST, WORST = "cost", "worst decile"
+COST, WORST, GATE, FORGETTING, TARGET = "cost", "worst decile", "gate", "forgetting", "to"
 _F1, _ECE = "_f1", "_ece"
 _NOT_COMPARED = ("validation",)  # chooses the round
 _ELSEWHERE = "_transductive"  # the published inference of the same models: in table.csv
@@ -34,7 +35,7 @@ class Measure:
 
     Args:
         name: such as ``personalisation``, or ``personalisation worst decile``.
-        about: the accuracy that it belongs to, its own name for one; or ``COST``.
+        about: the accuracy that it belongs to, its own name for one; or ``COST``, ``GATE``, ``FORGETTING``, or ``TARGET`` and which.
         better: which way.
         unit: ``share``: 0 to 1.
         seeds: a row a seed, a column a method.
@@ -54,7 +55,7 @@ class Measure:
 
     def over_clients(self, table: pd.DataFrame) -> pd.DataFrame:
         """The means over clients of each seed, of numbers in the form of ``clients``; NaNs are left out."""
-        return _over_clients(table, self.weights)
+        return over_clients(table, self.weights)
 
 
 def measures_of(results: Results, costs: pd.DataFrame) -> list[Measure]:
@@ -64,13 +65,16 @@ def measures_of(results: Results, costs: pd.DataFrame) -> list[Measure]:
     """
     methods = list(dict.fromkeys(results.clients["method"]))
     chosen = _chosen(results)
-    found = [measure for name in _accuracies(results.clients) for measure in _about(name, chosen, methods)]
+    found: list[Measure] = []
+    for name in _accuracies(results.clients):
+        found += _about(name, chosen, methods)
+        found += _without_own(results, chosen, methods) if name == "generalisation" else []
     if results.unseen is not None:
-        for moment in ("before", "after"):
-            rows = results.unseen.rename(
-                columns={moment: f"unseen {moment}", f"{moment}_f1": f"unseen {moment}_f1"}
-            )
-            found += (m for m in _about(f"unseen {moment}", rows, methods) if m.clients is not None)
+        for moment in results.moments:
+            name = f"unseen {moment.replace('_', ' ')}"
+            rows = results.unseen.rename(columns={moment: name, f"{moment}_f1": f"{name}_f1"})
+            found += (m for m in _about(name, rows, methods) if m.clients is not None)
+    found += _gates(chosen, methods)
     for name, unit in (("bytes down", "bytes"), ("bytes up", "bytes"), ("compute", "seconds")):
         seeds = costs.pivot(index="seed", columns="method", values=name).reindex(columns=methods)
         found.append(Measure(name, COST, "less", unit, seeds, tested=False))  # type: ignore[arg-type]
@@ -98,22 +102,62 @@ def _chosen(results: Results) -> pd.DataFrame:
 def _about(name: str, rows: pd.DataFrame, methods: Sequence[str]) -> Iterator[Measure]:
     """An accuracy, and what says how it is spread and what it is worth."""
     weights = _weights(name, rows)
-    clients = _pivot(rows, name, methods)
-    yield Measure(name, name, "more", "share", _over_clients(clients, weights), clients, weights)
+    clients = pivot(rows, name, methods)
+    yield Measure(name, name, "more", "share", over_clients(clients, weights), clients, weights)
     worst = _by_seed(clients, lambda values: spread(values).worst_decile)
     yield Measure(f"{name} {WORST}", name, "more", "share", worst)
     yield Measure(f"{name} Gini", name, "less", "index", _by_seed(clients, gini))
     for ending, title, better in ((_F1, "macro-F1", "more"), (_ECE, "ECE", "less")):
         if f"{name}{ending}" in rows:
-            table = _pivot(rows, f"{name}{ending}", methods)
+            table = pivot(rows, f"{name}{ending}", methods)
             yield Measure(
                 f"{name} {title}",
                 name,
                 better,  # type: ignore[arg-type]
                 "share",
-                _over_clients(table, None),
+                over_clients(table, None),
                 table,
             )
+
+
+def _without_own(results: Results, rows: pd.DataFrame, methods: Sequence[str]) -> Iterator[Measure]:
+    """Generalisation to others alone: what is right of everyone's test samples without what is right of a client's own."""
+    if "test_samples" not in rows:
+        return
+    keys = ["seed", "client"]
+    own = results.clients.groupby(keys)["test_samples"].max()  # each client's, whichever method says so
+    everyone = own.groupby(level="seed").sum()
+    count = own.reindex(pd.MultiIndex.from_frame(rows[keys])).to_numpy()
+    total = everyone.reindex(rows["seed"]).to_numpy()
+    right = rows["generalisation"] * total - rows["personalisation"] * count
+    table = pivot(rows.assign(others=right / (total - count)), "others", methods)
+    yield Measure(
+        "generalisation others", "generalisation", "more", "share", over_clients(table, None), table
+    )
+
+
+def _gates(rows: pd.DataFrame, methods: Sequence[str]) -> Iterator[Measure]:
+    """How well clients' gates know whose a sample is, and what is lost to one that knows."""
+    if "gate_auc" not in rows:
+        return
+    lost = rows["generalisation_perfect"] - rows["generalisation"]
+    rows = rows.assign(gate_lost=lost)
+    for column, title, better, unit in (
+        ("gate_auc", "AUC", "more", "index"),
+        ("gate_agreement", "agreement", "more", "share"),
+        ("gate_own", "own", "more", "share"),
+        ("generalisation_perfect", "perfect", "more", "share"),
+        ("gate_lost", "lost", "less", "share"),
+    ):
+        table = pivot(rows, column, methods)
+        yield Measure(f"{GATE} {title}", GATE, better, unit, over_clients(table, None), table)  # type: ignore[arg-type]
+
+
+def weights_of(name: str, rows: pd.DataFrame) -> npt.NDArray[np.float64] | None:
+    """What rows of one round count in a mean over clients; None where all count the same."""
+    if not name.startswith("global"):
+        return None
+    return rows["test_samples"].to_numpy(np.float64)
 
 
 def _weights(name: str, rows: pd.DataFrame) -> pd.Series[float] | None:
@@ -123,12 +167,14 @@ def _weights(name: str, rows: pd.DataFrame) -> pd.Series[float] | None:
     return rows.groupby(["seed", "client"])["test_samples"].max()
 
 
-def _pivot(rows: pd.DataFrame, column: str, methods: Sequence[str]) -> pd.DataFrame:
+def pivot(rows: pd.DataFrame, column: str, methods: Sequence[str]) -> pd.DataFrame:
+    """One column of rows as a table: a row (seed, client), a column a method."""
     table = rows.pivot(index=["seed", "client"], columns="method", values=column)
     return table.reindex(columns=list(methods)).sort_index()
 
 
-def _over_clients(table: pd.DataFrame, weights: pd.Series[float] | None) -> pd.DataFrame:
+def over_clients(table: pd.DataFrame, weights: pd.Series[float] | None) -> pd.DataFrame:
+    """The mean over clients of each seed of such a table; NaNs are left out."""
     if weights is None:
         return table.groupby(level="seed").mean()
     weigh = table.notna().mul(weights.reindex(table.index), axis=0)

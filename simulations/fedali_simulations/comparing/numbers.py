@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedali_simulations.comparing.comparison import Comparison
+from fedali_simulations.comparing.measures import FORGETTING, GATE, TARGET, Measure
 from fedali_simulations.comparing.statistics import ALPHA
 
 NONE = "–"
-_SCALES = {"share": 100.0, "bytes": 1e-3, "seconds": 1.0, "index": 1.0}
-_UNITS = {"share": "%", "bytes": "kB", "seconds": "s", "index": ""}
+_SCALES = {"share": 100.0, "bytes": 1e-3, "megabytes": 1e-6, "seconds": 1.0, "rounds": 1.0, "index": 1.0}
+_UNITS = {"share": "%", "bytes": "kB", "megabytes": "MB", "seconds": "s", "rounds": "", "index": ""}
 
 
 def unit_of(row: Mapping[str, Any]) -> str:
@@ -40,6 +41,16 @@ def with_interval(row: Mapping[str, Any], name: str, low: str, high: str, *, sig
 def mean(row: Mapping[str, Any]) -> str:
     """A method's mean with its interval over seeds."""
     return with_interval(row, "mean", "low", "high")
+
+
+def other(row: Mapping[str, Any], comparison: Comparison, *, interval: bool = False) -> str:
+    """A number that stands beside an accuracy, with its star; of what was to be reached also by how many seeds, where not by all."""
+    text = (mean(row) if interval else number(row, "mean")) + mark(row)
+    if not row["about"].startswith(f"{TARGET} ") or row["seeds"] == len(comparison.seeds):
+        return text
+    if row["unit"] != "rounds" and not row["seeds"]:
+        return NONE
+    return f"{text} ({row['seeds']}/{len(comparison.seeds)})" if row["seeds"] else "not reached"
 
 
 def difference(row: Mapping[str, Any]) -> str:
@@ -86,9 +97,36 @@ def explained(comparison: Comparison) -> list[str]:
         f"*: below {p} by every test there is.",
         "cost: of a client in a round; bytes of float32, processor seconds of training and evaluation.",
     ]
+    if any(measure.about == FORGETTING for measure in comparison.measures):
+        lines.append(
+            "forgetting: a client's best accuracy of all rounds less its last, on own data and on all; 0 where the last is the best."
+        )
+    reached = [m for m in comparison.measures if m.about.startswith(f"{TARGET} ") and m.unit == "rounds"]
+    lines += [_reaching(measure, comparison) for measure in reached]
+    if any(measure.about == GATE for measure in comparison.measures):
+        lines.append(
+            "gate, on everyone's data: AUC of its weight for own samples against others'; agreement: samples that it sends to whose model knows "
+            "them; own: own samples among those; perfect: accuracy of a gate that knows whose each is; lost: by not knowing."
+        )
     if len(comparison.seeds) == 1:
         lines.append("One seed: no interval, no t over seeds, and so no star.")
     return [*lines, *(f"{note}." for note in comparison.notes)]
+
+
+def _reaching(measure: Measure, comparison: Comparison) -> str:
+    """What it means to reach a target, and on which data."""
+    _, name, value = measure.about.split(" ")
+    every = (
+        1
+        if name in ("validation", "personalisation")
+        else comparison.scenario.evaluation.generalisation_every
+    )
+    data = "validation" if name == "validation" else comparison.scenario.evaluation.on
+    return (
+        f"{measure.about}: the first round whose mean {name} over clients, on {data} data, is {100 * float(value):g} % or more"
+        + (f" (measured every {every} rounds and in the last)" if every > 1 else "")
+        + "; bytes and processor seconds of all clients until then, rounds being alike. (k/n): reached by k of n seeds, the mean is theirs."
+    )
 
 
 def heading(comparison: Comparison) -> str:
@@ -112,8 +150,8 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 
 def _decimals(row: Mapping[str, Any]) -> int:
-    """As many as tell: of shares one, of an index three, of bytes and seconds by their size."""
-    if row["unit"] in ("share", "index"):
-        return 1 if row["unit"] == "share" else 3
+    """As many as tell: of shares and rounds one, of an index three, of bytes and seconds by their size."""
+    if row["unit"] in ("share", "rounds", "index"):
+        return 3 if row["unit"] == "index" else 1
     size = abs(row["mean"]) * _SCALES[row["unit"]]
     return 0 if not size > 0 or size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3

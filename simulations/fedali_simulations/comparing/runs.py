@@ -11,18 +11,23 @@ from typing import Any
 import pandas as pd
 
 from fedali.errors import CheckpointError, SettingsError
-from fedali.methods import build_method
+from fedali_simulations.baselines import BASELINES
 from fedali_simulations.comparing.comparison import Comparison, Ratio, compare_measures
 from fedali_simulations.comparing.costs import costs_of
 from fedali_simulations.comparing.measures import measures_of
+from fedali_simulations.comparing.over_rounds import forgetting, to_targets
 from fedali_simulations.comparing.same import differences, trains_otherwise
 from fedali_simulations.report.results import Results
 from fedali_simulations.scenario import Scenario
 from fedali_simulations.study import collect, existing, jobs_of, scenario_of
 
 
-def compare_runs(folders: Sequence[Path | str], against: str | None = None) -> Comparison:
+def compare_runs(
+    folders: Sequence[Path | str], against: str | None = None, targets: Mapping[str, float] | None = None
+) -> Comparison:
     """Compare the methods of complete runs, the first one's first line with the others unless ``against`` names another.
+
+    ``targets`` are accuracies, by name, of which it is said what it takes to reach them: see ``over_rounds.to_targets``.
 
     Where two runs call a method the same, each is called ``<method> (<folder>)``.
 
@@ -45,6 +50,7 @@ def compare_runs(folders: Sequence[Path | str], against: str | None = None) -> C
     spent = pd.concat([_renamed(table, n) for table, n in zip(costs, names, strict=True)], ignore_index=True)
     methods = list(dict.fromkeys(results.clients["method"]))
     measures, ratio = measures_of(results, spent), _ratio(results.clients)
+    measures += [*forgetting(results), *to_targets(results, spent, targets or {})]
     first = methods[0] if against is None else against
     return Comparison(
         scenarios[0],
@@ -131,7 +137,9 @@ def _notes(found: Sequence[Results], names: Sequence[Mapping[str, str]]) -> list
     for results, called in zip(found, names, strict=True):
         for line in results.scenario.methods:
             own = trains_otherwise(results.scenario, line, first)
-            more = build_method(line.name, line.options).extra_epochs
+            if line.is_baseline:
+                notes.append(f"{called[line.title]}, no federated method: {BASELINES[line.name]}")
+            more = 0 if line.is_baseline else line.build().extra_epochs
             words = [f"{name} {value}" for name, value in own.items()] + (
                 [f"{more} epochs more"] if more else []
             )

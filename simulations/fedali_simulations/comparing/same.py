@@ -17,7 +17,13 @@ _A_METHODS_OWN = (
     "training.learning_rate",
     "training.momentum",
 )
-_THE_MACHINES = ("training.engine", "training.precision", "training.keep_models", "evaluation.transductive")
+_THE_MACHINES = (
+    "training.engine",
+    "training.precision",
+    "training.keep_models",
+    "evaluation.transductive",
+    "evaluation.calibration",
+)
 
 
 def differences(one: Scenario, other: Scenario, *, same_data: bool = False) -> Iterator[tuple[str, Any, Any]]:

@@ -11,7 +11,7 @@ from rich.table import Table
 from fedali_server.console import Console
 from fedali_simulations.comparing import numbers
 from fedali_simulations.comparing.comparison import Comparison
-from fedali_simulations.comparing.measures import COST, WORST, Measure
+from fedali_simulations.comparing.measures import COST, GATE, TARGET, WORST, Measure
 
 _WIDE = 1000  # columns: a table's own width is asked for as if there were room
 _HEADINGS = ("mean\n± 95 %", "rank", "difference\n± 95 %", "gain", "p\nclients", "p\nseeds")
@@ -77,7 +77,7 @@ def _columns(comparison: Comparison, groups: Sequence[Sequence[Measure]], consol
         table.add_column(_heading(measure), justify="right", no_wrap=True)
     for method in comparison.methods:
         rows = [comparison.row(measure.name, method) for measure in measures]
-        cells = [numbers.number(row, "mean") + (numbers.mark(row) or " ") for row in rows]
+        cells = [numbers.other(row, comparison) + (" " if not numbers.mark(row) else "") for row in rows]
         table.add_row(method, *cells, style="bold" if method == comparison.against else None)
     return table
 
@@ -89,7 +89,9 @@ def _heading(measure: Measure) -> str:
     lines = [
         *about,
         *words.replace("-", " ").split(),
-        numbers.unit_of({"unit": measure.unit}) if measure.about == COST else "",
+        numbers.unit_of({"unit": measure.unit})
+        if measure.about in (COST, GATE) or measure.about.startswith(f"{TARGET} ")
+        else "",
     ]
     return "\n".join(line.replace("_", " ") for line in lines if line)
 

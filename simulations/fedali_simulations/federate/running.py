@@ -15,7 +15,6 @@ from fedali.answers import BUNDLED
 from fedali.bundle.file import read_bundle
 from fedali.bundle.keys import load_public
 from fedali.errors import CheckpointError, FedaliError, SettingsError
-from fedali.methods import build_method
 from fedali.schema import read_schema
 from fedali.support.files import running_alone, write_text
 from fedali.support.names import file_name
@@ -79,7 +78,7 @@ def prepare_scenario(scenario: Scenario, folder: Path, options: Options, kit: Op
             "evaluation.on is for simulations: devices are tested on the test data that they hold; leave it away"
         )
     for line in scenario.methods:
-        answer = build_method(line.name, line.options).answer
+        answer = line.build().answer
         if answer not in BUNDLED:
             raise SettingsError(
                 f"{line.title}: +{answer} is for simulations. Devices answer with the models they trained, or by +gate"
@@ -246,7 +245,7 @@ def _checked(folder: Path) -> Path:
 
 def _settings(job: Job, stamp: str, options: Options) -> RunSettings:
     training = job.scenario.training_for(job.line)
-    epochs = training.epochs + build_method(job.line.name, job.line.options).extra_epochs
+    epochs = training.epochs + job.line.build().extra_epochs
     given = {"rounds": training.rounds, "epochs": epochs, "seed": job.seed, **options}
     return RunSettings(name=f"{_word(job.line.title)}-{job.seed}-{stamp}", **given)
 

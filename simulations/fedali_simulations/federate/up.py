@@ -9,7 +9,6 @@ from pathlib import Path
 from fedali.answers import BUNDLED
 from fedali.data.sources.named import people_of
 from fedali.errors import SettingsError
-from fedali.methods import build_method
 from fedali_server.run.federated import RunProgress
 from fedali_simulations.federate import running
 from fedali_simulations.federate.local_federation import LocalFederation
@@ -36,11 +35,11 @@ def scenario_for(source: str, changes: Sequence[str], devices: int) -> Scenario:
             more.append(f"data.subjects={json.dumps(people[:devices])}")
     else:
         more.append(f"partition.clients={devices}")
-    found = load_scenario(
-        source, [*more, *changes, "evaluation.transductive=false", "evaluation.unseen_clients=0"]
-    )
-    able = [line for line in known.methods if build_method(line.name, line.options).answer in BUNDLED]
-    lines = known.methods if "methods" in asked else (able or known.methods)[:1]
+    simulated = ("transductive=false", "unseen_clients=0", "unseen_samples=[]")
+    found = load_scenario(source, [*more, *changes, *(f"evaluation.{setting}" for setting in simulated)])
+    methods = [line for line in known.methods if not line.is_baseline]
+    able = [line for line in methods if line.build().answer in BUNDLED]
+    lines = known.methods if "methods" in asked else (able or methods or known.methods)[:1]
     return found.model_copy(update={"methods": tuple(lines)})
 
 

@@ -37,6 +37,7 @@ from fedali.methods import SharedState, build_method
 from fedali.support.files import flush_folder, reporting, write_bytes
 from fedali.support.names import file_name
 from fedali_server.flower.client_app import make_client_app
+from fedali_simulations.baselines import BASELINES
 from fedali_simulations.data import SOURCES
 from fedali_simulations.machines import questions
 from fedali_simulations.machines.remote_sites import is_name
@@ -201,7 +202,8 @@ def _check_methods(settings: Mapping[str, Any]) -> None:
     given = settings.get("methods", ())
     for line in [given] if isinstance(given, str | Mapping) else given:
         name = line["name"] if isinstance(line, Mapping) else line
-        build_method(str(name), doors=False)
+        if name not in BASELINES:
+            build_method(str(name), doors=False)
 
 
 def _lock(folder: Path) -> int:

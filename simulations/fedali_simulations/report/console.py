@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedali_server.console import Console
+from fedali_simulations.baselines import BASELINES
 from fedali_simulations.federate.deployed import Traffic
 from fedali_simulations.jobs import Progress as JobProgress
 from fedali_simulations.report.pace import Pace, duration
@@ -172,15 +173,18 @@ def print_results(results: Results, console: Console) -> None:
     console.print(table)
     if results.unseen is not None:
         unseen = Table(
-            title="clients that never took part: accuracy in % before and after one local training",
+            title="clients that never took part: accuracy in % before and after one local training"
+            + (", with k labelled samples and with all" if len(results.moments) > 2 else ""),
             box=box.SIMPLE_HEAD,
             pad_edge=False,
             show_edge=False,
         )
-        for heading in ("method", "before", "after"):
-            unseen.add_column(heading, justify="right" if heading != "method" else "left", overflow="fold")
+        for heading in ("method", *results.moments):
+            unseen.add_column(
+                heading.replace("_", " "), justify="right" if heading != "method" else "left", overflow="fold"
+            )
         for method, rows in results.unseen.groupby("method", sort=False):
-            unseen.add_row(str(method), _percent(rows["before"].mean()), _percent(rows["after"].mean()))
+            unseen.add_row(str(method), *(_percent(rows[moment].mean()) for moment in results.moments))
         console.print(unseen)
     seeds = results.scenario.seeds
     console.print(
@@ -220,6 +224,7 @@ def print_scenarios(console: Console) -> None:
     for title, rows in (
         ("scenarios: fedali simulate NAME", builtin_scenarios()),
         ("methods: --set methods=NAME,NAME", describe_methods()),
+        ("to compare with, no federated methods: --set methods=NAME,NAME", BASELINES),
     ):
         console.print(title, style="italic")
         table = Table.grid(padding=(0, 2, 0, 0))

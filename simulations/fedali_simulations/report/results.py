@@ -39,6 +39,12 @@ class Results:
     timing: pd.DataFrame
 
     @property
+    def moments(self) -> list[str]:
+        """Columns of ``unseen`` that are accuracies: ``before``, ``after_<k>`` with k labelled samples, ``after``; in that order."""
+        names = [] if self.unseen is None else [str(name) for name in self.unseen]
+        return [name for name in names if f"{name}_f1" in names]
+
+    @property
     def table(self) -> pd.DataFrame:
         """The table: a row for each method and measure, at the round chosen on validation data.
 
@@ -92,7 +98,7 @@ class Results:
             "timing": json.loads(self.timing.to_json(orient="records")),
         }
         if self.unseen is not None:
-            means = self.unseen.groupby("method", sort=False)[["before", "after"]].mean().reset_index()
+            means = self.unseen.groupby("method", sort=False)[self.moments].mean().reset_index()
             found["unseen"] = json.loads(means.to_json(orient="records", double_precision=15))
         return found
 

@@ -134,13 +134,11 @@ def _study(scenario: Scenario, wanted: Search) -> optuna.Study:
 
 def _own(scenario: Scenario, space: Mapping[str, Range]) -> dict[str, float]:
     """The scenario's own settings, those of them that are in the range that is searched."""
-    from fedali.methods import build_method
-
     (line,) = scenario.methods
     rooms: dict[str, Any] = {
         "training": scenario.training_for(line),
         "alp": scenario.alp_for(line),
-        "options": build_method(line.name, line.options),
+        "options": line.build(),
     }
     own = {}
     for key, range_ in space.items():

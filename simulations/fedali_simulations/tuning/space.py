@@ -49,7 +49,7 @@ def space_of(scenario: Scenario, line: MethodSettings, given: Sequence[str] = ()
     """
     rate = scenario.training_for(line).learning_rate
     space = {RATE: Range(rounded(rate / _DECADE), rounded(rate * _DECADE))}
-    method = build_method(line.name, line.options)
+    method = line.build()
     for option in dataclasses.fields(method):
         value = getattr(method, option.name)
         if isinstance(value, float) and value > 0:

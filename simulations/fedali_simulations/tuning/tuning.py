@@ -154,7 +154,13 @@ def _check_extras() -> None:
 def _measured(scenario: Scenario) -> Scenario:
     """On validation data, without what a search has no use for."""
     evaluation = scenario.evaluation.model_copy(
-        update={"on": "validation", "transductive": False, "unseen_clients": 0}
+        update={
+            "on": "validation",
+            "transductive": False,
+            "calibration": False,
+            "unseen_clients": 0,
+            "unseen_samples": (),
+        }
     )
     training = scenario.training.model_copy(update={"keep_models": "none"})
     return scenario.model_copy(update={"evaluation": evaluation, "training": training})

@@ -110,6 +110,10 @@ def test_a_run_is_the_same_run_until_a_setting_of_its_data_is_set():
     ]
     same = identity(plain, plain.methods[0], 0)
     assert found[0] == found[1] == same
+    plainer = load_scenario("digits", ["evaluation.calibration=false"])
+    assert identity(plainer, plainer.methods[0], 0) == same
+    with pytest.raises(SettingsError, match="unseen_samples are of clients held out, and there is none"):
+        load_scenario("digits", ["evaluation.unseen_samples=[5]"])
     layouts = {
         name: identity(load_scenario("digits", [f"data.layout={name}"]), plain.methods[0], 0)
         for name in ("chw", "tc", "hwc")

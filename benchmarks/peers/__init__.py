@@ -1,0 +1,1 @@
+"""``make peers``: our methods beside those of an independent implementation, docs/peers.md."""

@@ -1,0 +1,74 @@
+"""Pooled: what the same model reaches where nobody keeps anything to himself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fedali.answers.gate import probabilities
+from fedali.data import Normalisation
+from fedali.engines.base import Samples, TrainJob
+from fedali.engines.outputs import Outputs
+from fedali.errors import DivergedError
+from fedali.methods import SharedState
+from fedali_server.run.folder import Checkpoint, RunFolder
+from fedali_simulations.baselines.evaluating import Probabilities, evaluated, remembered
+from fedali_simulations.baselines.written import write_round
+from fedali_simulations.jobs import Job, Progress, Report
+from fedali_simulations.metrics import MetricsFiles
+from fedali_simulations.scenario import MethodSettings
+from fedali_simulations.setup import build_setup
+
+_POOLED = 20  # what a random stream is for
+
+
+def run_pooled(job: Job, folder: RunFolder, report: Report) -> dict[str, int]:
+    """Train as a client does that has all training data: as many epochs in a round, an optimizer that begins anew; from a checkpoint.
+
+    Begins with the weights that all methods begin with. Returns what there is to say of it. Raises ``DivergedError``.
+    """
+    scenario, line = job.scenario, MethodSettings(name="fedavg", training=job.line.training)
+    setup = build_setup(scenario, line, job.seed, workers=job.workers, clients=folder.clients)
+    site, rounds, names = setup.sites[0], scenario.training.rounds, [c.name for c in setup.federation.clients]
+    outputs, samples = Outputs(setup.model), _together([site.cohort.train[client] for client in setup.seen])
+    now = folder.read_checkpoint() or Checkpoint(0, setup.initial)
+    for round_ in range(now.round + 1, rounds + 1):
+        before = now.shared.theta, now.shared.prototypes
+        seed = np.random.SeedSequence([job.seed, _POOLED, round_])
+        (trained,) = site.engine.train([TrainJob(samples, *before, *before, 0.0, seed)])
+        if not np.isfinite(trained.theta).all():
+            raise DivergedError(
+                f"{job.line.title} diverged in round {round_}: its weights are not finite. Try a lower training.learning_rate"
+            )
+        shared = SharedState(trained.theta, now.shared.prototypes)
+
+        def says(samples: Samples, shared: SharedState = shared) -> Probabilities:
+            ((logits, _),) = outputs(shared.theta, shared.prototypes, [samples], 0.0)
+            return probabilities(logits)
+
+        due = round_ == rounds or round_ % scenario.evaluation.generalisation_every == 0
+        found = evaluated(site.cohort, setup.seen, remembered(says), everyone=due, shared=True)
+        found |= {"train_loss": [trained.loss] * len(setup.seen)}
+        mean = write_round(folder, round_, found, names)
+        if round_ == rounds and setup.unseen:
+            adapted = site.adapt(setup.unseen, round_, shared)
+            MetricsFiles(folder.path).write_unseen(
+                {**adapted, "client": [names[int(client)] for client in adapted["client"]]}
+            )
+        best = (round_, mean["validation"]) if due and mean["validation"] > now.best_score else None
+        now = Checkpoint(round_, shared, {}, *(best or (now.best_round, now.best_score)))
+        folder.write_checkpoint(now)
+        report(Progress(job.line.title, job.seed, round_, rounds, mean["personalisation"]))
+    return {
+        "rounds": rounds,
+        "best_round": now.best_round or rounds,
+        "parameters": setup.layouts.parameters.size,
+    }
+
+
+def _together(sets: Sequence[Samples]) -> Samples:
+    """All samples, normalised as each client's are."""
+    x = np.concatenate([samples.batch(slice(None)) for samples in sets])
+    nothing = Normalisation(np.zeros(1, np.float32), np.ones(1, np.float32))
+    return Samples(x, np.concatenate([samples.y for samples in sets]), nothing)
