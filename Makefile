@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE  # hundreds of processes would compile our sour
 
 FLOWER := 1.41 1.42  # the oldest and the newest that pyproject.toml allows; constraints.txt has the newest
 
-.PHONY: soak simulate study leads peers study-encodings bench bench-cold bench-scale bench-edge bench-gateway bench-joined test test-rest test-all test-edge-matrix test-flower-matrix test-flower-oldest $(FLOWER:%=test-flower-%) edge-arm64 parity proto vectors check-proto check format clean help
+.PHONY: soak simulate study study-quick ideas reference leads peers study-encodings bench bench-cold bench-scale bench-edge bench-gateway bench-joined test test-rest test-all test-edge-matrix test-flower-matrix test-flower-oldest $(FLOWER:%=test-flower-%) edge-arm64 parity proto vectors check-proto check format clean help
 .DEFAULT_GOAL := help
 
 help: ## what can be made here
@@ -37,9 +37,18 @@ $(READY): pyproject.toml constraints.txt | $(BIN)/python
 simulate: $(SIM) ## run the main job: FedAli and its baselines on real scanned digits, 20 heterogeneous clients
 	$(BIN)/fedali simulate digits --set methods=fedali,fedali-paper,fedavg+gate,fedavg,fedper,local
 
-study: $(SIM) ## the tables of README.md and docs/results.md: digits and MotionSense with 5 seeds, then the reference setting (an hour on 2 cores)
-	$(BIN)/fedali simulate digits --set seeds=5
-	$(BIN)/fedali simulate motionsense --set seeds=5
+study: $(READY) ## the tables of docs/results.md, from run folders that go on where they were (hours on 2 cores; MotionSense from FEDALI_DATA)
+	$(BIN)/python -m benchmarks.study --write docs/results.md
+
+study-quick: $(READY) ## the same with two seeds and few methods, printed (minutes for digits)
+	$(BIN)/python -m benchmarks.study --quick
+
+ideas: $(READY) ## what was tried to make FedAli better, on validation data (half an hour)
+	$(BIN)/python -m benchmarks.ideas digits
+	$(BIN)/python -m benchmarks.ideas digits --set partition.kind=shards
+	$(BIN)/python -m benchmarks.ideas motionsense --seeds 20,21 --set split.order=time --lines "fedali; fedali, balance 0 (FedAvg)"
+
+reference: $(SIM) ## the paper's setting, small: HART on six people of MotionSense
 	$(BIN)/fedali simulate reference
 
 leads: $(SIM) ## FedAli's settings, one change at a time (hours)

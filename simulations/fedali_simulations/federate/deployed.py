@@ -116,7 +116,9 @@ def _rows(facts: Mapping[str, Any]) -> pd.DataFrame:
     tests = facts["evaluate"]
     if "samples" in tests and "test_samples" not in tests:  # of 0.1.0
         tests = {**tests, "test_samples": tests["samples"]}
-    late = "personalisation" not in facts["train"]  # of clients that say what they answer when they evaluate
+    late = (
+        not {"validation", "personalisation"} & facts["train"].keys()
+    )  # what clients answer is said when they evaluate
     trained = pd.DataFrame(_known(facts["train"], "samples", *names_of(TRAIN, late=late)))
     evaluated = pd.DataFrame(_known(tests, "test_samples", *names_of(EVALUATE, late=late)))
     joined = trained if evaluated.empty else trained.merge(evaluated, on="client", how="outer")
