@@ -27,7 +27,7 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "peers.md"
 
 def measure(case: Case, seed: int) -> dict[str, Any]:
     """Both, on the same batches in double precision, and each in its own order as it is otherwise."""
-    from benchmarks.peers.observed import accuracies, difference
+    from benchmarks.peers.observed import accuracies
     from benchmarks.peers.ours import engine_in_double, run_in_double, run_ours
     from benchmarks.peers.peer import PeerRun
     from fedali_simulations.scenario import load_scenario
@@ -46,8 +46,7 @@ def measure(case: Case, seed: int) -> dict[str, Any]:
     return {
         "method": case.title,
         "seed": seed,
-        "first": [difference(*pair) for pair in zip(ours.first, theirs.first, strict=True)],
-        "last": [difference(*pair) for pair in zip(ours.last, theirs.last, strict=True)],
+        "apart": ours.differences(theirs),
         "ours": accuracies(setup, double, ours.last[1]),
         "theirs": accuracies(setup, double, theirs.last[1]),
         "as_simulated": accuracies(setup, single, as_simulated.last[1]),
@@ -83,9 +82,11 @@ def main() -> None:
             results |= {"commit": COMMIT, "environment": environment()}
             if not options.methods:
                 write_text(RESULTS, json.dumps(results, indent=1) + "\n")
+            apart = ", ".join(
+                f"{max(pair):.0e} after round {round_}" for round_, pair in run["apart"].items()
+            )
             print(
-                f"{case.title}, seed {seed}: largest difference {max(run['first']):.0e} after round 1, {max(run['last']):.0e} after the last; "
-                f"{time.perf_counter() - started:.0f} s",
+                f"{case.title}, seed {seed}: largest difference {apart}; {time.perf_counter() - started:.0f} s",
                 flush=True,
             )
     if results["runs"]:

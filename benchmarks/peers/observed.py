@@ -13,18 +13,31 @@ from fedali_simulations.setup import Setup
 Models = list[npt.NDArray[np.floating]]
 
 
+EARLY = (1, 3)  # rounds: what has no past yet, and what has one, before training enlarges rounding
+
+
 @dataclass
 class Observed:
-    """Each client's sent model [M], and the one it answers with [M]; after the first round, and after the last."""
+    """Each client's sent model [M], and the one it answers with [M], by the round that they are of: of ``EARLY``, and the last."""
 
-    first: tuple[Models, Models] = field(default=([], []))
-    last: tuple[Models, Models] = field(default=([], []))
+    after: dict[int, tuple[Models, Models]] = field(default_factory=dict)
 
-    def add(self, *, first: bool, sent: Models, answers: Models) -> None:
-        """What is seen after a round; of a run of one round, the first is the last."""
-        if first:
-            self.first = sent, answers
-        self.last = sent, answers
+    @property
+    def last(self) -> tuple[Models, Models]:
+        """After the last round."""
+        return self.after[max(self.after)]
+
+    @staticmethod
+    def wanted(round_: int, rounds: int) -> bool:
+        """Whether models are looked at after a round."""
+        return round_ in (*EARLY, rounds)
+
+    def differences(self, other: Observed) -> dict[str, list[float]]:
+        """By the round: the largest difference of a parameter over all clients, of what is sent and of what answers."""
+        return {
+            str(round_): [difference(*pair) for pair in zip(seen, other.after[round_], strict=True)]
+            for round_, seen in self.after.items()
+        }
 
 
 def difference(one: Models, other: Models) -> float:

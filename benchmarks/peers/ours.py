@@ -22,9 +22,10 @@ def run_ours(scenario: Scenario, setup: Setup) -> Observed:
     (site,), shared, observed = setup.sites, setup.initial, Observed()
     rounds = scenario.training.rounds
     for round_ in range(1, rounds + 1):
-        reply = site.train(RoundSettings(round_, generalisation=round_ in (1, rounds)), shared)
+        looked_at = observed.wanted(round_, rounds)
+        reply = site.train(RoundSettings(round_, generalisation=looked_at), shared)
         assert reply.upload is not None
-        if round_ in (1, rounds):
+        if looked_at:
             _look(observed, setup, round_, [theta for _, theta, _ in site.models(shared)])
         shared = setup.method.aggregate(reply.upload, shared, setup.layouts)
     return observed
@@ -58,7 +59,7 @@ def run_in_double(scenario: Scenario, setup: Setup, engine: LoopEngine, seed: in
         total = Upload(population=len(train))
         for vector, samples in zip(vectors, train, strict=True):
             total += method.upload(Trained(vector, shared.prototypes, len(samples)), shared, layouts)
-        if round_ in (1, rounds):
+        if observed.wanted(round_, rounds):
             _look(observed, setup, round_, vectors)
         shared = method.aggregate(total, shared, layouts)
     return observed
@@ -75,4 +76,4 @@ def _look(observed: Observed, setup: Setup, round_: int, vectors: list[np.ndarra
     layout, method = setup.layouts.parameters, setup.method
     sent = [vector[slot_slice(layout, "")] for vector in vectors]
     answers = [vector[slot_slice(layout, method.answer_slot)] for vector in vectors]
-    observed.add(first=round_ == 1, sent=sent, answers=answers)
+    observed.after[round_] = sent, answers

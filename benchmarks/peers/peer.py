@@ -95,13 +95,13 @@ class PeerRun:
         return self.observed
 
     def ended(self, server: Any) -> None:
-        """A round has ended: look at the first and at the last."""
-        last = self.round == self.training.rounds
-        if self.round == 1 or last:
+        """A round has ended: look at some."""
+        rounds = self.training.rounds
+        if self.observed.wanted(self.round, rounds):
             sent = [flat(client.sent()) for client in server.clients]
             answers = [flat(client.answer()) for client in server.clients]
-            self.observed.add(first=self.round == 1, sent=sent, answers=answers)
-        if last:
+            self.observed.after[self.round] = sent, answers
+        if self.round == rounds:
             raise _Over
         self.round += 1
 
