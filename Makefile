@@ -106,7 +106,7 @@ test-all: test test-rest test-edge-matrix test-flower-oldest ## every test, and 
 
 CASES := .edge/cases
 ON_DEVICE := -p tests.device.recorded -p no:cacheprovider tests/device/test_device.py tests/unit/client tests/unit/bundle/test_keys.py \
-	tests/e2e/edge --ignore=tests/unit/client/test_assignment.py
+	tests/e2e/edge
 EDGE := 1.19 newest
 
 $(CASES)/.ready: $(READY) $(wildcard fedali/*.py fedali/models/*.py) server/fedali_server/export/bundle_export.py tests/bundles.py tests/device/prepare.py

@@ -10,12 +10,14 @@ import numpy as np
 import onnx
 
 from benchmarks.edge_workloads import BATCH, BATCHES, CLASSES, DECAY, LEARNING_RATE, SHAPE, EdgeWorkload
+from fedali.answers import slots_of
 from fedali.bundle.file import Bundle
 from fedali.bundle.manifest import BundleNormalisation, Component
 from fedali.data.normalisation import channel_shape
 from fedali.methods import build_method
 from fedali.models import ALPSettings, build_model
 from fedali.optimizers.rules import Adam
+from fedali.slots import initial_vector
 from fedali_server.export.bundle_export import export_bundle
 from fedali_server.export.source import Source, Start
 
@@ -30,7 +32,8 @@ def fresh_source(
     chosen = build_method(method)
     alp = ALPSettings(num_prototypes=prototypes, decay=DECAY) if chosen.uses_prototypes else None
     made = build_model(model, shape, len(CLASSES), alp=alp, seed=0)
-    theta = made.theta().numpy()
+    slots = (*chosen.slots, *slots_of(chosen.answer))
+    theta = initial_vector(made.facts, slots, made.theta().numpy())
     local = np.random.default_rng(0).standard_normal(made.prototype_layout.size).astype(np.float32)
     nothing = np.zeros(channel_shape(shape), np.float32)
     return Source(

@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.edge_bundles import CREATED, describe_graphs, fresh_source
 from benchmarks.edge_workloads import BATCH, REFERENCE, SHAPE, SMALL
+from fedali.answers import BUNDLED
 from fedali.methods import METHODS, PRESETS, Method, build_method
 from fedali_server.export.bundle_export import export_bundle
 
@@ -27,12 +28,14 @@ MODELS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {  # shape of a sam
 
 def groups() -> list[tuple[str, ...]]:
     """Names of methods, those together whose graphs are the same."""
-    found: dict[tuple[object, object, bool], list[str]] = {}
+    found: dict[tuple[object, object, bool, str], list[str]] = {}
     for name in (*METHODS, *PRESETS):
         method = build_method(name)
         objective = type(method).objective
         settings = None if objective is Method.objective else method  # its own may depend on its options
-        found.setdefault((objective, settings, method.uses_prototypes), []).append(name)
+        if method.answer in BUNDLED:
+            key = objective, settings, method.uses_prototypes, method.answer
+            found.setdefault(key, []).append(name)
     return [tuple(names) for names in found.values()]
 
 

@@ -27,6 +27,7 @@ from fedali.answers.between import HALFWAY, model_at
 from fedali.answers.gate import Gate, centres, mixed, probabilities, scores
 from fedali.cohort.contract import RoundSettings
 from fedali.engines.outputs import Outputs
+from fedali.methods.fedali import FedAli
 from fedali.methods.fedproto import FedProto
 from fedali_simulations.scenario import load_scenario
 from fedali_simulations.setup import build_setup
@@ -40,17 +41,32 @@ Array = npt.NDArray[np.floating[Any]]
 Pair = tuple[float, float]
 
 TRAINED = {
-    "fedali": {"balance": 0.25},
+    "fedali": {"balance": 0.5},
     "fedali, balance 0 (FedAvg)": {"balance": 0.0},
-    "fedali, balance 0.5": {"balance": 0.5},
     "fedali, balance 1": {"balance": 1.0},
+    "balanced softmax, a quarter for all": {"share": 0.25},
     "rehearsal of class prototypes": {},
     "fedali-paper": {},
     "fedntd": {},
     "moon": {},
 }
-_NAMES = {"rehearsal of class prototypes": "benchmarks.ideas:Rehearsal"}
+_NAMES = {
+    "balanced softmax, a quarter for all": "benchmarks.ideas:Evenly",
+    "rehearsal of class prototypes": "benchmarks.ideas:Rehearsal",
+}
 _LEAST = 1e-3  # of a class's share
+
+
+@dataclass(frozen=True)
+class Evenly(FedAli):
+    """The same part of balanced softmax for every client."""
+
+    name: ClassVar[str] = "evenly"
+    share: float = 0.25
+
+    def objective(self, step: ClientStep) -> Tensor:
+        """The plain loss, and the balanced one."""
+        return (1 - self.share) * step.loss() + self.share * step.balanced_loss(step.own["class_counts"])
 
 
 @dataclass(frozen=True)

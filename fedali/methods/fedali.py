@@ -4,8 +4,8 @@ The paper's method (Ek et al., arXiv 2411.10595) is ``fedali.methods.fedali_pape
 decide instead. One round:
 
 1. The server sends its weights, and the global prototypes G.
-2. A client trains on its data, the most part by its plain loss, in part by balanced softmax: as if it had as many samples of each class. What
-   it lacks it forgets less of, and what all of them make together is better.
+2. A client trains on its data, by its plain loss and in part by balanced softmax, as if it had as many samples of each class; the larger a part, the
+   more unevenly it has them. What it has few of it forgets less of, and what all of them make together is better.
 3. Its local prototypes L are the centres of its training embeddings under the weights that it was sent. It sends its weights, and L aligned
    to G by optimal transport.
 4. The server averages both.
@@ -14,6 +14,7 @@ decide instead. One round:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
@@ -28,13 +29,16 @@ if TYPE_CHECKING:
 
     from fedali.step.client import ClientStep, Started
 
+_NOTHING = 1e-30  # the logarithm of 0 times 0 is none
+
 
 @dataclass(frozen=True)
 class FedAli(Method):
     """Weights are averaged; a client's own model answers for samples of its own kind, and the shared one for others.
 
     Args:
-        balance: share of balanced softmax (Ren et al., NeurIPS 2020) in the local loss, from 0 to 1; 0 trains as FedAvg does.
+        balance: share of balanced softmax (Ren et al., NeurIPS 2020) in the loss of a client that has one class alone, from 0 to 1. Another client's is
+            this times ``1 - H / log(classes)``, H the entropy of its classes' shares: nothing where it has them evenly. 0 trains as FedAvg does.
     """
 
     name: ClassVar[str] = "fedali"
@@ -43,7 +47,7 @@ class FedAli(Method):
     )
     slots: ClassVar[tuple[Slot, ...]] = (Slot("class_counts", "kept", ("classes",)),)
 
-    balance: float = 0.25
+    balance: float = 0.5
     answer: Answer = field(default="gate", kw_only=True)
 
     def __post_init__(self) -> None:
@@ -59,5 +63,14 @@ class FedAli(Method):
         return {"class_counts": start.class_counts}
 
     def objective(self, step: ClientStep) -> Tensor:
-        """The plain loss, and the balanced one."""
-        return (1 - self.balance) * step.loss() + self.balance * step.balanced_loss(step.own["class_counts"])
+        """The plain loss, and the balanced one by how unevenly the client has its classes."""
+        counts = step.own["class_counts"]
+        part = self.balance * _unevenness(counts)
+        return (1 - part) * step.loss() + part * step.balanced_loss(counts)
+
+
+def _unevenness(counts: Tensor) -> Tensor:
+    """From 0, as many samples of each class, to 1, one class alone; of ``counts`` [classes]."""
+    shares = counts / counts.sum().clamp(min=1.0)
+    entropy = -(shares * shares.clamp(min=_NOTHING).log()).sum()
+    return 1 - entropy / math.log(max(counts.shape[0], 2))

@@ -125,8 +125,8 @@ def make_gated(model: Model, *, matcher: Matcher | None = None) -> Gated:
 
 def _log_distance(embeddings: Tensor, centres: Tensor) -> Tensor:
     """Logarithm of the distance of each embedding [B, d] to the nearest centre [K, d]: [B]. The square is not expanded: it would lose digits."""
-    squares = ((embeddings.unsqueeze(1) - centres.unsqueeze(0)) ** 2).sum(2)
-    return torch.log(squares.amin(1).clamp(min=SMALLEST**2)) / 2
+    apart = embeddings.unsqueeze(1) - centres.unsqueeze(0)
+    return torch.log((apart * apart).sum(2).amin(1).clamp(min=SMALLEST**2)) / 2
 
 
 def _make_infer(model: Model, matcher: Matcher | None, frozen: Tensor | None) -> Callable[..., Output]:

@@ -10,7 +10,7 @@ import pytest
 from tests.federations import Place
 
 CHANGES = (
-    *("methods=fedavg+gate", "training.rounds=2", "model.name=mlp", "model.options={hidden = [32]}"),
+    *("methods=fedali", "training.rounds=2", "model.name=mlp", "model.options={hidden = [32]}"),
     *("training.optimizer=sgd", "training.learning_rate=0.05"),
 )
 

@@ -41,8 +41,9 @@ class TrainedBundle:
         method = self.manifest.method
         self.method = build_method(method.name, method.options, doors=False)
         personal = stretches(personal_indices(self.method, self.manifest.layouts.parameters))
-        here = personal, self.method.prototypes, self.method.keeps_local_prototypes
-        if here != (self.manifest.personal, self.manifest.prototypes, self.manifest.keeps_local_prototypes):
+        given = self.manifest
+        here = personal, self.method.prototypes, self.method.keeps_local_prototypes, self.method.answer
+        if here != (given.personal, given.prototypes, given.keeps_local_prototypes, given.answers_by):
             raise BundleError(
                 "the bundle's clients keep or send otherwise than its method says; export it again"
             )

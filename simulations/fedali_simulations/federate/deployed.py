@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedali_server.gateway.rounds.metrics import METRICS
+from fedali_server.gateway.rounds.metrics import names_of
+from fedali_server.gateway.rounds.orders import EVALUATE, TRAIN
 from fedali_server.run.folder import RunFolder
 from fedali_simulations.scenario import Scenario
 
@@ -115,9 +116,10 @@ def _rows(facts: Mapping[str, Any]) -> pd.DataFrame:
     tests = facts["evaluate"]
     if "samples" in tests and "test_samples" not in tests:  # of 0.1.0
         tests = {**tests, "test_samples": tests["samples"]}
-    own = [name for name in METRICS if not name.startswith("global")]
-    trained = pd.DataFrame(_known(facts["train"], "samples", *own))
-    more = [name for name in METRICS if name not in trained]  # global, and what a gate answers
-    evaluated = pd.DataFrame(_known(tests, "test_samples", *more))
+    late = (
+        not {"validation", "personalisation"} & facts["train"].keys()
+    )  # what clients answer is said when they evaluate
+    trained = pd.DataFrame(_known(facts["train"], "samples", *names_of(TRAIN, late=late)))
+    evaluated = pd.DataFrame(_known(tests, "test_samples", *names_of(EVALUATE, late=late)))
     joined = trained if evaluated.empty else trained.merge(evaluated, on="client", how="outer")
     return joined.assign(round=int(facts["round"])).sort_values("client", ignore_index=True)

@@ -106,8 +106,7 @@ def test_rounds_on_devices_are_those_of_the_simulation(method, tmp_path, monkeyp
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    scenario = scenario_of("fedali")
-    results = simulate(scenario, out=folder / "run", workers=1)
+    results = simulate(scenario_of("fedali,fedavg+gate"), out=folder / "run", workers=1)
     return folder / "run", results
 
 
@@ -115,8 +114,8 @@ def test_a_clients_bundle_answers_as_the_run_recorded(run, tmp_path):
     folder, results = run
     setup = build_setup(scenario_of("fedali"), scenario_of("fedali").methods[0], 0)
     data = setup.federation.clients[1]
-    bundle = export(folder, tmp_path / "model.fedali", client=data.name)
-    rows = results.clients
+    bundle = export(folder, tmp_path / "model.fedali", method="fedali", client=data.name)
+    rows = results.clients[results.clients["method"] == "fedali"]
     row = rows[(rows["client"] == data.name) & (rows["round"] == bundle.manifest.round)]
     with EdgeClient.open(tmp_path / "model.fedali", tmp_path / "state", allow_unsigned=True) as device:
         for name, x, y in (
@@ -133,7 +132,7 @@ def test_a_servers_bundle_answers_with_the_shared_model_until_it_has_trained(run
     scenario = scenario_of("fedali")
     setup = build_setup(scenario, scenario.methods[0], 0)
     data, outputs = setup.federation.clients[2], Outputs(setup.model)
-    bundle = export(folder, tmp_path / "model.fedali")
+    bundle = export(folder, tmp_path / "model.fedali", method="fedali")
     state, size = bundle.state(), setup.model.parameter_layout.size
     none = np.zeros(0, np.float32)
 
@@ -149,7 +148,7 @@ def test_a_servers_bundle_answers_with_the_shared_model_until_it_has_trained(run
         device.fit(data.x_train, data.y_train, 2, validation=data.x_validation)
         shares, weights = device.answer(data.x_test)
         halfway = (device._state.theta()[:size] + state["shared_theta"][:size]) / 2
-    everyone = state["shared_theta"][size:].reshape(PROTOTYPES, -1)
+    everyone = state["shared_theta"][bundle.manifest.known :].reshape(PROTOTYPES, -1)
     validation = setup.sites[0].cohort.validation[2]
     gate = Gate.made(*(said(state["shared_theta"][:size], one)[1] for one in (train, validation)), everyone)
     np.testing.assert_allclose(weights, gate(seen), atol=1e-3)
@@ -160,7 +159,7 @@ def test_a_servers_bundle_answers_with_the_shared_model_until_it_has_trained(run
 def test_a_fit_that_was_killed_before_its_answer_goes_on_with_that(run, tmp_path, monkeypatch):
     folder, _ = run
     data = build_setup(scenario_of("fedali"), scenario_of("fedali").methods[0], 0).federation.clients[2]
-    export(folder, tmp_path / "model.fedali")
+    export(folder, tmp_path / "model.fedali", method="fedali")
 
     def opened(name, **options):
         return EdgeClient.open(tmp_path / "model.fedali", tmp_path / name, allow_unsigned=True, **options)
@@ -193,7 +192,7 @@ def test_the_head_alone_by_a_gate(run, tmp_path):
     folder, _ = run
     scenario = scenario_of("fedali")
     data = build_setup(scenario, scenario.methods[0], 0).federation.clients[0]
-    export(folder, tmp_path / "model.fedali", mode="head")
+    export(folder, tmp_path / "model.fedali", method="fedavg+gate", mode="head")
     with EdgeClient.open(tmp_path / "model.fedali", tmp_path / "state", allow_unsigned=True) as device:
         before = device._state.theta()
         device.fit(data.x_train, data.y_train, 3)
@@ -219,4 +218,4 @@ def test_what_no_gate_can_be_is_one_line(run, tmp_path):
     with pytest.raises(
         SettingsError, match=r"int8 is for bundles whose trained model answers, not for \+gate"
     ):
-        export(folder, tmp_path / "model.fedali", mode="head", int8=True)
+        export(folder, tmp_path / "model.fedali", method="fedavg+gate", mode="head", int8=True)

@@ -14,6 +14,7 @@ from tests.integration.join.joined import SAMPLES, Joined, Undisturbed, metrics_
 from tests.integration.join.test_kill import SUICIDE
 from tests.marks import slow
 
+GATE = {"answer": "gate"}
 MOMENTS = {
     "before it makes its answer": ("fedali_client.state.answer:AnswerFile:write", "before", 1),
     "when the answer is there": ("fedali_client.state.answer:AnswerFile:write", "after", 1),
@@ -28,7 +29,7 @@ MOMENTS = {
 @pytest.fixture
 def site(tmp_path):
     with ProvisionedSite(tmp_path) as site:
-        write_full(tmp_path / "m.fedali", key=site.signer, method="fedali", alp=None)
+        write_full(tmp_path / "m.fedali", key=site.signer, method="fedavg+gate", alp=None, options=GATE)
         site.put(tmp_path / "m.fedali")
         yield site
 

@@ -12,7 +12,7 @@ from tests.integration.site.test_data_site import Device, Place
 
 @pytest.fixture
 def place(tmp_path):
-    with Place(tmp_path, method="fedali", alp=None) as made:
+    with Place(tmp_path, method="fedavg+gate", alp=None, options={"answer": "gate"}) as made:
         yield made
 
 

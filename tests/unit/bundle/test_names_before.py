@@ -45,8 +45,11 @@ def test_fedali_of_now_is_the_new_one(good, version):
     own = options_of(FedAli())
     data = altered(good["full"], written_by(version, method={"name": "fedali", "options": own}))
     found = parse_bundle(data, TRUSTED).manifest.method
-    assert (found.name, found.options) == ("fedali", {"answer": "gate", "balance": 0.25})
+    assert (found.name, found.options) == ("fedali", own)
+    assert own["answer"] == "gate"
     assert build_method(found.name, found.options) == FedAli()
+    assert options_of(FedAli(answer="trained"))["answer"] == "trained"
+    assert "answer" not in options_of(FedAliPaper())
 
 
 def test_the_bundle_that_was_recorded_is_the_papers():

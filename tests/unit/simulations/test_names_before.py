@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fedali.errors import SettingsError
+from fedali.wire.kit import OperatorKit
 from fedali_simulations import load_scenario
+from fedali_simulations.federate.running import prepare_scenario
+from fedali_simulations.federate.up import scenario_for
 from fedali_simulations.jobs import identity
 from fedali_simulations.names_before import as_called_now
 from fedali_simulations.study import check_settings, scenario_of
@@ -13,6 +18,8 @@ from fedali_simulations.template import to_toml
 from fedali_simulations.tuning import tuning
 from fedali_simulations.tuning.search import Search
 
+HERE = Path("kits/operator")
+KIT = OperatorKit(HERE, "wards", "server:9093", *[HERE] * 5, ("a",), (), (), HERE)
 DATA = '[data]\nsource = "digits"\n'
 BEFORE = (
     """methods = ["fedali", {name = "fedali", label = "slow", options = {strength = 0.1}}, "fedali+gate", "fedali-head", "fedavg"]
@@ -121,3 +128,18 @@ def test_a_search_of_before_and_what_it_found(tmp_path):
     )
     found.write_text(tuning.found_toml(tuned))
     assert load_scenario(found) == asked
+
+
+def test_devices_train_what_a_scenario_names_first_unless_they_are_told(tmp_path):
+    nameless = tmp_path / "own.toml"
+    nameless.write_text(DATA + '[partition]\nkind = "dirichlet"\n')
+    for source in ("digits", nameless):
+        assert names(scenario_for(str(source), [], 6)) == {"fedali": "fedali"}
+    assert set(names(scenario_for("digits", ["methods=fedavg,fedali+trained"], 6))) == {
+        "fedavg",
+        "fedali+trained",
+    }
+    asked = load_scenario("digits", ["methods=fedali+between"])
+    with pytest.raises(SettingsError, match=r"^fedali\+between: \+between is for simulations"):
+        prepare_scenario(asked, tmp_path / "run", {}, KIT)
+    assert not (tmp_path / "run").exists()

@@ -11,7 +11,6 @@ _VERBS = {TRAIN: "train", EVALUATE: "evaluate", STATISTICS: "add up"}
 _NUMBERS = ("train_loss",)  # all others are from 0 to 1
 _ANSWERS = ("validation", "validation_f1", "personalisation", "personalisation_f1")
 _OWN = {TRAIN: ("train_loss", "train_accuracy"), EVALUATE: ("global", "global_f1")}
-METRICS = (*_OWN[TRAIN], *_OWN[EVALUATE], *_ANSWERS)
 
 
 def names_of(kind: int, *, late: bool = False) -> tuple[str, ...]:
