@@ -20,6 +20,7 @@ from fedali.optimizers.rules import Optimizer
 # What captures and rewrites a graph. Models, methods and optimizers are found by their classes; nothing else is part of one.
 CAPTURING = (
     "alp",
+    "answers.gate",
     "layout",
     "sinkhorn",
     "slots",

@@ -45,8 +45,6 @@ class FedAli(Method):
     summary: ClassVar[str] = (
         "weights averaged; prototypes aligned by optimal transport decide whose model answers a sample"
     )
-    slots: ClassVar[tuple[Slot, ...]] = (Slot("class_counts", "kept", ("classes",)),)
-
     balance: float = 0.5
     answer: Answer = field(default="gate", kw_only=True)
 
@@ -58,12 +56,19 @@ class FedAli(Method):
         ):
             raise SettingsError(f"balance is {self.balance!r}, it has to be a number from 0 to 1")
 
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """What balanced softmax goes by, if there is any."""
+        return (Slot("class_counts", "kept", ("classes",)),) if self.balance else ()
+
     def begin(self, start: Started) -> Mapping[str, Tensor]:
-        """What balanced softmax goes by."""
-        return {"class_counts": start.class_counts}
+        """A client's samples of each class."""
+        return {"class_counts": start.class_counts} if self.balance else {}
 
     def objective(self, step: ClientStep) -> Tensor:
         """The plain loss, and the balanced one by how unevenly the client has its classes."""
+        if not self.balance:
+            return step.loss()
         counts = step.own["class_counts"]
         part = self.balance * _unevenness(counts)
         return (1 - part) * step.loss() + part * step.balanced_loss(counts)

@@ -55,7 +55,9 @@ def make_head_step(model: Model, method: Method, optimizer: Optimizer, *, eager:
     Raises ``SettingsError`` for a method with slots or phases of its own.
     """
     if method.slots or method.phases:
-        raise SettingsError(f"method {method.name!r} trains more than a head: export it with mode 'full'")
+        raise SettingsError(
+            f"method {method.name!r} keeps or trains more than a head: export it with mode 'full'"
+        )
     run = make_head(model)
 
     def forward(

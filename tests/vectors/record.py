@@ -161,7 +161,7 @@ def _session(site, recorder, worker, make, folder):
             done = (
                 worker.train(task, path, owed, lambda _: None)
                 if kind == TRAIN
-                else worker.evaluate(task, path)
+                else worker.evaluate(task, path, took_part=True)
             )
         return done.update, done.lost
 

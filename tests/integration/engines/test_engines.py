@@ -259,6 +259,8 @@ def test_the_key_of_a_graph_knows_every_source_that_makes_one():
         "bundle.manifest",
         "metrics",
         "transport.solvers",
+        "transport.assignment",
+        "transport.distances",
         "recipe",
     }
     classes = {"models", "methods", "methods.base"}
