@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.floating[Any]]
 Pair = tuple[float, float]
 
-TRAINED = {
+TRAINED: dict[str, dict[str, Any]] = {
     "fedali": {"balance": 0.5},
     "fedali, balance 0 (FedAvg)": {"balance": 0.0},
     "fedali, balance 1": {"balance": 1.0},
@@ -139,11 +138,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scenario")
     parser.add_argument("--seeds", default="20,21,22,23,24")
-    parser.add_argument("--lines", help="of those trained, by comma and space; all without")
+    parser.add_argument("--lines", help="of those trained, between them a semicolon and a space; all without")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     words = parser.parse_args()
     seeds = [int(seed) for seed in words.seeds.split(",")]
     lines = words.lines.split("; ") if words.lines else list(TRAINED)
+    if unknown := [line for line in lines if line not in TRAINED]:
+        parser.error(f"no line {unknown[0]!r}; there are {'; '.join(TRAINED)}")
     changes = "".join(f" {change}" for change in words.set)
     sys.stdout.write(f"{words.scenario}{changes}, seeds {words.seeds}: validation accuracy in %\n\n")
     sys.stdout.write("| trained by | answers | own | everyone's | sum |\n|---|---|---|---|---|\n")
@@ -214,7 +215,7 @@ def ended(name: str, line: str, seed: int, changes: list[str]) -> Ended:
         name, [f"methods={_NAMES.get(line, line.partition(',')[0])}", "evaluation.on=validation", *changes]
     )
     first = scenario.methods[0]
-    own = json.loads(json.dumps({"answer": "trained", **TRAINED[line]}))
+    own = {"answer": "trained", **TRAINED[line]}
     setup = build_setup(scenario, first.model_copy(update={"options": own}), seed)
     (site,), shared, began = setup.sites, setup.initial, setup.initial
     rounds = scenario.training.rounds
