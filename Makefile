@@ -94,7 +94,8 @@ bench-joined: $(READY) ## what a joined device takes: memory, seconds and bytes 
 soak: $(READY) ## a federation on loopback under random kills for half an hour: same bits, flat memory
 	$(BIN)/python -m benchmarks.soak $(SOAK_ARGS)
 
-PYTEST := $(BIN)/python -m pytest -n 2
+# loadscope: what a module makes once is made in one process.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope
 
 test: $(READY) ## the quick tests: minutes on two cores
 	$(PYTEST) -m 'not slow' $(PYTEST_ARGS)

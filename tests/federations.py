@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -53,6 +54,17 @@ class Place:
             run.wait()
             run.stdout.close()
         self.local.__exit__(*error)
+
+    def site_b_holds_data(self):
+        """site-b trains its clients itself from now on, with the data of the devices that it had; site-a keeps its devices."""
+        local = self.local
+        replaced = [local.processes.pop(name) for name in (*local.devices[2:], "site-b")]
+        for process in replaced:
+            process.signal(signal.SIGTERM)
+        for process in replaced:
+            process.end()
+        words = ("--data", str(local.folder / "data"), "--engine", "onnx", "--workers", "1")
+        local.start("site-b with data", "fedali", "site", "start", str(local.kit("site-b")), *words)
 
     def start_run(self, name, *words, bundle=None, cwd=None):
         """``fedali run`` in a process of its own, into the folder ``name``."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-
 import numpy as np
 import pytest
 
@@ -18,14 +16,7 @@ CHANGES = (
 @pytest.mark.slow
 def test_devices_and_a_site_with_data_answer_as_their_simulation(tmp_path):
     with Place(tmp_path, devices=4, changes=CHANGES) as place:
-        local = place.local  # site-b holds its clients' data itself, site-a has devices
-        replaced = [local.processes.pop(name) for name in (*local.devices[2:], "site-b")]
-        for process in replaced:
-            process.signal(signal.SIGTERM)
-        for process in replaced:
-            process.end()
-        words = ("--data", str(local.folder / "data"), "--engine", "onnx", "--workers", "1")
-        local.start("site-b with data", "fedali", "site", "start", str(local.kit("site-b")), *words)
+        place.site_b_holds_data()
         found, states = place.run_here("run")
         simulated, expected = place.simulate("simulated")
         for round_, (theta, _) in states.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 
@@ -34,14 +33,7 @@ CHANGES = (
 @pytest.mark.slow
 def test_methods_over_devices_and_a_site_with_data_equal_their_simulations(tmp_path):
     with Place(tmp_path, devices=4, changes=CHANGES) as place:
-        local = place.local  # site-b holds its clients' data itself, site-a has devices
-        replaced = [local.processes.pop(name) for name in (*local.devices[2:], "site-b")]
-        for process in replaced:
-            process.signal(signal.SIGTERM)
-        for process in replaced:
-            process.end()
-        words = ("--data", str(local.folder / "data"), "--engine", "onnx", "--workers", "1")
-        local.start("site-b with data", "fedali", "site", "start", str(local.kit("site-b")), *words)
+        place.site_b_holds_data()
         found, _ = place.run_here("run")
         training = place.scenario.training.model_copy(update={"engine": "onnx"})
         scenario = place.scenario.model_copy(update={"training": training, "sites": 2})

@@ -70,6 +70,7 @@ def pooled(place, name, devices):
     return True
 
 
+@pytest.mark.slow
 def test_a_run_from_a_schema_is_one_from_pooled_data(place, tmp_path):
     whole(place)
     result = json.loads((place.folder / "schema" / "results.json").read_text())

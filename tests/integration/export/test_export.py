@@ -145,7 +145,9 @@ def test_every_method_is_exported(tmp_path, method, mode):
     assert manifest.personal == ((personal[method],) if method in personal else ())
     assert manifest.method == Component(made.method.name, options_of(made.method))
     assert (manifest.model.alp is None) == (not made.method.uses_prototypes)
-    assert manifest.hyper.influence == (0.2 if method.startswith("fedali-paper") else 0.0)
+    assert manifest.hyper.influence == (
+        0.2 if method in ("fedali-paper", "fedali-head", "fedali-kmeans") else 0.0
+    )
     assert manifest.trained == slice(head if mode == "head" else 0, layout.size)
     assert ("adapt.onnx" in bundle.parts) == (mode == "full" and made.method.uses_prototypes)
     assert ("embed.onnx" in bundle.parts) == (mode == "head")
