@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fedali.engines.choose import resolve
 from fedali_simulations.names_before import in_hashes
-from fedali_simulations.scenario import DataSettings, MethodSettings, Scenario
+from fedali_simulations.scenario import DataSettings, MethodSettings, SamplingSettings, Scenario
 
 _READING = (
     "schema",
@@ -73,6 +73,8 @@ def identity(scenario: Scenario, line: MethodSettings, seed: int) -> dict[str, s
         value = settings["data"][name]
         if value == DataSettings.model_fields[name].default or (name == "layout" and value in _AS_STORED):
             del settings["data"][name]
+    if scenario.sampling == SamplingSettings():
+        del settings["sampling"]
     if scenario.evaluation.on == "test":
         del settings["evaluation"]["on"]
     del settings["evaluation"]["calibration"]  # changes no other number

@@ -46,6 +46,7 @@ class MetricsFiles:
 
         paths = [self.path / "metrics" / f"{round_:05d}.parquet" for round_ in range(1, rounds + 1)]
         try:
-            return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
+            found = [frame for frame in map(pd.read_parquet, paths) if len(frame)]  # a round may have nobody
+            return pd.concat(found, ignore_index=True)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"cannot read the metrics of {self.path}: {error}") from error

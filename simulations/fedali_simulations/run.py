@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from flwr.app import Context
@@ -56,7 +56,7 @@ class _Here:
     def __init__(self, setup: Setup) -> None:
         self._sites = setup.sites
         self.adapt = setup.sites[0].adapt
-        self.checkpoint = setup.store.checkpoint
+        self.checkpoint = setup.checkpoint
 
     def pieces(self) -> Iterator[tuple[int, Piece]]:
         for site in self._sites:
@@ -92,7 +92,7 @@ def _train(job: Job, folder: RunFolder, report: Report) -> None:
     setup = build_setup(job.scenario, job.line, job.seed, workers=job.workers, clients=folder.clients)
     folder.sweep()
     checkpoint = folder.read_checkpoint() or Checkpoint(0, setup.initial)
-    setup.store.restore(checkpoint.kept)
+    setup.restore(checkpoint.kept)
 
     def find_site(context: Context) -> Site:
         return setup.sites[int(context.node_config["partition-id"])]
@@ -135,6 +135,7 @@ def run_rounds(
         plan.layouts,
         on_round=writer,
         generalisation_every=scenario.evaluation.generalisation_every,
+        empty_rounds=rounds if scenario.sampling.may_be_nobody else 0,
     )
     started, processor = time.perf_counter(), time.process_time()
     first = checkpoint.round + 1
@@ -179,8 +180,11 @@ class RoundWriter:
         shared = records.to_shared(result.arrays)
         rows = self._rows(result)
         MetricsFiles(self.folder.path).write_metrics(result.round, rows)
+        drawn = [report for report in result.reports if report.get("state") == "drawn"]
+        if drawn:
+            self.folder.write_drawn(result.round, _together(drawn, self.names))
         last = result.round == self.rounds
-        score = _mean(rows["validation"]) if "generalisation" in rows else -1.0
+        score = _mean(rows.get("validation", [])) if "generalisation" in rows else -1.0
         if score > self.best_score or (last and not self.best_round):
             self.best_round, self.best_score = result.round, score
             if self.keep_models == "all":
@@ -199,15 +203,22 @@ class RoundWriter:
         self._began = None if self._began is None else shared
         kept = self.clients.checkpoint()
         self.folder.write_checkpoint(Checkpoint(result.round, shared, kept, self.best_round, self.best_score))
-        self.report(result.round, _mean(rows["personalisation"]))
+        self.report(result.round, _mean(rows.get("personalisation", [])))
 
     def _rows(self, result: RoundResult) -> dict[str, list[Any]]:
-        columns = _side_by_side(result.train, result.evaluate) if result.evaluate else result.train
+        train = result.train or {"client": []}  # nobody was on, or all dropped out
+        columns = _side_by_side(train, result.evaluate) if result.evaluate else train
         named = self._named(columns)
         return {**named, "round": [result.round] * len(named["client"])}
 
     def _named(self, columns: ClientMetrics) -> dict[str, list[Any]]:
         return {**columns, "client": [self.names[int(client)] for client in columns["client"]]}
+
+
+def _together(drawn: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """What all sites drew, clients by name."""
+    lists = {key: [names[client] for one in drawn for client in one[key]] for key in ("trained", "dropped")}
+    return {"on": sum(one["on"] for one in drawn), **lists}
 
 
 def _side_by_side(one: ClientMetrics, other: ClientMetrics) -> ClientMetrics:

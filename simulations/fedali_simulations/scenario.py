@@ -19,6 +19,7 @@ from fedali_simulations.baselines import BASELINES
 from fedali_simulations.data_settings import DataSettings as DataSettings
 from fedali_simulations.data_settings import Settings
 from fedali_simulations.names_before import WRITTEN_BY, as_called_now, is_stored
+from fedali_simulations.sampling_settings import SamplingSettings as SamplingSettings
 
 SUFFIX = ".toml"
 
@@ -238,6 +239,7 @@ class Scenario(Settings):
     model: ModelSettings = ModelSettings()
     alp: ALPOptions = ALPOptions()
     training: TrainingSettings = TrainingSettings()
+    sampling: SamplingSettings = SamplingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from fedali.cohort.sampling.sampler import availability_of
 from fedali.data.sources.named import absolute_source
 from fedali.errors import CheckpointError, MissingExtraError, SettingsError
 from fedali.support.files import running_alone, write_text
@@ -93,6 +94,12 @@ def prepare(scenario: Scenario, out: Path | str | None = None, link: Link | None
             raise MissingExtraError(module, "sim")
     scenario = at_home(scenario)
     dataset, federation = load(scenario, scenario.seed)
+    if link is not None and scenario.sampling.trace is not None:
+        raise SettingsError(
+            f"sampling.availability is {scenario.sampling.trace}, and sites on other machines do not have it: "
+            "take day-night, or run without --superlink"
+        )
+    availability_of(scenario.sampling.build(), scenario.seed, [client.name for client in federation.clients])
     for note in (*dataset.notes, *federation.constant):
         log.info("data", note=note)
     for folder in [Path(out)] if out else _untaken(scenario):
@@ -128,7 +135,11 @@ def at_home(scenario: Scenario) -> Scenario:
         paths["source"] = absolute_source(scenario.data.source)
     if scenario.data.schema is not None:
         paths["schema"] = str(user_path(scenario.data.schema).absolute())
-    return scenario.model_copy(update={"data": scenario.data.model_copy(update=paths)})
+    changes: dict[str, Any] = {"data": scenario.data.model_copy(update=paths)}
+    if scenario.sampling.trace is not None:
+        trace = {"availability": str(user_path(scenario.sampling.trace).absolute())}
+        changes["sampling"] = scenario.sampling.model_copy(update=trace)
+    return scenario.model_copy(update=changes)
 
 
 def existing(folder: Path | str) -> Path:
