@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedali.errors import CheckpointError
 from fedali.support.files import flush_folder
-from fedali_simulations.report.tablefile import Columns, write_table
+from fedali_simulations.report.tablefile import Columns, read_table, write_table
 
 if TYPE_CHECKING:  # needed when a run has ended: importing it takes as long as a short round
     import pandas as pd
@@ -28,6 +28,11 @@ class MetricsFiles:
         path = self.path / "metrics" / f"{round_:05d}.parquet"
         write_table(path, columns)
         flush_folder(path.parent)
+
+    def read_round(self, round_: int) -> dict[str, list[Any]] | None:
+        """A round's columns by name, without pandas; None where it has none."""
+        path = self.path / "metrics" / f"{round_:05d}.parquet"
+        return read_table(path) if path.exists() else None
 
     def write_unseen(self, columns: Columns) -> None:
         """Write how clients that never took part fare before and after adapting."""

@@ -43,6 +43,7 @@ def train(folder, *overrides, method="fedper"):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_a_round_by_loss_goes_on_with_the_same_bits(tmp_path):
     settings = ["sampling.kind=loss", "sampling.dropout=0.3", "sampling.candidates=4"]
     expected = _files(train(tmp_path / "whole", *settings))
