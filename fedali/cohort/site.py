@@ -83,6 +83,7 @@ class CohortSite:
     ) -> None:
         self.cohort, self.clients, self.everyone = cohort, list(clients), list(everyone)
         self.sampler, self._ids = sampler, np.asarray(self.clients, np.int64)
+        self.tells_who = sampler is not None
         self.engine, self.method, self.layouts, self.settings = engine, method, layouts, settings
         self.store = ClientStore(method, layouts) if store is None else store
         self._answer = slot_slice(layouts.parameters, method.answer_slot)
@@ -116,6 +117,7 @@ class CohortSite:
                 metrics.add(
                     client=client, samples=samples, train_loss=result.loss, train_accuracy=result.accuracy
                 )
+                metrics.add(**drawn.numbers.get(client, {}))
                 self.store.remember(client, result.theta, result.local_prototypes)
                 if answering is not None or (self.settings.keep_trained and settings.generalisation):
                     self._keep(client, result)
@@ -128,7 +130,7 @@ class CohortSite:
             if answering is None:
                 self._test(metrics, chunk, results, settings, tested)
                 self._calibrate(metrics, chunk, results, settings, tested)
-        return SiteReply(metrics.columns, everything, () if self.sampler is None else (drawn.report(),))
+        return SiteReply(metrics.columns, everything, (drawn.report(),) if self.tells_who else ())
 
     def received(self, client: int, trained: Trained, shared: SharedState) -> Trained:
         """What of a client's training arrives where it is added up: here all of it, bit by bit. A hook for encodings and bounds."""

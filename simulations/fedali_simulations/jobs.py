@@ -73,6 +73,8 @@ def identity(scenario: Scenario, line: MethodSettings, seed: int) -> dict[str, s
         value = settings["data"][name]
         if value == DataSettings.model_fields[name].default or (name == "layout" and value in _AS_STORED):
             del settings["data"][name]
+    if scenario.training.mode == "rounds":
+        del settings["training"]["mode"], settings["buffered"]
     if scenario.sampling == SamplingSettings():
         del settings["sampling"]
     if scenario.evaluation.on == "test":

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from fedali.cohort.buffered.fits import why_not
 from fedali.cohort.sampling.settings import DAY_NIGHT, Kind, Sampling
 from fedali.errors import SettingsError
+from fedali.methods import Method
 from fedali_simulations.data_settings import Settings
 
 
@@ -51,9 +53,40 @@ class SamplingSettings(Settings):
         return None if self.availability in (None, "", DAY_NIGHT) else self.availability
 
 
-def check_for_devices(sampling: SamplingSettings) -> None:
+class BufferedSettings(Settings):
+    """Rounds of ``training.mode = "buffered"``: steps of FedBuff's server; see docs/sampling.md."""
+
+    size: int = Field(default=10, ge=1)
+    """K: so many reports make a step."""
+    concurrency: int = Field(default=0, ge=0)
+    """Clients that train at any time; 0: ``training.participation`` of them."""
+    spread: float = Field(default=1.0, ge=0)
+    """Standard deviation of the logarithm of clients' speeds; 0: all need the same time for a sample."""
+    server_rate: float = Field(default=1.0, gt=0)
+    """What a step of the server is multiplied with."""
+
+
+def check_for_devices(sampling: SamplingSettings, mode: str) -> None:
     """Raise ``SettingsError`` for what simulations alone can do: real devices come and go by themselves."""
+    if mode != "rounds":
+        raise SettingsError(
+            f"training.mode = {mode!r} is for fedali simulate: over devices a round closes when a --quorum has answered; leave it away"
+        )
     if sampling != SamplingSettings():
         raise SettingsError(
             "[sampling] is for fedali simulate: over devices whoever is there trains, see --quorum; leave it away"
         )
+
+
+def check_buffered(method: Method, title: str, sampling: SamplingSettings, sites: int) -> None:
+    """Raise ``ValueError`` for what ``training.mode = "buffered"`` cannot do."""
+    mode = "training.mode = 'buffered'"
+    if why := why_not(method):
+        raise ValueError(f"{title} does not go with {mode}: {why}. Leave it out of methods")
+    if sampling.kind in ("size", "loss"):
+        raise ValueError(
+            f"sampling.kind = {sampling.kind!r} does not go with {mode}: whoever is free is drawn uniformly. "
+            "Take uniform or availability"
+        )
+    if sites > 1:
+        raise ValueError(f"{mode} has one clock for all clients: set sites = 1, not {sites}")

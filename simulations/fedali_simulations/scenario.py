@@ -19,7 +19,9 @@ from fedali_simulations.baselines import BASELINES
 from fedali_simulations.data_settings import DataSettings as DataSettings
 from fedali_simulations.data_settings import Settings
 from fedali_simulations.names_before import WRITTEN_BY, as_called_now, is_stored
+from fedali_simulations.sampling_settings import BufferedSettings as BufferedSettings
 from fedali_simulations.sampling_settings import SamplingSettings as SamplingSettings
+from fedali_simulations.sampling_settings import check_buffered
 
 SUFFIX = ".toml"
 
@@ -118,6 +120,8 @@ class TrainingSettings(Settings):
     """SGD only."""
     participation: float = Field(default=1.0, gt=0, le=1)
     """Share of the clients that train in a round."""
+    mode: Literal["rounds", "buffered"] = "rounds"
+    """``buffered``: a round is a step of a server that waits for a number of reports, and not for certain clients."""
     keep_models: Literal["all", "personal", "none"] = "all"
     """``personal``: each client's final model; ``all``: also those of the round chosen on validation; ``none``."""
     engine: EngineName = "auto"
@@ -240,6 +244,7 @@ class Scenario(Settings):
     alp: ALPOptions = ALPOptions()
     training: TrainingSettings = TrainingSettings()
     sampling: SamplingSettings = SamplingSettings()
+    buffered: BufferedSettings = BufferedSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
     @model_validator(mode="after")
@@ -265,6 +270,8 @@ class Scenario(Settings):
                 epochs_of(made.phases, training.epochs + made.extra_epochs)
             except SettingsError as error:
                 raise ValueError(f"{method.title}: {error}: set training.epochs") from error
+            if training.mode == "buffered":
+                check_buffered(made, method.title, self.sampling, self.sites)
         return self
 
     def alp_for(self, method: MethodSettings) -> ALPOptions:

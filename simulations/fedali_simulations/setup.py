@@ -9,6 +9,8 @@ import numpy as np
 
 from fedali import data
 from fedali.answers import slots_of
+from fedali.cohort.buffered.schedule import Buffered, Schedule
+from fedali.cohort.buffered.site import BufferedSite
 from fedali.cohort.sampling.sampler import Sampler, availability_of
 from fedali.cohort.site import Cohort, CohortSettings, CohortSite
 from fedali.cohort.store import ClientStore, Table
@@ -153,10 +155,13 @@ def build_setup(
     outputs = Outputs(plan.model) if plan.method.answer != "trained" or evaluation.calibration else None
     sampler = build_sampler(scenario.sampling, seed, plan.federation)
     own = plan.method, plan.layouts, settings, store, outputs, sampler
-    sites = tuple(
+    sites: tuple[CohortSite, ...] = tuple(
         CohortSite(cohort, part.tolist(), plan.seen, engine, *own)
         for part in (parts if only is None else parts[only : only + 1])
     )
+    if training.mode == "buffered":
+        schedule = build_schedule(scenario, seed, plan, cohort, sampler)
+        sites = (BufferedSite(schedule, cohort, plan.seen, plan.seen, engine, *own[:-1]),)
     return Setup(**vars(plan), store=store, sites=sites, sampler=sampler)
 
 
@@ -167,6 +172,17 @@ def build_sampler(settings: SamplingSettings, seed: int, federation: data.Federa
     sampling, cohort = settings.build(), Cohort(federation)
     names = [client.name for client in federation.clients] if settings.trace else range(len(cohort))
     return Sampler(sampling, seed, cohort.sizes(), availability_of(sampling, seed, names))
+
+
+def build_schedule(
+    scenario: Scenario, seed: int, plan: Plan, cohort: Cohort, sampler: Sampler | None
+) -> Schedule:
+    """When whose training ends, where rounds wait for nobody."""
+    settings, clients = scenario.buffered, np.array(plan.seen, np.int64)
+    concurrency = settings.concurrency or max(1, round(scenario.training.participation * len(clients)))
+    asked = Buffered(settings.size, concurrency, settings.spread, settings.server_rate)
+    on = None if sampler is None else sampler.availability
+    return Schedule(asked, seed, clients, cohort.sizes(), on, scenario.sampling.dropout)
 
 
 def build_optimizer(training: TrainingSettings) -> Adam | SGD:

@@ -105,6 +105,10 @@ def prepare(scenario: Scenario, out: Path | str | None = None, link: Link | None
             raise MissingExtraError(module, "sim")
     scenario = at_home(scenario)
     dataset, federation = load(scenario, scenario.seed)
+    if link is not None and scenario.training.mode == "buffered":
+        raise SettingsError(
+            "training.mode = 'buffered' has one clock for all clients: run it without --superlink"
+        )
     if link is not None and scenario.sampling.trace is not None:
         raise SettingsError(
             f"sampling.availability is {scenario.sampling.trace}, and sites on other machines do not have it: "

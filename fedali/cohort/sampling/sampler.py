@@ -30,12 +30,14 @@ class Draw:
         weights: of each in the average, where that is not its number of samples.
         dropped: that were chosen too and never report.
         on: how many could have been chosen.
+        numbers: of each besides what it finds, for the round's metrics.
     """
 
     clients: list[int]
     weights: Mapping[int, float] = field(default_factory=dict)
     dropped: list[int] = field(default_factory=list)
     on: int = 0
+    numbers: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
 
     def report(self) -> dict[str, Any]:
         """As plain values, for a run's folder."""

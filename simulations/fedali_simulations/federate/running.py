@@ -78,7 +78,7 @@ def prepare_scenario(scenario: Scenario, folder: Path, options: Options, kit: Op
         raise SettingsError(
             "evaluation.on is for simulations: devices are tested on the test data that they hold; leave it away"
         )
-    check_for_devices(scenario.sampling)
+    check_for_devices(scenario.sampling, scenario.training.mode)
     for line in scenario.methods:
         answer = line.build().answer
         if answer not in BUNDLED:
