@@ -6,7 +6,6 @@ from pydantic import Field, model_validator
 
 from fedali.cohort.buffered.fits import why_not
 from fedali.cohort.sampling.settings import DAY_NIGHT, Kind, Sampling
-from fedali.errors import SettingsError
 from fedali.methods import Method
 from fedali_simulations.data_settings import Settings
 
@@ -64,18 +63,6 @@ class BufferedSettings(Settings):
     """Standard deviation of the logarithm of clients' speeds; 0: all need the same time for a sample."""
     server_rate: float = Field(default=1.0, gt=0)
     """What a step of the server is multiplied with."""
-
-
-def check_for_devices(sampling: SamplingSettings, mode: str) -> None:
-    """Raise ``SettingsError`` for what simulations alone can do: real devices come and go by themselves."""
-    if mode != "rounds":
-        raise SettingsError(
-            f"training.mode = {mode!r} is for fedali simulate: over devices a round closes when a --quorum has answered; leave it away"
-        )
-    if sampling != SamplingSettings():
-        raise SettingsError(
-            "[sampling] is for fedali simulate: over devices whoever is there trains, see --quorum; leave it away"
-        )
 
 
 def check_buffered(method: Method, title: str, sampling: SamplingSettings, sites: int) -> None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from fedali.cohort.sampling.sampler import availability_of
 from fedali.data.sources.named import absolute_source
 from fedali.errors import CheckpointError, MissingExtraError, SettingsError
 from fedali.support.files import running_alone, write_text
@@ -28,6 +27,7 @@ from fedali_simulations.jobs import Job, Report, identity
 from fedali_simulations.machines.remote_sites import RemoteSites, find_remote_sites
 from fedali_simulations.machines.workers import run_side_by_side
 from fedali_simulations.metrics import MetricsFiles
+from fedali_simulations.sampling_checks import check_who_trains
 from fedali_simulations.scenario import MethodSettings, Scenario, load_scenario
 from fedali_simulations.template import to_toml
 from fedali_simulations.tracking.trackers import calling, check_callbacks
@@ -105,16 +105,7 @@ def prepare(scenario: Scenario, out: Path | str | None = None, link: Link | None
             raise MissingExtraError(module, "sim")
     scenario = at_home(scenario)
     dataset, federation = load(scenario, scenario.seed)
-    if link is not None and scenario.training.mode == "buffered":
-        raise SettingsError(
-            "training.mode = 'buffered' has one clock for all clients: run it without --superlink"
-        )
-    if link is not None and scenario.sampling.trace is not None:
-        raise SettingsError(
-            f"sampling.availability is {scenario.sampling.trace}, and sites on other machines do not have it: "
-            "take day-night, or run without --superlink"
-        )
-    availability_of(scenario.sampling.build(), scenario.seed, [client.name for client in federation.clients])
+    check_who_trains(scenario, [client.name for client in federation.clients], remote=link is not None)
     for note in (*dataset.notes, *federation.constant):
         log.info("data", note=note)
     for folder in [Path(out)] if out else _untaken(scenario):

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from fedali.engines.base import TrainJob
 from fedali.errors import SettingsError
-from fedali_simulations import load_scenario
+from fedali_simulations import load_scenario, simulate
 from fedali_simulations.federate.running import prepare_scenario
 from fedali_simulations.jobs import identity
 from fedali_simulations.setup import build_setup
@@ -84,6 +84,13 @@ def test_what_does_not_go_with_it_is_one_line(overrides, message):
         load_scenario("digits", ["training.mode=buffered", *overrides])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_more_than_there_are_is_one_line_before_anything_is_written(tmp_path):
+    overrides = [*SMALL, *BUFFERED, "methods=fedavg", "buffered.size=4", "evaluation.unseen_clients=2"]
+    with pytest.raises(SettingsError, match=r"buffered\.size is 4, and 3 clients train: a step could never"):
+        simulate("digits", overrides=overrides, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_devices_refuse_it_and_other_runs_are_the_same(tmp_path):
