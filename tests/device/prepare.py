@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from fedali.answers import PROTOTYPES
+from fedali.answers.between import HALFWAY, model_at
 from fedali.answers.gate import Gate, mixed, probabilities
 from fedali.bundle.manifest import BundleNormalisation, Component
 from fedali.data import Normalisation
@@ -79,7 +80,7 @@ def write_case(folder: Path, name: str, model_name: str, variant: str) -> None:
         theta, draw.local, x, torch.tensor(method.influence(ROUND))
     ).numpy()
     if method.answer == "gate":
-        start, logits = _gated(model, theta, x, logits)
+        start, logits = _gated(model, theta, x)
     source = Source(
         name=name,
         model=model,
@@ -125,9 +126,7 @@ def write_case(folder: Path, name: str, model_name: str, variant: str) -> None:
     np.savez(folder / f"{name}.npz", x=raw, y=y, **expected)
 
 
-def _gated(
-    model: Model, theta: torch.Tensor, x: torch.Tensor, logits: np.ndarray
-) -> tuple[Start, np.ndarray]:
+def _gated(model: Model, theta: torch.Tensor, x: torch.Tensor) -> tuple[Start, np.ndarray]:
     """A client that answers by a gate which is half open, and the logarithms of its answers' probabilities."""
     random, nothing = np.random.default_rng(3), torch.zeros(0)
     shared = theta + 0.1 * torch.from_numpy(random.standard_normal(len(theta)).astype(np.float32))
@@ -135,8 +134,10 @@ def _gated(
     near = [seen[random.integers(len(seen), size=PROTOTYPES)] for _ in range(2)]
     own, everyone = (z + z.std() * random.standard_normal(z.shape).astype(np.float32) for z in near)
     gate = Gate.of(own, everyone, seen)
-    theirs = make_predict(model, matcher="cosine")(shared, nothing, x, torch.tensor(0.0)).numpy()
-    answers = mixed(gate(seen), probabilities(logits), probabilities(theirs))
+    personal = torch.from_numpy(model_at(HALFWAY, theta.numpy(), shared.numpy()))
+    answer = make_predict(model, matcher="cosine")
+    both = (probabilities(answer(v, nothing, x, torch.tensor(0.0)).numpy()) for v in (personal, shared))
+    answers = mixed(gate(seen), *both)
     of_all = everyone.reshape(-1).astype(np.float32)
     vectors = (np.concatenate([vector.numpy(), of_all]) for vector in (theta, shared))
     empty = np.zeros(0, np.float32)
