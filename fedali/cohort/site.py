@@ -176,15 +176,21 @@ class CohortSite:
     def adapt(self, clients: Sequence[int], round_: int, shared: SharedState) -> ClientMetrics:
         """Clients that never took part: accuracy of the server's model, and of their answer after one local training from it.
 
-        ``after_<k>``: with k labelled samples (``unseen_samples``), ``after``: with all of their training samples.
+        ``after_<k>``: with k labelled samples (``unseen_samples``), ``after_0``: with none, but what the server's model says of them;
+        ``after``: with all of their training samples.
         """
         metrics, influence = _Columns(), self.method.influence(round_)
         for client in clients:
             train, test = self.cohort.train[client], self.cohort.test[client]
             metrics.add(client=client, samples=len(train))
-            before = Query(self._server(shared), shared.prototypes, (test,), influence)
-            self._score(metrics, "before", test, next(iter(self.engine.predict([before])))[0])
-            known = dict(labelled(train, self.settings.unseen_samples, stream(self.settings.seed, client)))
+
+            def theirs(samples: Samples) -> Labels:
+                query = Query(self._server(shared), shared.prototypes, (samples,), influence)
+                return next(iter(self.engine.predict([query])))[0]
+
+            self._score(metrics, "before", test, theirs(test))
+            seed = stream(self.settings.seed, client)
+            known = dict(labelled(train, self.settings.unseen_samples, seed, theirs))
             trained = self._train([client] * len(known), round_, shared, list(known.values()))
             for (name, samples), result in zip(known.items(), trained, strict=True):
                 model = result.theta[self._answer], result.local_prototypes

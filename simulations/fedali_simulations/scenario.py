@@ -150,8 +150,8 @@ class EvaluationSettings(Settings):
     """Measure the calibration error of what is tested, in the rounds when everyone's data are; it runs models once more, on the CPU."""
     unseen_clients: int = Field(default=0, ge=0)
     """Whole clients held out of training, adapted and tested at the end."""
-    unseen_samples: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple)] = ()
-    """With how many labelled samples such a client is adapted, besides all: [5, 20, 50]; one of each class in turn."""
+    unseen_samples: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_as_tuple)] = ()
+    """With how many labelled samples such a client is adapted, besides all: [5, 20, 50]; one of each class in turn. 0: without a label."""
 
     @model_validator(mode="after")
     def _held_out(self) -> EvaluationSettings:

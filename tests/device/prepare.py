@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -156,13 +159,18 @@ def _clear_draw(subject: Subject, influence: float) -> Draw:
     return draws[max(found)[1]]
 
 
+def _case(folder: Path, model: str, variant: str) -> None:
+    torch.set_num_threads(1)
+    write_case(folder / CASES, f"{model}-{variant}", model, variant)
+
+
 def main() -> None:
     """Write all cases, and the bundle that the client's own tests open."""
     folder = Path(sys.argv[1])
     (folder / CASES).mkdir(parents=True, exist_ok=True)
-    for model in SMALL:
-        for variant in VARIANTS:
-            write_case(folder / CASES, f"{model}-{variant}", model, variant)
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        for case in [pool.submit(_case, folder, *pair) for pair in product(SMALL, VARIANTS)]:
+            case.result()
     bundles.write_full(folder / COPY)
     (folder / FACTS).write_text(json.dumps({"shape": bundles.SHAPE, "classes": bundles.CLASSES}))
 
