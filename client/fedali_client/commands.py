@@ -232,7 +232,7 @@ def _train(
         if line.last is not None:
             line.close()
             now = client.status()  # it may have taken a step that the line did not show
-            where = f"stopped after step {now.step} of {now.total}"
+            where = f"stopped after step {now.fit_step} of {now.fit_steps}"
             print(f"fedali-client: {where}; the same command goes on from there", file=sys.stderr)  # noqa: T201
         raise
     line.close()
