@@ -21,6 +21,7 @@ from fedali.engines.base import Engine, Labels, Query, Samples, TrainJob, TrainR
 from fedali.engines.outputs import Outputs
 from fedali.errors import DivergedError
 from fedali.methods import Layouts, Method, SharedState, Trained, Upload
+from fedali.optimizers.schedules import CONSTANT, RateSchedule
 from fedali.slots import slot_slice
 from fedali.task import CLASSIFICATION
 
@@ -40,6 +41,7 @@ class CohortSettings:
         keep_trained: whether ``models`` and ``pieces`` should know a round's trained models; they go to a file.
         calibration: whether to measure it, where everyone's data are tested.
         unseen_samples: with how many labelled samples ``adapt`` tries it, besides all.
+        schedule: of the learning rate over rounds; ``adapt`` is outside of them.
     """
 
     seed: int
@@ -49,6 +51,7 @@ class CohortSettings:
     keep_trained: bool = True
     calibration: bool = True
     unseen_samples: tuple[int, ...] = ()
+    schedule: RateSchedule = CONSTANT
 
 
 class Cohort:
@@ -240,8 +243,9 @@ class CohortSite:
         shared: SharedState,
         sets: Sequence[Samples] | None = None,
     ) -> Iterator[TrainResult]:
-        """Train each client with its training samples, or with its set of ``sets``."""
+        """Train each client with its training samples, or, outside of rounds, with its set of ``sets``."""
         influence = self.method.influence(round_)
+        factor = self.settings.schedule.factor(round_) if sets is None else 1.0
         jobs = (
             TrainJob(
                 samples,
@@ -250,6 +254,7 @@ class CohortSite:
                 shared.prototypes,
                 influence,
                 np.random.SeedSequence([self.settings.seed, _TRAIN, round_, client]),
+                factor,
             )
             for client, samples in zip(clients, sets or [self.cohort.train[c] for c in clients], strict=True)
         )

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 import tomllib
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
-from fedali.engines.choose import EngineName
 from fedali.errors import SettingsError, did_you_mean
 from fedali.methods import Method, build_method
 from fedali.models import MODEL_NAMES
@@ -19,6 +18,8 @@ from fedali_simulations.baselines import BASELINES
 from fedali_simulations.data_settings import DataSettings as DataSettings
 from fedali_simulations.data_settings import Settings
 from fedali_simulations.names_before import WRITTEN_BY, as_called_now, is_stored
+from fedali_simulations.training_settings import LINES_OWN as LINES_OWN
+from fedali_simulations.training_settings import TrainingSettings as TrainingSettings
 
 SUFFIX = ".toml"
 
@@ -104,36 +105,6 @@ class ALPOptions(Settings):
     """Length of an aligned embedding; published: 1."""
 
 
-class TrainingSettings(Settings):
-    """What every client does in a round, and how many rounds there are."""
-
-    rounds: int = Field(default=10, ge=1)
-    epochs: int = Field(default=2, ge=1)
-    batch_size: int = Field(default=64, ge=1)
-    optimizer: Literal["adam", "sgd"] = "adam"
-    """Fresh each round."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    """SGD only."""
-    participation: float = Field(default=1.0, gt=0, le=1)
-    """Share of the clients that train in a round."""
-    keep_models: Literal["all", "personal", "none"] = "all"
-    """``personal``: each client's final model; ``all``: also those of the round chosen on validation; ``none``."""
-    engine: EngineName = "auto"
-    """``loop``: eager torch; ``compiled``: for this CPU, once; ``onnx``: by onnxruntime; ``stacked``: many clients at
-    once, for a GPU; ``ray``: over the machines of a Ray cluster; ``auto``: the fastest that this machine can run."""
-    precision: Literal["highest", "high"] = "highest"
-    """Matrix products on a GPU: float32, or tf32."""
-
-
-LINES_OWN = (
-    "epochs",
-    "optimizer",
-    "learning_rate",
-    "momentum",
-)  # of a line's training; the rest is the table's
-
-
 class EvaluationSettings(Settings):
     """What is measured."""
 
@@ -174,7 +145,7 @@ class MethodSettings(Settings):
     alp: dict[str, Any] = Field(default_factory=dict)
     """Settings of the ALP layers for this line alone."""
     training: dict[str, Any] = Field(default_factory=dict)
-    """Settings of local training for this line alone: epochs, optimizer, learning_rate, momentum."""
+    """Settings of local training for this line alone: epochs, optimizer, learning_rate, schedule, weight_decay, patience, ..."""
 
     @model_validator(mode="after")
     def _known(self) -> MethodSettings:
@@ -256,6 +227,10 @@ class Scenario(Settings):
                         hint = did_you_mean(key, known)
                         raise ValueError(f"methods.{method.title}.{where}.{key}: unknown setting; {hint}")
             training = self.training_for(method)
+            if training.patience and not self.split.validation:
+                raise ValueError(
+                    "training.patience looks at validation data, and there are none: set split.validation, or patience = 0"
+                )
             if method.is_baseline:
                 continue
             try:

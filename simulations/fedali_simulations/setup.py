@@ -127,6 +127,7 @@ def build_setup(
         keep_trained=training.keep_models != "none",
         calibration=evaluation.calibration,
         unseen_samples=tuple(sorted(set(evaluation.unseen_samples))),
+        schedule=training.rates,
     )
     store = ClientStore(plan.method, plan.layouts, clients)
     parts = np.array_split(np.array(plan.seen), scenario.sites)
@@ -142,6 +143,7 @@ def build_setup(
 
 def build_optimizer(training: TrainingSettings) -> Adam | SGD:
     """The optimizer of local training."""
+    both = {"weight_decay": training.weight_decay, "clip_norm": training.clip_norm}
     if training.optimizer == "sgd":
-        return SGD(training.learning_rate, training.momentum)
-    return Adam(training.learning_rate)
+        return SGD(training.learning_rate, training.momentum, **both)
+    return Adam(training.learning_rate, **both)

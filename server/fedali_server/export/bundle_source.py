@@ -66,6 +66,7 @@ def source_of(bundle: Bundle, shared: SharedState, round_: int, name: str | None
         input_shape=manifest.input_shape,
         classes=manifest.classes,
         data=manifest.data,
+        schedule=manifest.schedule,
     )
 
 

@@ -297,7 +297,7 @@ def _source(
             f"{line.title}: the bundle answers with the model that training left; +{method.answer} is for simulations"
         )
         method = dataclasses.replace(method, answer="trained")
-    alp = scenario.alp_for(line)
+    alp, training = scenario.alp_for(line), scenario.training_for(line)
     settings = (
         dataclasses.asdict(ALPSettings(**alp.model_dump())) if untrained.method.uses_prototypes else None
     )
@@ -306,7 +306,7 @@ def _source(
         model=untrained.model,
         component=Component(scenario.model.name, scenario.model.options, settings),
         method=method,
-        optimizer=build_optimizer(scenario.training_for(line)),
+        optimizer=build_optimizer(training),
         start=start,
         round=round_,
         decay=alp.decay,
@@ -314,6 +314,7 @@ def _source(
         input_shape=described.input_shape,
         classes=described.classes,
         data=described.data,
+        schedule=training.rates,
     )
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from fedali.metrics import spread
 from fedali_simulations.scenario import Scenario
+from fedali_simulations.training_settings import TrainingSettings
 
 MEASURES = ("personalisation", "generalisation", "global")
 
@@ -51,7 +52,8 @@ class Results:
         ``accuracy``, ``client_std``, ``worst_decile`` and ``macro_f1`` are over clients, then the mean over seeds;
         ``seed_std`` is the sample standard deviation of ``accuracy`` over seeds. ``transductive`` is the accuracy
         of the published inference, ``last_round`` that of the last round. ``global`` weighs clients by their test
-        data: accuracy on all test data together. All are 0..1; NaN where a method has no such number.
+        data: accuracy on all test data together. All are 0..1; NaN where a method has no such number. ``rounds`` is how many there
+        were, which are fewer where ``training.patience`` stopped.
         """
         lines: list[dict[str, Any]] = []
         for label in dict.fromkeys(self.clients["method"]):
@@ -60,10 +62,10 @@ class Results:
 
     def _line(self, label: str, measure: str) -> dict[str, Any]:
         of_method = self.clients[self.clients["method"] == label]
-        last = int(of_method["round"].max())
         per_seed = []
         for seed in sorted(of_method["seed"].unique()):
             of_seed = of_method[of_method["seed"] == seed]
+            last = int(of_seed["round"].max())
             chosen = of_seed[of_seed["round"] == self.selected[label, int(seed)]]
             per_seed.append(
                 {
@@ -86,7 +88,18 @@ class Results:
             "seed_std": deviation,
             "seeds": len(seeds),
             "selected_round": float(np.mean(rounds)),
+            "rounds": float(of_method.groupby("seed")["round"].max().mean()),
         }
+
+    @property
+    def stopped(self) -> str:
+        """What ended before the last round, in a sentence; empty where nothing did. A forest has one round in any case."""
+        short = []
+        for line in self.scenario.methods:
+            mine = self.clients[self.clients["method"] == line.title].groupby("seed")["round"].max()
+            if not line.name.startswith("forest") and (mine < self.scenario.training.rounds).any():
+                short.append(f"{line.title} after {', '.join(str(int(last)) for last in mine)}")
+        return f"Rounds until validation was no better, a number a seed: {'; '.join(short)}." if short else ""
 
     def to_dict(self) -> dict[str, Any]:
         """The results as plain JSON values; NaN becomes null."""
@@ -125,7 +138,7 @@ def to_markdown(results: Results, machine: Mapping[str, Any]) -> str:
     training, packages = results.scenario.training, machine["packages"]
     lines = [
         f"Scenario `{results.scenario.name}`: {results.scenario.seeds} seed(s), {training.rounds} rounds of "
-        f"{training.epochs} epochs, batch {training.batch_size}, {training.optimizer} {training.learning_rate:g}; "
+        f"{training.epochs} epochs, batch {training.batch_size}, {training.optimizer} {_rate(training)}; "
         f"{results.clients['client'].nunique()} clients. Mean over clients ± standard deviation over seeds, in %."
         + (" Measured on validation data." if results.scenario.evaluation.on == "validation" else ""),
         "",
@@ -141,12 +154,27 @@ def to_markdown(results: Results, machine: Mapping[str, Any]) -> str:
         lines.append(
             f"| {label} | {cells[0]} | {worst} | {cells[1]} | {cells[2]} | {f1} | {seconds[label]:.1f} |"
         )
+    if results.stopped:
+        lines += ["", results.stopped]
     lines += [
         "",
         f"Measured on {machine['cores']} cores of {machine['processor']}, Python {machine['python']}, "
         f"torch {packages['torch']}, flwr {packages['flwr']}, FedAli {machine['fedali']}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _rate(training: TrainingSettings) -> str:
+    """The learning rate, and what else there is of it, in words.
+
+    >>> _rate(TrainingSettings(schedule="cosine", weight_decay=0.01))
+    '0.001, cosine, weight decay 0.01'
+    """
+    more: list[str] = [] if training.schedule == "constant" else [training.schedule]
+    more += [f"warm-up {training.warmup_rounds}"] if training.warmup_rounds else []
+    more += [f"weight decay {training.weight_decay:g}"] if training.weight_decay else []
+    more += [f"gradients clipped to {training.clip_norm:g}"] if training.clip_norm else []
+    return ", ".join([f"{training.learning_rate:g}", *more])
 
 
 def _cell(line: Mapping[str, Any]) -> str:
