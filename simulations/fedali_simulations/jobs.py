@@ -9,7 +9,13 @@ from pathlib import Path
 
 from fedali.engines.choose import resolve
 from fedali_simulations.names_before import in_hashes
-from fedali_simulations.scenario import DataSettings, MethodSettings, Scenario, TrainingSettings
+from fedali_simulations.scenario import (
+    DataSettings,
+    MethodSettings,
+    SamplingSettings,
+    Scenario,
+    TrainingSettings,
+)
 
 _READING = (
     "schema",
@@ -90,6 +96,10 @@ def identity(scenario: Scenario, line: MethodSettings, seed: int) -> dict[str, s
         value = settings["data"][name]
         if value == DataSettings.model_fields[name].default or (name == "layout" and value in _AS_STORED):
             del settings["data"][name]
+    if scenario.training.mode == "rounds":
+        del settings["training"]["mode"], settings["buffered"]
+    if scenario.sampling == SamplingSettings():
+        del settings["sampling"]
     if scenario.evaluation.on == "test":
         del settings["evaluation"]["on"]
     del settings["evaluation"]["calibration"]  # changes no other number

@@ -18,6 +18,9 @@ from fedali_simulations.baselines import BASELINES
 from fedali_simulations.data_settings import DataSettings as DataSettings
 from fedali_simulations.data_settings import Settings
 from fedali_simulations.names_before import WRITTEN_BY, as_called_now, is_stored
+from fedali_simulations.sampling_settings import BufferedSettings as BufferedSettings
+from fedali_simulations.sampling_settings import SamplingSettings as SamplingSettings
+from fedali_simulations.sampling_settings import check_buffered
 from fedali_simulations.training_settings import LINES_OWN as LINES_OWN
 from fedali_simulations.training_settings import TrainingSettings as TrainingSettings
 
@@ -209,6 +212,8 @@ class Scenario(Settings):
     model: ModelSettings = ModelSettings()
     alp: ALPOptions = ALPOptions()
     training: TrainingSettings = TrainingSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    buffered: BufferedSettings = BufferedSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
     @model_validator(mode="after")
@@ -238,6 +243,8 @@ class Scenario(Settings):
                 epochs_of(made.phases, training.epochs + made.extra_epochs)
             except SettingsError as error:
                 raise ValueError(f"{method.title}: {error}: set training.epochs") from error
+            if training.mode == "buffered":
+                check_buffered(made, method.title, self.sampling, self.sites)
         return self
 
     def alp_for(self, method: MethodSettings) -> ALPOptions:

@@ -27,8 +27,10 @@ from fedali_simulations.jobs import Job, Report, identity
 from fedali_simulations.machines.remote_sites import RemoteSites, find_remote_sites
 from fedali_simulations.machines.workers import run_side_by_side
 from fedali_simulations.metrics import MetricsFiles
+from fedali_simulations.sampling_checks import check_who_trains
 from fedali_simulations.scenario import MethodSettings, Scenario, load_scenario
 from fedali_simulations.template import to_toml
+from fedali_simulations.tracking.trackers import calling, check_callbacks
 
 if TYPE_CHECKING:
     from fedali_simulations.report.results import Results
@@ -47,6 +49,7 @@ def simulate(
     workers: int | None = None,
     link: Link | None = None,
     report: Report | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> Results:
     """Run a scenario and return what it found.
 
@@ -60,6 +63,7 @@ def simulate(
         workers: processes or threads; the number of cores without. It changes no result.
         link: to a SuperLink whose sites hold the clients, see docs/engines.md; all are in this process without.
         report: called after each round, and once more when a run is complete.
+        callbacks: called after each round, for each client, and at the end, see ``fedali_simulations.Callback``; or names of trackers.
 
     Raises ``FedaliError`` with one line that says what to do.
 
@@ -72,15 +76,23 @@ def simulate(
     extra += [f"seed={seed}"] if seed is not None else []
     given = scenario.model_dump(mode="json") if isinstance(scenario, Scenario) else scenario
     asked = load_scenario(given, [*overrides, *extra])
-    return run(prepare(asked, out, link), workers=workers, report=report)
+    check_callbacks(callbacks)
+    return run(prepare(asked, out, link), workers=workers, report=report, callbacks=callbacks)
 
 
-def resume(folder: Path | str, *, workers: int | None = None, report: Report | None = None) -> Results:
+def resume(
+    folder: Path | str,
+    *,
+    workers: int | None = None,
+    report: Report | None = None,
+    callbacks: Sequence[Any] = (),
+) -> Results:
     """Continue the run in ``folder`` where it stopped; the results are those of an uninterrupted run, bit by bit.
 
     Raises ``CheckpointError`` when the folder holds no run, or a file of it is broken.
     """
-    return run(existing(folder), workers=workers, report=report)
+    check_callbacks(callbacks)
+    return run(existing(folder), workers=workers, report=report, callbacks=callbacks)
 
 
 def prepare(scenario: Scenario, out: Path | str | None = None, link: Link | None = None) -> Path:
@@ -93,6 +105,7 @@ def prepare(scenario: Scenario, out: Path | str | None = None, link: Link | None
             raise MissingExtraError(module, "sim")
     scenario = at_home(scenario)
     dataset, federation = load(scenario, scenario.seed)
+    check_who_trains(scenario, [client.name for client in federation.clients], remote=link is not None)
     for note in (*dataset.notes, *federation.constant):
         log.info("data", note=note)
     for folder in [Path(out)] if out else _untaken(scenario):
@@ -128,7 +141,11 @@ def at_home(scenario: Scenario) -> Scenario:
         paths["source"] = absolute_source(scenario.data.source)
     if scenario.data.schema is not None:
         paths["schema"] = str(user_path(scenario.data.schema).absolute())
-    return scenario.model_copy(update={"data": scenario.data.model_copy(update=paths)})
+    changes: dict[str, Any] = {"data": scenario.data.model_copy(update=paths)}
+    if scenario.sampling.trace is not None:
+        trace = {"availability": str(user_path(scenario.sampling.trace).absolute())}
+        changes["sampling"] = scenario.sampling.model_copy(update=trace)
+    return scenario.model_copy(update=changes)
 
 
 def existing(folder: Path | str) -> Path:
@@ -165,21 +182,29 @@ def scenario_of(folder: Path) -> Scenario:
 
 
 def run(
-    folder: Path, *, workers: int | None = None, link: Link | None = None, report: Report | None = None
+    folder: Path,
+    *,
+    workers: int | None = None,
+    link: Link | None = None,
+    report: Report | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> Results:
     """Do what is left to do in ``folder``, and write tables and pictures.
 
     ``link`` replaces the SuperLink that the folder names, where the clients are on other machines.
     """
     with running_alone(folder):
-        return _run(folder, workers or cores(), link, report or (lambda _: None))
+        return _run(folder, workers or cores(), link, report or (lambda _: None), callbacks)
 
 
-def _run(folder: Path, workers: int, link: Link | None, report: Report) -> Results:
+def _run(
+    folder: Path, workers: int, link: Link | None, report: Report, callbacks: Sequence[Any] = ()
+) -> Results:
     scenario, remote = scenario_of(folder), find_remote_sites(folder, link)
     dataset, federation = load(scenario, scenario.seed)  # others may partition differently
     check_facts(folder, dataset)
-    run_jobs(jobs_of(scenario, folder), workers, remote, report)
+    jobs, settings = jobs_of(scenario, folder), flat(scenario.model_dump(mode="json", exclude={"methods"}))
+    run_jobs(jobs, workers, remote, calling(callbacks, settings, jobs, folder, report))
     from fedali_simulations.report.results import to_markdown
 
     results = collect(scenario, folder)
