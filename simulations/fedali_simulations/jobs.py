@@ -73,6 +73,8 @@ def identity(scenario: Scenario, line: MethodSettings, seed: int) -> dict[str, s
         value = settings["data"][name]
         if value == DataSettings.model_fields[name].default or (name == "layout" and value in _AS_STORED):
             del settings["data"][name]
+    if not scenario.model.adapt:
+        del settings["model"]["adapt"]
     if scenario.evaluation.on == "test":
         del settings["evaluation"]["on"]
     del settings["evaluation"]["calibration"]  # changes no other number
