@@ -3,7 +3,7 @@
 What there is to use:
 
 - ``Method``, ``Slot``, ``Phase``: to write a method; ``build_method`` makes one by name.
-- ``Model``, ``build_model``: architectures; ``ALPLayer`` is the paper's layer.
+- ``Model``, ``build_model``: architectures; ``adapt`` makes one of any ``torch.nn.Module``; ``ALPLayer`` is the paper's layer.
 - ``Recipe``, ``build_engine``: to train clients yourself; ``Layouts``, ``SharedState``, ``Upload``: what a server adds up.
 - ``ot_align``, ``ot_aggregate``, ``transport_plan``: prototypes aligned by optimal transport, in numpy and POT.
 - ``load_digits_dataset``, ``load_motionsense``, ``load_public``, ``load_own``, ``build_federation``: data of clients; ``Schema``: what they are, without them.
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from fedali.methods import build_method as build_method
     from fedali.models import Model as Model
     from fedali.models import build_model as build_model
+    from fedali.models.own import adapt as adapt
     from fedali.recipe import Recipe as Recipe
     from fedali.schema import Schema as Schema
     from fedali.slots import Phase as Phase
@@ -62,6 +63,7 @@ _HOMES = {
     "SharedState": "fedali.uploads",
     "Slot": "fedali.slots",
     "Upload": "fedali.uploads",
+    "adapt": "fedali.models.own",
     "build_engine": "fedali.engines",
     "build_federation": "fedali.data",
     "build_method": "fedali.methods",

@@ -100,6 +100,8 @@ def identity(scenario: Scenario, line: MethodSettings, seed: int) -> dict[str, s
         del settings["training"]["mode"], settings["buffered"]
     if scenario.sampling == SamplingSettings():
         del settings["sampling"]
+    if not scenario.model.adapt:
+        del settings["model"]["adapt"]
     if scenario.evaluation.on == "test":
         del settings["evaluation"]["on"]
     del settings["evaluation"]["calibration"]  # changes no other number

@@ -14,6 +14,7 @@ from fedali.errors import SettingsError, did_you_mean
 from fedali.methods import Method, build_method
 from fedali.models import MODEL_NAMES
 from fedali.slots import epochs_of
+from fedali.support.doors import entry_names
 from fedali_simulations.baselines import BASELINES
 from fedali_simulations.data_settings import DataSettings as DataSettings
 from fedali_simulations.data_settings import Settings
@@ -76,14 +77,19 @@ class ModelSettings(Settings):
     """The model of every client."""
 
     name: str = "cnn1d"
-    """One of the registry: mlp, cnn1d, cnn2d, hart."""
+    """One of the registry: mlp, cnn1d, cnn2d, hart; an entry point's; or ``module:Name``, any network of one's own."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The model's own options, such as ``channels`` or ``hidden``."""
+    adapt: dict[str, Any] = Field(default_factory=dict)
+    """How a network of one's own becomes a model, see ``fedali.adapt``: head, embedding, alp_at, trainable, batchnorm; of the
+    registry's ``trainable`` alone."""
 
     @model_validator(mode="after")
     def _known(self) -> ModelSettings:
-        if self.name not in MODEL_NAMES:
-            raise ValueError(f"unknown model {self.name!r}; {did_you_mean(self.name, MODEL_NAMES)}")
+        if self.name not in MODEL_NAMES and ":" not in self.name:
+            known = [*MODEL_NAMES, *entry_names("fedali.models")]
+            if self.name not in known:
+                raise ValueError(f"unknown model {self.name!r}; {did_you_mean(self.name, known)}")
         return self
 
 
@@ -272,7 +278,8 @@ def load_scenario(
 ) -> Scenario:
     """A scenario by built-in name, TOML file or mapping, with ``key=value`` settings laid over it.
 
-    Keys are dotted (``training.epochs=5``), values TOML, or plain words, or words with commas between for a list. ``stored``: the file is
+    Keys are dotted (``training.epochs=5``), values TOML, or plain words, or words with commas between for a list. Another
+    ``model.name`` takes the options of the one before away. ``stored``: the file is
     a run's own, whose methods are called as in the version that wrote it; so is a file that `fedali tune` found.
     Raises ``SettingsError`` naming the key, and the nearest one that exists.
     """
@@ -317,7 +324,10 @@ def _override(settings: dict[str, Any], override: str) -> None:
         settings = settings.setdefault(part, {})
         if not isinstance(settings, dict):
             raise SettingsError(f"--set {override}: {part!r} holds a value, not settings")
-    settings[last] = _value(text.strip())
+    value = _value(text.strip())
+    if key.strip() == "model.name" and settings.get(last) != value:
+        settings.clear()  # options and the like were the other model's
+    settings[last] = value
 
 
 def _value(text: str) -> Any:

@@ -101,6 +101,7 @@ def build_untrained(
         classes,
         alp=ALPSettings(**scenario.alp_for(line).model_dump()) if method.uses_prototypes else None,
         seed=int(random_stream(seed, _MODEL).integers(2**31)),
+        adapt=scenario.model.adapt,
         **scenario.model.options,
     )
     slots = (*method.slots, *slots_of(method.answer))
