@@ -12,6 +12,7 @@ from fedali_simulations.names_before import in_hashes
 from fedali_simulations.scenario import DataSettings, MethodSettings, Scenario
 
 _READING = (
+    "options",
     "schema",
     "columns",
     "gap",
@@ -71,7 +72,9 @@ def identity(scenario: Scenario, line: MethodSettings, seed: int) -> dict[str, s
         settings["training"].pop(name)
     for name in _READING:
         value = settings["data"][name]
-        if value == DataSettings.model_fields[name].default or (name == "layout" and value in _AS_STORED):
+        if value in (DataSettings.model_fields[name].default, {}) or (
+            name == "layout" and value in _AS_STORED
+        ):
             del settings["data"][name]
     if scenario.evaluation.on == "test":
         del settings["evaluation"]["on"]

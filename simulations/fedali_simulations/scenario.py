@@ -15,6 +15,7 @@ from fedali.errors import SettingsError, did_you_mean
 from fedali.methods import Method, build_method
 from fedali.models import MODEL_NAMES
 from fedali.slots import epochs_of
+from fedali.support.held import is_held
 from fedali_simulations.baselines import BASELINES
 from fedali_simulations.data_settings import DataSettings as DataSettings
 from fedali_simulations.data_settings import Settings
@@ -78,7 +79,7 @@ class ModelSettings(Settings):
 
     @model_validator(mode="after")
     def _known(self) -> ModelSettings:
-        if self.name not in MODEL_NAMES:
+        if self.name not in MODEL_NAMES and not is_held(self.name):
             raise ValueError(f"unknown model {self.name!r}; {did_you_mean(self.name, MODEL_NAMES)}")
         return self
 

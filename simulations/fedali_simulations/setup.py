@@ -16,9 +16,11 @@ from fedali.engines.outputs import Outputs
 from fedali.errors import SettingsError
 from fedali.methods import Layouts, Method, SharedState
 from fedali.models import ALPSettings, Model, build_model
+from fedali.models.given import build_given
 from fedali.optimizers.rules import SGD, Adam
 from fedali.recipe import Recipe
 from fedali.slots import initial_vector, layout_of
+from fedali.support.held import held, is_held
 from fedali_simulations.data import load_federation, random_stream, unseen_clients
 from fedali_simulations.scenario import MethodSettings, Scenario, TrainingSettings
 
@@ -72,15 +74,13 @@ def build_untrained(
     scenario: Scenario, line: MethodSettings, seed: int, input_shape: tuple[int, ...], classes: int
 ) -> Untrained:
     """Model and method for one line of the table, for samples of this shape; the same bits whoever has the data."""
-    method = line.build()
-    model = build_model(
-        scenario.model.name,
-        input_shape,
-        classes,
-        alp=ALPSettings(**scenario.alp_for(line).model_dump()) if method.uses_prototypes else None,
-        seed=int(random_stream(seed, _MODEL).integers(2**31)),
-        **scenario.model.options,
-    )
+    method, name = line.build(), scenario.model.name
+    alp = ALPSettings(**scenario.alp_for(line).model_dump()) if method.uses_prototypes else None
+    drawn = int(random_stream(seed, _MODEL).integers(2**31))
+    if is_held(name):
+        model = build_given(held(name), input_shape, classes, alp=alp, seed=drawn)
+    else:
+        model = build_model(name, input_shape, classes, alp=alp, seed=drawn, **scenario.model.options)
     slots = (*method.slots, *slots_of(method.answer))
     layouts = Layouts(layout_of(model.facts, slots), model.prototype_layout)
     prototypes = {f"alp.{i}": layer.global_prototypes.numpy() for i, layer in enumerate(model.alp_layers)}
