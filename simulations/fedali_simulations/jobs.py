@@ -18,6 +18,7 @@ from fedali_simulations.scenario import (
 )
 
 _READING = (
+    "options",
     "schema",
     "columns",
     "gap",
@@ -94,7 +95,9 @@ def identity(scenario: Scenario, line: MethodSettings, seed: int) -> dict[str, s
         settings["training"]["schedule_rounds"] = rates.rounds
     for name in _READING:
         value = settings["data"][name]
-        if value == DataSettings.model_fields[name].default or (name == "layout" and value in _AS_STORED):
+        if value in (DataSettings.model_fields[name].default, {}) or (
+            name == "layout" and value in _AS_STORED
+        ):
             del settings["data"][name]
     if scenario.training.mode == "rounds":
         del settings["training"]["mode"], settings["buffered"]

@@ -15,6 +15,7 @@ from fedali.methods import Method, build_method
 from fedali.models import MODEL_NAMES
 from fedali.slots import epochs_of
 from fedali.support.doors import entry_names
+from fedali.support.held import is_held
 from fedali_simulations.baselines import BASELINES
 from fedali_simulations.data_settings import DataSettings as DataSettings
 from fedali_simulations.data_settings import Settings
@@ -86,7 +87,7 @@ class ModelSettings(Settings):
 
     @model_validator(mode="after")
     def _known(self) -> ModelSettings:
-        if self.name not in MODEL_NAMES and ":" not in self.name:
+        if self.name not in MODEL_NAMES and ":" not in self.name and not is_held(self.name):
             known = [*MODEL_NAMES, *entry_names("fedali.models")]
             if self.name not in known:
                 raise ValueError(f"unknown model {self.name!r}; {did_you_mean(self.name, known)}")

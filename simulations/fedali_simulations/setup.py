@@ -22,6 +22,7 @@ from fedali.models import ALPSettings, Model, build_model
 from fedali.optimizers.rules import SGD, Adam
 from fedali.recipe import Recipe
 from fedali.slots import initial_vector, layout_of
+from fedali.support.held import held, is_held
 from fedali_simulations.data import load_federation, random_stream, unseen_clients
 from fedali_simulations.sampling_settings import SamplingSettings
 from fedali_simulations.scenario import MethodSettings, Scenario, TrainingSettings
@@ -94,9 +95,9 @@ def build_untrained(
     scenario: Scenario, line: MethodSettings, seed: int, input_shape: tuple[int, ...], classes: int
 ) -> Untrained:
     """Model and method for one line of the table, for samples of this shape; the same bits whoever has the data."""
-    method = line.build()
+    method, name = line.build(), scenario.model.name
     model = build_model(
-        scenario.model.name,
+        held(name) if is_held(name) else name,
         input_shape,
         classes,
         alp=ALPSettings(**scenario.alp_for(line).model_dump()) if method.uses_prototypes else None,
