@@ -28,6 +28,7 @@ from fedali.bundle.manifest import (
 from fedali.data.facts import DataFacts
 from fedali.errors import BundleError, SettingsError
 from fedali.layout import Layout
+from fedali.optimizers.schedules import CONSTANT, KINDS, RateSchedule
 from fedali.slots import PrototypeUpload
 from fedali.transport.solvers import Solver
 
@@ -91,6 +92,7 @@ def _manifest(read: JsonReader) -> Manifest:
         int8=read.take("int8", dict, type(None)),
         data=_data(read, shape),
         answers_by=read.choice("answers_by", BUNDLED) if read.has("answers_by") else "trained",
+        schedule=_schedule(read.inside("schedule")) if read.has("schedule") else CONSTANT,
     )
     read.done()
     _check_parts(manifest, read.where)
@@ -278,8 +280,25 @@ def _optimizer(read: JsonReader) -> dict[str, Any]:
     found: dict[str, Any] = {"name": name}
     for key in _OPTIMIZERS[name]:
         found[key] = read.number(key, 0, 1 if key.startswith(("beta", "momentum")) else 1e6)
+    for key in ("weight_decay", "clip_norm"):  # which may be missing: off
+        if read.has(key):
+            found[key] = read.number(key, 0, 1e6)
     read.done()
     return found
+
+
+def _schedule(read: JsonReader) -> RateSchedule:
+    """Of the learning rate over rounds; what is missing is as it is without being set."""
+    found: dict[str, Any] = {}
+    if read.has("kind"):
+        found["kind"] = read.choice("kind", KINDS)
+    found |= {key: read.integer(key, 0) for key in ("warmup", "rounds", "every") if read.has(key)}
+    found |= {key: read.number(key, 0, 1) for key in ("floor", "drop") if read.has(key)}
+    read.done()
+    try:
+        return RateSchedule(**found)
+    except SettingsError as error:
+        raise JsonError(f"{read.where}: {error}") from None
 
 
 def _hyper(read: JsonReader) -> ALPNumbers:

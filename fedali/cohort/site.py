@@ -22,6 +22,7 @@ from fedali.engines.base import Engine, Labels, Query, Samples, TrainJob, TrainR
 from fedali.engines.outputs import Outputs
 from fedali.errors import DivergedError
 from fedali.methods import Layouts, Method, SharedState, Trained, Upload
+from fedali.optimizers.schedules import CONSTANT, RateSchedule
 from fedali.slots import slot_slice
 from fedali.task import CLASSIFICATION
 
@@ -41,6 +42,7 @@ class CohortSettings:
         keep_trained: whether ``models`` and ``pieces`` should know a round's trained models; they go to a file.
         calibration: whether to measure it, where everyone's data are tested.
         unseen_samples: with how many labelled samples ``adapt`` tries it, besides all.
+        schedule: of the learning rate over rounds; ``adapt`` is outside of them.
     """
 
     seed: int
@@ -50,6 +52,7 @@ class CohortSettings:
     keep_trained: bool = True
     calibration: bool = True
     unseen_samples: tuple[int, ...] = ()
+    schedule: RateSchedule = CONSTANT
 
 
 class CohortSite:
@@ -182,15 +185,21 @@ class CohortSite:
     def adapt(self, clients: Sequence[int], round_: int, shared: SharedState) -> ClientMetrics:
         """Clients that never took part: accuracy of the server's model, and of their answer after one local training from it.
 
-        ``after_<k>``: with k labelled samples (``unseen_samples``), ``after``: with all of their training samples.
+        ``after_<k>``: with k labelled samples (``unseen_samples``), ``after_0``: with none, but what the server's model says of them;
+        ``after``: with all of their training samples.
         """
         metrics, influence = _Columns(), self.method.influence(round_)
         for client in clients:
             train, test = self.cohort.train[client], self.cohort.test[client]
             metrics.add(client=client, samples=len(train))
-            before = Query(self._server(shared), shared.prototypes, (test,), influence)
-            self._score(metrics, "before", test, next(iter(self.engine.predict([before])))[0])
-            known = dict(labelled(train, self.settings.unseen_samples, stream(self.settings.seed, client)))
+
+            def theirs(samples: Samples) -> Labels:
+                query = Query(self._server(shared), shared.prototypes, (samples,), influence)
+                return next(iter(self.engine.predict([query])))[0]
+
+            self._score(metrics, "before", test, theirs(test))
+            seed = stream(self.settings.seed, client)
+            known = dict(labelled(train, self.settings.unseen_samples, seed, theirs))
             trained = self._train([client] * len(known), round_, shared, list(known.values()))
             for (name, samples), result in zip(known.items(), trained, strict=True):
                 model = result.theta[self._answer], result.local_prototypes
@@ -240,8 +249,9 @@ class CohortSite:
         shared: SharedState,
         sets: Sequence[Samples] | None = None,
     ) -> Iterator[TrainResult]:
-        """Train each client with its training samples, or with its set of ``sets``."""
+        """Train each client with its training samples, or, outside of rounds, with its set of ``sets``."""
         influence = self.method.influence(round_)
+        factor = self.settings.schedule.factor(round_) if sets is None else 1.0
         jobs = (
             TrainJob(
                 samples,
@@ -250,6 +260,7 @@ class CohortSite:
                 shared.prototypes,
                 influence,
                 np.random.SeedSequence([self.settings.seed, _TRAIN, round_, client]),
+                factor,
             )
             for client, samples in zip(clients, sets or [self.cohort.train[c] for c in clients], strict=True)
         )

@@ -22,6 +22,7 @@ from fedali.models import ALPSettings, Model, build_model
 from fedali.optimizers.rules import SGD, Adam
 from fedali.recipe import Recipe
 from fedali.slots import initial_vector, layout_of
+from fedali.support.held import held, is_held
 from fedali_simulations.data import load_federation, random_stream, unseen_clients
 from fedali_simulations.sampling_settings import SamplingSettings
 from fedali_simulations.scenario import MethodSettings, Scenario, TrainingSettings
@@ -94,13 +95,14 @@ def build_untrained(
     scenario: Scenario, line: MethodSettings, seed: int, input_shape: tuple[int, ...], classes: int
 ) -> Untrained:
     """Model and method for one line of the table, for samples of this shape; the same bits whoever has the data."""
-    method = line.build()
+    method, name = line.build(), scenario.model.name
     model = build_model(
-        scenario.model.name,
+        held(name) if is_held(name) else name,
         input_shape,
         classes,
         alp=ALPSettings(**scenario.alp_for(line).model_dump()) if method.uses_prototypes else None,
         seed=int(random_stream(seed, _MODEL).integers(2**31)),
+        adapt=scenario.model.adapt,
         **scenario.model.options,
     )
     slots = (*method.slots, *slots_of(method.answer))
@@ -149,6 +151,7 @@ def build_setup(
         keep_trained=training.keep_models != "none",
         calibration=evaluation.calibration,
         unseen_samples=tuple(sorted(set(evaluation.unseen_samples))),
+        schedule=training.rates,
     )
     store = ClientStore(plan.method, plan.layouts, clients)
     parts = np.array_split(np.array(plan.seen), scenario.sites)
@@ -187,6 +190,7 @@ def build_schedule(
 
 def build_optimizer(training: TrainingSettings) -> Adam | SGD:
     """The optimizer of local training."""
+    both = {"weight_decay": training.weight_decay, "clip_norm": training.clip_norm}
     if training.optimizer == "sgd":
-        return SGD(training.learning_rate, training.momentum)
-    return Adam(training.learning_rate)
+        return SGD(training.learning_rate, training.momentum, **both)
+    return Adam(training.learning_rate, **both)

@@ -14,6 +14,7 @@ from fedali.data.facts import NO_FACTS, DataFacts
 from fedali.methods import Method
 from fedali.models import Model
 from fedali.optimizers.rules import SGD, Adam
+from fedali.optimizers.schedules import CONSTANT, RateSchedule
 
 Vector = npt.NDArray[np.floating[Any]]
 
@@ -62,6 +63,7 @@ class Source:
         input_shape: of one sample.
         classes: their names.
         data: what another file of the kind needs to give such samples.
+        schedule: of the learning rate over rounds.
     """
 
     name: str
@@ -76,3 +78,4 @@ class Source:
     input_shape: tuple[int, ...]
     classes: tuple[str, ...]
     data: DataFacts = NO_FACTS
+    schedule: RateSchedule = CONSTANT

@@ -59,6 +59,10 @@ class Checkpoint:
     best_round: int = 0
     best_score: float = -1.0
 
+    def is_stale(self, patience: int) -> bool:
+        """Whether the best round lies ``patience`` rounds back, or more; never where patience is 0, or no round was the best."""
+        return patience > 0 and self.best_round > 0 and self.round - self.best_round >= patience
+
 
 class RunFolder:
     """Reads and writes the folder of one line of the table and one seed.

@@ -248,8 +248,8 @@ def _checked(folder: Path) -> Path:
 def _settings(job: Job, stamp: str, options: Options) -> RunSettings:
     training = job.scenario.training_for(job.line)
     epochs = training.epochs + job.line.build().extra_epochs
-    given = {"rounds": training.rounds, "epochs": epochs, "seed": job.seed, **options}
-    return RunSettings(name=f"{_word(job.line.title)}-{job.seed}-{stamp}", **given)
+    given = {"rounds": training.rounds, "epochs": epochs, "seed": job.seed, "stop_after": training.patience}
+    return RunSettings(name=f"{_word(job.line.title)}-{job.seed}-{stamp}", **{**given, **options})
 
 
 def _word(title: str) -> str:
