@@ -21,7 +21,7 @@ from fedali.data.normalisation import (
     constant_note,
 )
 from fedali.data.partition import Partition
-from fedali.data.split import Split, check_fractions, split
+from fedali.data.split import Split, check_fractions, given_parts, split
 from fedali.errors import DataError, SettingsError, did_you_mean
 
 Array = npt.NDArray[Any]
@@ -131,15 +131,18 @@ def build_federation(
             shifts.append(domain_shift.draw(*shift, _stream(seed, _DRAW, k), channels=channels))
             x = domain_shift.apply(dataset.x[rows], shifts[-1], _stream(seed, _APPLY, k))
             places = np.arange(len(rows))
-        parts = split(
-            dataset.y[rows],
-            dataset.recording[rows],
-            dataset.start[rows],
-            dataset.length,
-            fractions=fractions,
-            order=order,
-            rng=_stream(seed, _SPLIT, k),
-        )
+        if dataset.part is None:
+            parts = split(
+                dataset.y[rows],
+                dataset.recording[rows],
+                dataset.start[rows],
+                dataset.length,
+                fractions=fractions,
+                order=order,
+                rng=_stream(seed, _SPLIT, k),
+            )
+        else:
+            parts = given_parts(dataset.part[rows], dataset.y[rows], fractions, _stream(seed, _SPLIT, k))
         _check_parts(dataset.name, name, parts, max(minimum_train, 1))
         if measured_on == "validation":
             parts = _without_tests(dataset, rows, parts, fractions, order, _stream(seed, _INNER, k))

@@ -9,9 +9,16 @@ from pathlib import Path
 
 from fedali.engines.choose import resolve
 from fedali_simulations.names_before import in_hashes
-from fedali_simulations.scenario import DataSettings, MethodSettings, Scenario, TrainingSettings
+from fedali_simulations.scenario import (
+    DataSettings,
+    MethodSettings,
+    SamplingSettings,
+    Scenario,
+    TrainingSettings,
+)
 
 _READING = (
+    "options",
     "schema",
     "columns",
     "gap",
@@ -88,8 +95,16 @@ def identity(scenario: Scenario, line: MethodSettings, seed: int) -> dict[str, s
         settings["training"]["schedule_rounds"] = rates.rounds
     for name in _READING:
         value = settings["data"][name]
-        if value == DataSettings.model_fields[name].default or (name == "layout" and value in _AS_STORED):
+        if value in (DataSettings.model_fields[name].default, {}) or (
+            name == "layout" and value in _AS_STORED
+        ):
             del settings["data"][name]
+    if scenario.training.mode == "rounds":
+        del settings["training"]["mode"], settings["buffered"]
+    if scenario.sampling == SamplingSettings():
+        del settings["sampling"]
+    if not scenario.model.adapt:
+        del settings["model"]["adapt"]
     if scenario.evaluation.on == "test":
         del settings["evaluation"]["on"]
     del settings["evaluation"]["calibration"]  # changes no other number

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -57,7 +57,7 @@ class _Here:
     def __init__(self, setup: Setup) -> None:
         self._sites = setup.sites
         self.adapt = setup.sites[0].adapt
-        self.checkpoint = setup.store.checkpoint
+        self.checkpoint = setup.checkpoint
 
     def pieces(self) -> Iterator[tuple[int, Piece]]:
         for site in self._sites:
@@ -93,7 +93,7 @@ def _train(job: Job, folder: RunFolder, report: Report) -> None:
     setup = build_setup(job.scenario, job.line, job.seed, workers=job.workers, clients=folder.clients)
     folder.sweep()
     checkpoint = folder.read_checkpoint() or Checkpoint(0, setup.initial)
-    setup.store.restore(checkpoint.kept)
+    setup.restore(checkpoint.kept)
 
     def find_site(context: Context) -> Site:
         return setup.sites[int(context.node_config["partition-id"])]
@@ -139,6 +139,7 @@ def run_rounds(
         on_round=writer,
         generalisation_every=every,
         ended=lambda: writer.ended,
+        empty_rounds=rounds if scenario.sampling.may_be_nobody else 0,
     )
     started, processor = time.perf_counter(), time.process_time()
     first = checkpoint.round + 1
@@ -196,7 +197,10 @@ class RoundWriter:
         rows = self._rows(result)
         MetricsFiles(self.folder.path).write_metrics(result.round, rows)
         measured = "generalisation" in rows
-        score = _mean(rows["validation"]) if measured else -1.0
+        score = _mean(rows.get("validation", [])) if measured else -1.0
+        drawn = [report for report in result.reports if report.get("state") == "drawn"]
+        if drawn:
+            self.folder.write_drawn(result.round, _together(drawn, self.names))
         last = result.round == self.rounds
         if score > self.best_score or (last and not self.best_round):
             self.best_round, self.best_score = result.round, score
@@ -218,15 +222,22 @@ class RoundWriter:
         self._began = None if self._began is None else shared
         self.folder.write_checkpoint(replace(now, kept=self.clients.checkpoint()))
         self.round = result.round
-        self.report(result.round, _mean(rows["personalisation"]))
+        self.report(result.round, _mean(rows.get("personalisation", [])))
 
     def _rows(self, result: RoundResult) -> dict[str, list[Any]]:
-        columns = _side_by_side(result.train, result.evaluate) if result.evaluate else result.train
+        train = result.train or {"client": []}  # nobody was on, or all dropped out
+        columns = _side_by_side(train, result.evaluate) if result.evaluate else train
         named = self._named(columns)
         return {**named, "round": [result.round] * len(named["client"])}
 
     def _named(self, columns: ClientMetrics) -> dict[str, list[Any]]:
         return {**columns, "client": [self.names[int(client)] for client in columns["client"]]}
+
+
+def _together(drawn: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """What all sites drew, clients by name."""
+    lists = {key: [names[client] for one in drawn for client in one[key]] for key in ("trained", "dropped")}
+    return {"on": sum(one["on"] for one in drawn), **lists}
 
 
 def _side_by_side(one: ClientMetrics, other: ClientMetrics) -> ClientMetrics:

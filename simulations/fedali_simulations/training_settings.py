@@ -44,6 +44,8 @@ class TrainingSettings(Settings):
     """Rounds without a better mean validation accuracy after which a run stops; 0: never."""
     participation: float = Field(default=1.0, gt=0, le=1)
     """Share of the clients that train in a round."""
+    mode: Literal["rounds", "buffered"] = "rounds"
+    """``buffered``: a round is a step of a server that waits for a number of reports, and not for certain clients."""
     keep_models: Literal["all", "personal", "none"] = "all"
     """``personal``: each client's final model; ``all``: also those of the round chosen on validation; ``none``."""
     engine: EngineName = "auto"

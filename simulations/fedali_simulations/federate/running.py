@@ -39,6 +39,7 @@ from fedali_simulations.federate.deployed import (
 )
 from fedali_simulations.jobs import Job
 from fedali_simulations.report.pace import duration
+from fedali_simulations.sampling_checks import check_for_devices
 from fedali_simulations.scenario import DataSettings, MethodSettings, Scenario, TrainingSettings
 from fedali_simulations.study import at_home, jobs_of, scenario_of
 from fedali_simulations.template import to_toml
@@ -77,6 +78,7 @@ def prepare_scenario(scenario: Scenario, folder: Path, options: Options, kit: Op
         raise SettingsError(
             "evaluation.on is for simulations: devices are tested on the test data that they hold; leave it away"
         )
+    check_for_devices(scenario)
     for line in scenario.methods:
         answer = line.build().answer
         if answer not in BUNDLED:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from fedali.data import Federation
 from fedali.metrics import spread
+from fedali_simulations.data import load_federation
 from fedali_simulations.scenario import Scenario
 from fedali_simulations.training_settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from fedali.models import Model
 
 MEASURES = ("personalisation", "generalisation", "global")
 
@@ -30,6 +35,7 @@ class Results:
         selected: (method, seed) -> the round with the best mean validation accuracy.
         unseen: a row for each method, seed and client that was held out of training; None without.
         timing: seconds and CPU seconds by method, the mean over seeds, of one round.
+        objects: of this process that the scenario names; they are known there for as long as these results are.
     """
 
     scenario: Scenario
@@ -38,6 +44,31 @@ class Results:
     selected: dict[tuple[str, int], int]
     unseen: pd.DataFrame | None
     timing: pd.DataFrame
+    objects: tuple[object, ...] = field(default=(), repr=False)
+
+    def __str__(self) -> str:
+        from fedali_simulations.report.shown import to_text
+
+        return to_text(self)
+
+    def _repr_html_(self) -> str:
+        from fedali_simulations.report.shown import to_html
+
+        return to_html(self)
+
+    def federation(self, seed: int | None = None) -> Federation:
+        """The clients with their samples, parts and normalisation, of a seed; the first one without."""
+        return load_federation(self.scenario, self.scenario.seed if seed is None else seed)
+
+    def models(self, method: str, seed: int | None = None) -> dict[str, Model]:
+        """Each client's model as it was trained last, by the client's name; what ``training.keep_models`` left of it.
+
+        ``method`` is called as in the table; without ``seed`` the first one's. A model takes normalised samples, as those of
+        ``federation``: ``federation.normalisation[k](client.x_test)``. Raises ``SettingsError`` where there are none.
+        """
+        from fedali_simulations.report.trained import trained_models
+
+        return trained_models(self, method, self.scenario.seed if seed is None else seed)
 
     @property
     def moments(self) -> list[str]:
