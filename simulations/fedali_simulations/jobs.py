@@ -10,6 +10,7 @@ from pathlib import Path
 from fedali.engines.choose import resolve
 from fedali_simulations.names_before import in_hashes
 from fedali_simulations.scenario import DataSettings, MethodSettings, Scenario
+from fedali_simulations.task_settings import TaskSettings
 
 _READING = (
     "schema",
@@ -75,6 +76,10 @@ def identity(scenario: Scenario, line: MethodSettings, seed: int) -> dict[str, s
             del settings["data"][name]
     if scenario.evaluation.on == "test":
         del settings["evaluation"]["on"]
+    if scenario.task == TaskSettings():
+        del settings["task"]
+    if (settings["data"].get("columns") or {}).get("target", "") is None:
+        del settings["data"]["columns"]["target"]
     del settings["evaluation"]["calibration"]  # changes no other number
     if not scenario.evaluation.unseen_samples:
         del settings["evaluation"]["unseen_samples"]

@@ -180,8 +180,9 @@ class RoundWriter:
         rows = self._rows(result)
         MetricsFiles(self.folder.path).write_metrics(result.round, rows)
         last = result.round == self.rounds
-        score = _mean(rows["validation"]) if "generalisation" in rows else -1.0
-        if score > self.best_score or (last and not self.best_round):
+        score = self.plan.task.better(_mean(rows["validation"])) if "generalisation" in rows else math.nan
+        first = not self.best_round and not math.isnan(score)
+        if first or score > self.best_score or (last and not self.best_round):
             self.best_round, self.best_score = result.round, score
             if self.keep_models == "all":
                 where = personal_indices(self.plan.method, self.plan.layouts.parameters)

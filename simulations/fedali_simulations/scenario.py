@@ -19,6 +19,7 @@ from fedali_simulations.baselines import BASELINES
 from fedali_simulations.data_settings import DataSettings as DataSettings
 from fedali_simulations.data_settings import Settings
 from fedali_simulations.names_before import WRITTEN_BY, as_called_now, is_stored
+from fedali_simulations.task_settings import TaskSettings, as_task
 
 SUFFIX = ".toml"
 
@@ -232,6 +233,7 @@ class Scenario(Settings):
     sites: int = Field(default=1, ge=1)
     """Flower nodes the clients are spread over."""
     data: DataSettings
+    task: Annotated[TaskSettings, BeforeValidator(as_task)] = TaskSettings()
     partition: PartitionSettings = PartitionSettings()
     shift: ShiftSettings = ShiftSettings()
     split: SplitSettings = SplitSettings()
@@ -256,10 +258,15 @@ class Scenario(Settings):
                         hint = did_you_mean(key, known)
                         raise ValueError(f"methods.{method.title}.{where}.{key}: unknown setting; {hint}")
             training = self.training_for(method)
-            if method.is_baseline:
-                continue
             try:
-                made = method.build()
+                if method.name.startswith("forest"):
+                    self.task.build().need_classes(method.name)
+                if method.is_baseline:
+                    continue
+                made = method.build().for_task(self.task.build())
+            except SettingsError as error:
+                raise ValueError(str(error)) from error
+            try:
                 epochs_of(made.phases, training.epochs + made.extra_epochs)
             except SettingsError as error:
                 raise ValueError(f"{method.title}: {error}: set training.epochs") from error

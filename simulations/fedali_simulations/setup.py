@@ -19,6 +19,7 @@ from fedali.models import ALPSettings, Model, build_model
 from fedali.optimizers.rules import SGD, Adam
 from fedali.recipe import Recipe
 from fedali.slots import initial_vector, layout_of
+from fedali.tasks import Task
 from fedali_simulations.data import load_federation, random_stream, unseen_clients
 from fedali_simulations.scenario import MethodSettings, Scenario, TrainingSettings
 
@@ -33,6 +34,7 @@ class Untrained:
     method: Method
     layouts: Layouts
     initial: SharedState
+    task: Task
 
 
 @dataclass(frozen=True)
@@ -59,20 +61,22 @@ def build_plan(scenario: Scenario, line: MethodSettings, seed: int) -> Plan:
     """Data, model and method for one line of the table."""
     federation = load_federation(scenario, seed)
     untrained = build_untrained(scenario, line, seed, federation.input_shape, len(federation.class_names))
+    task = untrained.task.fitted(federation.targets)
     unseen = unseen_clients(scenario, len(federation.clients), seed)
     seen = tuple(client for client in range(len(federation.clients)) if client not in unseen)
     if scenario.sites > len(seen):
         raise SettingsError(
             f"{scenario.sites} sites for {len(seen)} clients: give each site at least one client"
         )
-    return Plan(**vars(untrained), federation=federation, seen=seen, unseen=unseen)
+    return Plan(**{**vars(untrained), "task": task}, federation=federation, seen=seen, unseen=unseen)
 
 
 def build_untrained(
     scenario: Scenario, line: MethodSettings, seed: int, input_shape: tuple[int, ...], classes: int
 ) -> Untrained:
     """Model and method for one line of the table, for samples of this shape; the same bits whoever has the data."""
-    method = line.build()
+    task = scenario.task.build()
+    method = line.build().for_task(task)
     model = build_model(
         scenario.model.name,
         input_shape,
@@ -85,7 +89,7 @@ def build_untrained(
     layouts = Layouts(layout_of(model.facts, slots), model.prototype_layout)
     prototypes = {f"alp.{i}": layer.global_prototypes.numpy() for i, layer in enumerate(model.alp_layers)}
     start = initial_vector(model.facts, slots, model.theta().numpy())
-    return Untrained(model, method, layouts, SharedState(start, layouts.prototypes.flatten(prototypes)))
+    return Untrained(model, method, layouts, SharedState(start, layouts.prototypes.flatten(prototypes)), task)
 
 
 def build_setup(
@@ -114,23 +118,25 @@ def build_setup(
             training.epochs + plan.method.extra_epochs,
             training.batch_size,
             alp.decay,
+            plan.task,
         ),
         workers=workers,
         precision=training.precision,
     )
-    cohort = Cohort(plan.federation)
+    cohort = Cohort(plan.federation, plan.task)
+    calibration = evaluation.calibration and plan.task.kind == "classes"
     settings = CohortSettings(
         seed,
         training.participation,
         transductive=evaluation.transductive and alp.matcher == "ot",
         generalisation_clients=evaluation.generalisation_clients,
         keep_trained=training.keep_models != "none",
-        calibration=evaluation.calibration,
+        calibration=calibration,
         unseen_samples=tuple(sorted(set(evaluation.unseen_samples))),
     )
     store = ClientStore(plan.method, plan.layouts, clients)
     parts = np.array_split(np.array(plan.seen), scenario.sites)
-    outputs = Outputs(plan.model) if plan.method.answer != "trained" or evaluation.calibration else None
+    outputs = Outputs(plan.model) if plan.method.answer != "trained" or calibration else None
     sites = tuple(
         CohortSite(
             cohort, part.tolist(), plan.seen, engine, plan.method, plan.layouts, settings, store, outputs
