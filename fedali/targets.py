@@ -166,6 +166,13 @@ def _number_scores(name: str, y: Array, said: Array, targets: Targets) -> dict[s
     return found
 
 
+def counts(kind: Kind, y: Array, outputs: int) -> Array:
+    """Samples of each class, or with each label [T], float32; zeros of numbers."""
+    if kind == "classes":
+        return np.bincount(y, minlength=outputs).astype(np.float32)
+    return np.asarray(y.sum(0) if kind == "labels" else np.zeros(outputs), np.float32)
+
+
 def of_score(columns: Mapping[str, Any] | Sequence[str], name: str, what: str) -> list[str]:
     """Targets that ``columns`` have a ``<name>_<what>_<target>`` of, in their order."""
     start = f"{name}_{what}_"

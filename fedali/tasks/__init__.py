@@ -17,6 +17,9 @@ from fedali.tasks.regression import Regression
 TASKS: dict[str, type[Task]] = {kind.name: kind for kind in (Classification, MultiLabel, Regression)}
 
 
+_NAMES: dict[type[Task], str] = {}  # of tasks from outside, as they were asked for
+
+
 def build_task(name: str, options: Mapping[str, Any] | None = None, *, doors: bool = True) -> Task:
     """A task by name with ``options`` over its defaults.
 
@@ -35,6 +38,7 @@ def build_task(name: str, options: Mapping[str, Any] | None = None, *, doors: bo
         if not doors:
             raise SettingsError(f"task {name!r} is no part of FedAli, and its code is not run here")
         kind = outside(name, "fedali.tasks", Task, list(TASKS))
+        _NAMES[kind] = name
     known = [field.name for field in dataclasses.fields(kind)]
     for option in options or {}:
         if option not in known:
@@ -44,6 +48,14 @@ def build_task(name: str, options: Mapping[str, Any] | None = None, *, doors: bo
         return kind(**(options or {}))
     except TypeError as error:
         raise SettingsError(f"task {name!r} cannot be made: {error}") from None
+
+
+def task_name(task: Task) -> str:
+    """The name that ``build_task`` makes a task by: the registry's, or ``"module:Class"``."""
+    kind = type(task)
+    if TASKS.get(kind.name) is kind:
+        return kind.name
+    return _NAMES.get(kind, f"{kind.__module__}:{kind.__qualname__}")
 
 
 __all__ = [
@@ -56,4 +68,5 @@ __all__ = [
     "Targets",
     "Task",
     "build_task",
+    "task_name",
 ]

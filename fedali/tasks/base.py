@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from fedali.errors import SettingsError
-from fedali.targets import Array, Kind, Score, Targets, decided, predicted, scores, shares
+from fedali.targets import Array, Kind, Score, Targets, counts, decided, predicted, scores, shares
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,10 +91,8 @@ class Task:
         return x.new_zeros(len(x), outputs)
 
     def counts(self, y: Array, outputs: int) -> Array:
-        """Samples of each class, or with each label [T], float32; zeros of numbers."""
-        if self.kind == "classes":
-            return np.bincount(y, minlength=outputs).astype(np.float32)
-        return np.asarray(y.sum(0) if self.kind == "labels" else np.zeros(outputs), np.float32)
+        """What ``Method.begin`` sees of a client's training samples [T]: see ``fedali.targets.counts``."""
+        return counts(self.kind, y, outputs)
 
     def need_classes(self, who: str) -> None:
         """Raise ``SettingsError`` where samples have no class of several, and ``who`` goes by classes."""

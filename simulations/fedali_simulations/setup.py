@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from fedali.models import ALPSettings, Model, build_model
 from fedali.optimizers.rules import SGD, Adam
 from fedali.recipe import Recipe
 from fedali.slots import initial_vector, layout_of
+from fedali.targets import Targets
 from fedali.tasks import Task
 from fedali_simulations.data import load_federation, random_stream, unseen_clients
 from fedali_simulations.scenario import MethodSettings, Scenario, TrainingSettings
@@ -47,6 +48,11 @@ class Plan(Untrained):
     federation: data.Federation
     seen: tuple[int, ...]
     unseen: tuple[int, ...]
+
+    @property
+    def targets(self) -> Targets:
+        """What is learnt, with the units that the task knows."""
+        return replace(self.federation.targets, units=tuple(getattr(self.task, "units", ())))
 
 
 @dataclass(frozen=True)
