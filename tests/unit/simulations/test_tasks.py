@@ -1,5 +1,10 @@
 """Simulations of other tasks than classification, on real and generated data of scikit-learn."""
 
+import importlib
+import shutil
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_diabetes, make_multilabel_classification
@@ -9,6 +14,7 @@ from fedali_simulations import load_scenario, simulate
 from fedali_simulations.data import load
 from fedali_simulations.jobs import identity
 
+EXAMPLES = Path(__file__).parents[3] / "examples"
 SMALL = {
     "model": {"name": "mlp", "options": {"hidden": [16]}},
     "split": {"order": "random"},
@@ -135,3 +141,17 @@ def test_a_task_that_is_the_default_is_no_part_of_a_jobs_hash():
     assert identity(plain, line, 0) == identity(said, line, 0) != identity(smooth, line, 0)
     with pytest.raises(SettingsError, match="task: unknown task 'regresion'; did you mean 'regression'"):
         load_scenario("digits", ["task=regresion"])
+
+
+@pytest.mark.parametrize(("example", "method"), [("regression", "pooled"), ("own_task", "fedavg")])
+def test_examples_run(example, method, tmp_path, monkeypatch, capsys):
+    for path in EXAMPLES.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for module in ("regression", "own_task"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    importlib.import_module(example).main(rounds=1)
+    printed = capsys.readouterr().out
+    assert f"{method} personalisation progression points" in " ".join(printed.split())
+    assert (next((tmp_path / "runs").iterdir()) / "targets.csv").exists()
