@@ -76,7 +76,7 @@ def fit(options: argparse.Namespace) -> None:
         def train(show: ProgressLine) -> FitReport:
             return client.fit(*pair, options.epochs, seed=options.seed, progress=show, validation=held_back)
 
-        _train(options, train, tested=tested, seen=seen_of(client.manifest.targets.kind))
+        _train(options, client, train, tested=tested, seen=seen_of(client.manifest.targets.kind))
 
 
 def predict(options: argparse.Namespace) -> None:
@@ -129,6 +129,7 @@ def observe(options: argparse.Namespace) -> None:
         if options.train:
             _train(
                 options,
+                client,
                 lambda show: client.train_observed(options.epochs, seed=options.seed, progress=show),
                 facts,
             )
@@ -221,6 +222,7 @@ def _tell(options: argparse.Namespace, notes: Sequence[str]) -> None:
 
 def _train(
     options: argparse.Namespace,
+    client: EdgeClient,
     train: Callable[[ProgressLine], FitReport],
     facts: dict[str, Any] | None = None,
     tested: Callable[[], dict[str, Any]] = dict,
@@ -232,7 +234,8 @@ def _train(
     except (KeyboardInterrupt, SystemExit):
         if line.last is not None:
             line.close()
-            where = f"stopped after step {line.last.step} of {line.last.total}"
+            now = client.status()  # it may have taken a step that the line did not show
+            where = f"stopped after step {now.fit_step} of {now.fit_steps}"
             print(f"fedali-client: {where}; the same command goes on from there", file=sys.stderr)  # noqa: T201
         raise
     line.close()

@@ -1,6 +1,6 @@
 """What a bundle says of itself: the manifest, typed, and checked strictly where it enters.
 
-A manifest is JSON with sorted keys. Every key but ``data``, ``answers_by`` and ``task`` has to be there, unknown ones are refused, and so are repeated ones and
+A manifest is JSON with sorted keys. Every key but ``data``, ``answers_by``, ``schedule`` and ``task`` has to be there, unknown ones are refused, and so are repeated ones and
 numbers that JSON does not have. ``docs/bundle.md`` says what each means.
 """
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from fedali.answers import Answer, size_without
 from fedali.data.facts import NO_FACTS, DataFacts
 from fedali.layout import Layout
+from fedali.optimizers.schedules import CONSTANT, RateSchedule
 from fedali.slots import PrototypeUpload
 from fedali.targets import Targets
 
@@ -140,6 +141,7 @@ class Manifest:
     int8: dict[str, Any] | None
     data: DataFacts = NO_FACTS
     answers_by: Answer = "trained"
+    schedule: RateSchedule = CONSTANT
     task: BundleTask | None = None
 
     @property
@@ -183,9 +185,11 @@ class Manifest:
             "parts": {name: vars(part) for name, part in self.parts.items()},
             "parity": {name: vars(parity) for name, parity in self.parity.items()},
             "data": self.data.to_plain(),
+            "schedule": self.schedule.to_plain(),
         }
-        if not plain["data"]:
-            del plain["data"]
+        for name in ("data", "schedule"):
+            if not plain[name]:
+                del plain[name]
         if self.answers_by == "trained":
             del plain["answers_by"]
         del plain["task"]

@@ -29,8 +29,10 @@ from fedali.bundle.manifest import (
 from fedali.data.facts import DataFacts
 from fedali.errors import BundleError, SettingsError
 from fedali.layout import Layout
+from fedali.optimizers.schedules import CONSTANT, KINDS, RateSchedule
 from fedali.slots import PrototypeUpload
-from fedali.targets import KINDS, Targets
+from fedali.targets import KINDS as TASK_KINDS
+from fedali.targets import Targets
 from fedali.transport.solvers import Solver
 
 _NEEDED = {"full": {"train.onnx", "infer.onnx"}, "head": {"train.onnx", "infer.onnx", "embed.onnx"}}
@@ -97,6 +99,7 @@ def _manifest(read: JsonReader) -> Manifest:
         data=_data(read, shape),
         answers_by=read.choice("answers_by", BUNDLED) if read.has("answers_by") else "trained",
         task=task,
+        schedule=_schedule(read.inside("schedule")) if read.has("schedule") else CONSTANT,
     )
     read.done()
     _check_parts(manifest, read.where)
@@ -187,7 +190,7 @@ def _component(read: JsonReader, *, alp: bool) -> Component:
 
 def _task(read: JsonReader, names: tuple[str, ...]) -> BundleTask:
     """What is learnt; units, means and deviations are of numbers alone, one each."""
-    name, options, kind = read.text("name"), read.take("options", dict), read.choice("kind", KINDS)
+    name, options, kind = read.text("name"), read.take("options", dict), read.choice("kind", TASK_KINDS)
     units = read.take("units", list)
     count = len(names) if kind == "numbers" else 0
     if len(units) not in (0, count) or not all(isinstance(unit, str) and len(unit) <= 40 for unit in units):
@@ -307,8 +310,25 @@ def _optimizer(read: JsonReader) -> dict[str, Any]:
     found: dict[str, Any] = {"name": name}
     for key in _OPTIMIZERS[name]:
         found[key] = read.number(key, 0, 1 if key.startswith(("beta", "momentum")) else 1e6)
+    for key in ("weight_decay", "clip_norm"):  # which may be missing: off
+        if read.has(key):
+            found[key] = read.number(key, 0, 1e6)
     read.done()
     return found
+
+
+def _schedule(read: JsonReader) -> RateSchedule:
+    """Of the learning rate over rounds; what is missing is as it is without being set."""
+    found: dict[str, Any] = {}
+    if read.has("kind"):
+        found["kind"] = read.choice("kind", KINDS)
+    found |= {key: read.integer(key, 0) for key in ("warmup", "rounds", "every") if read.has(key)}
+    found |= {key: read.number(key, 0, 1) for key in ("floor", "drop") if read.has(key)}
+    read.done()
+    try:
+        return RateSchedule(**found)
+    except SettingsError as error:
+        raise JsonError(f"{read.where}: {error}") from None
 
 
 def _hyper(read: JsonReader) -> ALPNumbers:

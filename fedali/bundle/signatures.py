@@ -10,6 +10,7 @@ from fedali.answers import GATE
 from fedali.bundle.manifest import Manifest
 from fedali.bundle.onnx_scan import Scan, Value
 from fedali.errors import BundleError
+from fedali.optimizers.schedules import takes
 
 Shape = tuple[int | None, ...]
 
@@ -99,6 +100,7 @@ def _signature(
         **_floats(step_size=(), correction=(), influence=(), decay=()),
         **(_floats(kept=(rest,)) if rest else {}),
         **(_floats(phase=()) if manifest.phases else {}),
+        **_floats(**dict.fromkeys(takes(manifest.optimizer), ())),
     }
     outputs = _floats(new_theta=trained, **{f"new_{key}": shape for key, shape in moments.items()})
     return inputs, {**outputs, **_floats(new_local_prototypes=local, loss=(), correct=(), weight=())}

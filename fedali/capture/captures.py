@@ -43,7 +43,7 @@ from fedali.targets import Kind
 from fedali.task import Batch
 from fedali.tasks import CLASSIFICATION, Task
 
-# Of a step, before "kept" and "phase" where a method has them.
+# Of a step, before "kept" and "phase" where a method has them, and what the optimizer takes besides.
 STEP_INPUTS = (
     *(*State._fields, *Batch._fields),
     *(f"shared_{name}" for name in Shared._fields),
@@ -66,10 +66,10 @@ PER_CLIENT = (
 )  # what differs between stacked clients; the rest they share
 
 
-def step_inputs(model: Model, method: Method) -> tuple[str, ...]:
-    """Of a captured step: ``STEP_INPUTS``, and ``kept`` and ``phase`` where the method has them."""
+def step_inputs(model: Model, method: Method, optimizer: Optimizer) -> tuple[str, ...]:
+    """Of a captured step: ``STEP_INPUTS``, ``kept`` and ``phase`` where the method has them, and the optimizer's ``inputs``."""
     kept = ("kept",) if Vectors(model, method).rest.size else ()
-    return (*STEP_INPUTS, *kept, *(("phase",) if method.phases else ()))
+    return (*STEP_INPUTS, *kept, *(("phase",) if method.phases else ()), *optimizer.inputs)
 
 
 def capture_step(
@@ -150,7 +150,7 @@ def _capture_step(
     local = x.new_empty(model.prototype_layout.size).normal_()
     y = task.blank(x, model.facts.classes)
     numbers = (x.new_full((), 0.5) for _ in Hyper._fields)
-    extra = extra or {}
+    extra = {**(extra or {}), **{name: x.new_ones(()) for name in optimizer.inputs}}
     example = (
         *State(theta, *optimizer.initial(theta), local),
         *Batch(x, y, x.new_ones(len(x))),

@@ -62,6 +62,8 @@ def structure_key(
     training = dataclasses.replace(method, answer="trained")  # whatever answers
     parts: list[str] = [torch.__version__, repr(training), repr(optimizer), repr(facts), repr(task)]
     sources = {_source(f"fedali.{name}") for name in CAPTURING}
+    if any(_is_anywhere(kind) for kind in (type(method), type(task), *map(type, model.modules()))):
+        return None
     sources |= {path for thing in (method, optimizer, task) for path in _sources(type(thing))}
     for name, module in model.named_modules():
         kind = type(module)
@@ -92,6 +94,11 @@ def _sources(kind: type) -> Iterator[Path]:
     for ancestor in kind.__mro__:
         if ancestor.__module__.partition(".")[0] not in ("torch", "builtins", "typing", "abc"):
             yield Path(inspect.getfile(ancestor))
+
+
+def _is_anywhere(kind: type) -> bool:
+    """Whether a class is of a notebook, a script or a function, so that no file says what it does now."""
+    return kind.__module__ == "__main__" or "<locals>" in kind.__qualname__
 
 
 def _source(module: str) -> Path:

@@ -22,9 +22,9 @@ from fedali.data.normalisation import (
     constant_note,
 )
 from fedali.data.partition import Partition
-from fedali.data.split import Split, check_fractions, split
+from fedali.data.split import Split, check_fractions, given_parts, split
 from fedali.errors import DataError, SettingsError, did_you_mean
-from fedali.targets import Targets, fit_numbers
+from fedali.targets import Targets, counts, fit_numbers
 
 Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
@@ -78,6 +78,13 @@ class Federation:
     def targets(self) -> Targets:
         """What is learnt of the samples."""
         return Targets(self.class_names) if self.measured is None else self.measured
+
+    def counted(self, clients: Sequence[int]) -> Targets:
+        """``targets`` with the training samples of each class, or with each label, of some clients together."""
+        targets, total = self.targets, np.zeros(len(self.class_names), np.float64)
+        for client in clients:
+            total += counts(targets.kind, self.clients[client].y_train, len(total))
+        return replace(targets, counts=total, samples=sum(len(self.clients[k].y_train) for k in clients))
 
     def counts(self) -> Indices:
         """Samples per client and class, or label, [clients, classes], all three parts together; of numbers by fifths of the first."""
@@ -169,15 +176,18 @@ def build_federation(
             shifts.append(domain_shift.draw(*shift, _stream(seed, _DRAW, k), channels=channels))
             x = domain_shift.apply(dataset.x[rows], shifts[-1], _stream(seed, _APPLY, k))
             places = np.arange(len(rows))
-        parts = split(
-            strata[rows],
-            dataset.recording[rows],
-            dataset.start[rows],
-            dataset.length,
-            fractions=fractions,
-            order=order,
-            rng=_stream(seed, _SPLIT, k),
-        )
+        if dataset.part is None:
+            parts = split(
+                strata[rows],
+                dataset.recording[rows],
+                dataset.start[rows],
+                dataset.length,
+                fractions=fractions,
+                order=order,
+                rng=_stream(seed, _SPLIT, k),
+            )
+        else:
+            parts = given_parts(dataset.part[rows], strata[rows], fractions, _stream(seed, _SPLIT, k))
         _check_parts(dataset.name, name, parts, max(minimum_train, 1))
         if measured_on == "validation":
             parts = _without_tests(dataset, strata, rows, parts, fractions, order, _stream(seed, _INNER, k))
@@ -219,12 +229,10 @@ def build_federation(
 
 def _measured(dataset: Dataset, clients: Sequence[ClientData], held_out: Sequence[int]) -> Targets:
     """What is learnt, by the training samples of all clients that are not ``held_out``."""
+    if dataset.kind != "numbers":
+        return Targets(dataset.class_names, dataset.kind)
     y = np.concatenate([client.y_train for k, client in enumerate(clients) if k not in held_out])
-    if dataset.kind == "numbers":
-        return fit_numbers(dataset.class_names, y)
-    count = len(dataset.class_names)
-    counts = np.bincount(y, minlength=count) if dataset.kind == "classes" else y.sum(0)
-    return Targets(dataset.class_names, dataset.kind, counts=counts, samples=len(y))
+    return fit_numbers(dataset.class_names, y)
 
 
 def _normalised(client: ClientData, targets: Targets) -> ClientData:

@@ -65,6 +65,7 @@ class TrainJob:
         shared_prototypes: [L] of the server.
         influence: of the ALP layers this round.
         seed: everything random about this job, from ``numpy.random.SeedSequence``.
+        factor: of the optimizer's learning rate this round; the same for all jobs of a round.
     """
 
     samples: Samples
@@ -74,6 +75,7 @@ class TrainJob:
     shared_prototypes: Vector
     influence: float
     seed: np.random.SeedSequence
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)

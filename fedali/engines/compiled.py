@@ -89,7 +89,7 @@ class CompiledEngine(LoopEngine):
 
     def _make_functions(self) -> Functions:
         eager = super()._make_functions()
-        inputs = len(step_inputs(self.recipe.model, self.recipe.method))
+        inputs = len(step_inputs(self.recipe.model, self.recipe.method, self.optimizer))
         steps = {
             size: NativeGraph(library, inputs, len(STEP_OUTPUTS)) for size, library in self._steps.items()
         }

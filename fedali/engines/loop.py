@@ -148,10 +148,11 @@ class LoopEngine:
                 loss = correct = weight = 0.0
                 for batch in batches(job.samples, recipe.batch_size, rng, self._sizes, self.dtype):
                     step += 1
-                    size, correction = self.optimizer.schedule(step)
-                    hyper = Hyper(self._tensor(size), self._tensor(correction), influence, decay)
+                    numbers = self.optimizer.schedule(step, job.factor)
+                    size, correction, *more = (self._tensor(number) for number in numbers)
+                    hyper = Hyper(size, correction, influence, decay)
                     batch = Batch(*(part.to(self.device) for part in batch))
-                    state, metrics = functions.step(state, batch, shared, hyper, *extra)
+                    state, metrics = functions.step(state, batch, shared, hyper, *extra, *more)
                     loss, correct = loss + metrics.loss.item(), correct + metrics.correct.item()
                     weight += metrics.weight.item()
             steps += step
@@ -188,7 +189,7 @@ class LoopEngine:
                 x, y, weights = (part.to(self.device) for part in batch)
                 local = state.local_prototypes
                 measured = measured + functions.measure(whole, local, x, y, weights, shared, influence)
-        numbers = (float(steps), self.optimizer.learning_rate, float(len(job.samples)))
+        numbers = (float(steps), job.factor * self.optimizer.learning_rate, float(len(job.samples)))
         kept = functions.finish(whole, shared, measured, *(self._tensor(number) for number in numbers))
         return np.concatenate([trained, kept.cpu().numpy()])
 

@@ -148,18 +148,21 @@ class StackedEngine:
         sums = torch.zeros(3, len(jobs), dtype=self.dtype, device=self.device)
         for step, active in enumerate(schedule.active):
             size, function = self._function(active, len(jobs))
-            numbers = (self._number(n) for n in self.optimizer.schedule(step + 1))
+            numbers = self.optimizer.schedule(step + 1, jobs[0].factor)
+            step_size, correction, *more = (self._number(number) for number in numbers)
             found = function(
                 *(part[:size] for part in state),
                 data.samples(indices[step, :size], self.dtype),
                 data.targets(indices[step, :size], self.dtype),
                 weights[step, :size],
                 *shared,
-                *numbers,
+                step_size,
+                correction,
                 influence,
                 decay,
                 *(part[:size] for part in per_client),
                 *phases,
+                *more,
             )
             for part, new in zip(state, found, strict=False):  # rows that are done stay as they are
                 part[:active] = new[:active]

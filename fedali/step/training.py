@@ -14,10 +14,10 @@ from fedali.methods.base import Method
 from fedali.models.base import Model, Output
 from fedali.models.pooling import eager as running_eagerly
 from fedali.optimizers.rules import Optimizer
-from fedali.slots import Named, Phase, slot_slice
+from fedali.slots import Named, Phase, Slot, slot_slice
 from fedali.step.client import ClientStep
 from fedali.step.forward import make_head, make_other_forward, make_train_forward
-from fedali.step.gradients import gradient_by_autograd, gradient_by_transform
+from fedali.step.gradients import clipped, gradient_by_autograd, gradient_by_transform
 from fedali.step.types import Hyper, Parameters, Shared, State, Step, StepMetrics
 from fedali.step.vectors import Vectors
 from fedali.task import Batch
@@ -107,7 +107,12 @@ def _make_step(
     more = len(own_model) < len(layout.entries)
     trains = _phase_masks(layout, method.phases)
     apart = [(s.descent, slot_slice(layout, s.name)) for s in method.slots if s.descent is not None]
+    by_optimizer = _by_optimizer(layout, method.slots)
     has_rest = vectors.rest.size > 0
+    place, more_inputs = (
+        int(has_rest),
+        len(optimizer.inputs),
+    )  # in ``extra``: the phase's, and how many are last
     inner_gradient = gradient_by_autograd if eager else gradient_by_transform
 
     def loss(
@@ -142,14 +147,20 @@ def _make_step(
             parameters, state.local_prototypes, batch, shared, hyper, *extra
         )
         gradient = torch.cat([gradients[name].reshape(-1) for name in layout.names])
+        taken = gradient
+        if optimizer.clip_norm:
+            if trains is not None:  # what stands still has no gradient
+                taken = torch.where(trains(extra[place]) > 0, taken, torch.zeros_like(taken))
+            taken = clipped(taken, by_optimizer, optimizer.clip_norm)
         theta, first, second = optimizer.update(
-            state.theta, gradient, state.first_moment, state.second_moment, hyper.step_size, hyper.correction
+            *(state.theta, taken, state.first_moment, state.second_moment),
+            *(hyper.step_size, hyper.correction, *extra[len(extra) - more_inputs :]),
         )
         for how, where in apart:
             moved = (state.theta[where] - how.rate * gradient[where]).clamp(how.least, how.most)
             theta = torch.cat([theta[: where.start], moved, theta[where.stop :]])
         if trains is not None:
-            theta = torch.where(trains(extra[-1]) > 0, theta, state.theta)
+            theta = torch.where(trains(extra[place]) > 0, theta, state.theta)
         weight = batch.weights.sum()
         return State(theta, first, second, local), StepMetrics(value * weight, correct, weight)
 
@@ -174,6 +185,12 @@ def _phase_masks(layout: Layout, phases: tuple[Phase, ...]) -> Callable[[Tensor]
         return torch.cat(parts)
 
     return mask
+
+
+def _by_optimizer(layout: Layout, slots: tuple[Slot, ...]) -> list[slice]:
+    """Where in the vector [T] what the optimizer trains lies: the model, and each trained slot that has no descent of its own."""
+    own = [slot_slice(layout, s.name) for s in slots if s.trained and s.descent is None]
+    return [slot_slice(layout, ""), *sorted(own, key=lambda where: where.start)]
 
 
 def _by_splitting(layout: Layout) -> Callable[[Tensor], Parameters]:

@@ -42,6 +42,11 @@ class Task:
     train_name: ClassVar[str] = "train_accuracy"
     """What the mean of ``correct`` over an epoch is called in metrics."""
 
+    @property
+    def goes_by_counts(self) -> bool:
+        """Whether ``fitted`` needs ``Targets.counts``, of all clients' training samples together."""
+        return False
+
     def fitted(self, targets: Targets) -> Task:
         """The task for some data: options that depend on them are made out.
 

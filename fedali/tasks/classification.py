@@ -63,6 +63,11 @@ class Classification(Task):
         if not any(number > 0 for number in numbers):
             raise SettingsError("class_weights are all 0; one has to be more")
 
+    @property
+    def goes_by_counts(self) -> bool:
+        """Of balanced weights."""
+        return bool(self.class_weights == BALANCED)
+
     def fitted(self, targets: Targets) -> Classification:
         """With a weight for each class."""
         weights, names = self.class_weights, targets.names

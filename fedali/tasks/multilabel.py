@@ -57,6 +57,11 @@ class MultiLabel(Task):
                 raise SettingsError(f"positive_weights has {number!r}; weights are numbers above 0")
         object.__setattr__(self, "positive_weights", tuple(float(number) for number in weights))
 
+    @property
+    def goes_by_counts(self) -> bool:
+        """Of balanced weights."""
+        return bool(self.positive_weights == BALANCED)
+
     def fitted(self, targets: Targets) -> MultiLabel:
         """With a weight for each label."""
         weights, names = self.positive_weights, targets.names

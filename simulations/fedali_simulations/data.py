@@ -88,7 +88,8 @@ def check_facts(folder: Path, dataset: data.Dataset, *, note: bool = True) -> No
 def _facts(dataset: data.Dataset) -> dict[str, Any]:
     """What makes a data set another one, what is easiest to understand first."""
     known = hashlib.sha256()
-    for array in (dataset.client, dataset.y, dataset.recording, dataset.start, dataset.x):
+    parts = () if dataset.part is None else (dataset.part,)
+    for array in (dataset.client, dataset.y, dataset.recording, dataset.start, *parts, dataset.x):
         known.update(repr((array.shape, array.dtype.str)).encode())
         known.update(np.ascontiguousarray(array).view(np.uint8).data)
     return {
@@ -141,6 +142,7 @@ def load_dataset(scenario: Scenario, seed: int) -> data.Dataset:
         clients=settings.clients,
         windows_per_client=settings.windows_per_client,
         seed=seed,
+        options=settings.options,
     )
     if found.kind != kind:
         raise SettingsError(

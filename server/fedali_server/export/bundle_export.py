@@ -36,6 +36,7 @@ from fedali.capture.structure import structure_key
 from fedali.errors import SettingsError
 from fedali.methods import name_of, options_of, personal_indices
 from fedali.methods.base import begins, finishes
+from fedali.optimizers.rules import described
 from fedali.slots import layout_of, slot_slice
 from fedali.step import Vectors
 from fedali.support.memory import collecting_rarely
@@ -206,7 +207,7 @@ def _write(
         "normalisation": source.normalisation,
         "layouts": layouts,
         "personal": stretches(personal_indices(method, layouts.parameters)),
-        "optimizer": {"name": type(source.optimizer).__name__.lower(), **vars(source.optimizer)},
+        "optimizer": described(source.optimizer),
         "hyper": ALPNumbers(method.influence(source.round), source.decay),
         "keeps_local_prototypes": method.keeps_local_prototypes,
         "prototypes": method.prototypes,
@@ -220,6 +221,7 @@ def _write(
         "data": source.data,
         "answers_by": method.answer,
         "task": source.bundled_task,
+        "schedule": source.schedule,
         **({"created": created} if created else {}),
     }
     state = source.start.tensors()

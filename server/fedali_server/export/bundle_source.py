@@ -15,8 +15,11 @@ from fedali.tasks import CLASSIFICATION, Task, build_task
 from fedali_server.export.source import Source, Start
 
 
-def model_of(bundle: Bundle) -> Model:
-    """The bundle's architecture; ``BundleError`` where this version makes another one of it."""
+def model_of(bundle: Bundle, *, doors: bool = False) -> Model:
+    """The bundle's architecture; ``BundleError`` where this version makes another one of it.
+
+    ``doors``: whether a network from outside of FedAli is taken; its code is run.
+    """
     manifest = bundle.manifest
     component, layouts = manifest.model, manifest.layouts
     try:
@@ -25,6 +28,7 @@ def model_of(bundle: Bundle) -> Model:
             manifest.input_shape,
             len(manifest.classes),
             alp=None if component.alp is None else ALPSettings(**_tuples(component.alp)),
+            doors=doors,
             **component.options,
         )
     except (SettingsError, TypeError, ValueError) as error:
@@ -62,7 +66,7 @@ def source_of(bundle: Bundle, shared: SharedState, round_: int, name: str | None
         )
     return Source(
         name=name or manifest.name,
-        model=model_of(bundle),
+        model=model_of(bundle, doors=True),
         component=dataclasses.replace(manifest.model),
         method=build_method(manifest.method.name, manifest.method.options),
         optimizer=optimizer_of(bundle),
@@ -75,6 +79,7 @@ def source_of(bundle: Bundle, shared: SharedState, round_: int, name: str | None
         data=manifest.data,
         task=task_of(bundle),
         targets=None if manifest.task is None else manifest.task.targets,
+        schedule=manifest.schedule,
     )
 
 

@@ -34,6 +34,7 @@ from fedali.step import (
 from fedali_server.export.draws import TIES, Draw, Subject, clean_batches, clearness
 
 ALLOWED = 1e-5
+_SHRINK = 0.9  # of weights that decay, in the one step that is compared
 _Errors = dict[str, float]
 
 
@@ -114,6 +115,7 @@ def _step(subject: Subject, run: Run) -> Parity:
         extra = [rest] if vectors.rest.size and not head else []
         if subject.method.phases:
             extra.append(torch.tensor(float(phase)))
+        extra += [torch.tensor(_SHRINK) for _ in subject.optimizer.inputs]
         state = State(theta, *subject.optimizer.initial(theta), draw.local)
         numbers = [1.0, 1.0, draw.influence, draw.decay]
         tried, _ = step(state, batch, shared, Hyper(*map(torch.tensor, numbers)), *extra)

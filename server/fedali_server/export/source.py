@@ -14,6 +14,7 @@ from fedali.data.facts import NO_FACTS, DataFacts
 from fedali.methods import Method
 from fedali.models import Model
 from fedali.optimizers.rules import SGD, Adam
+from fedali.optimizers.schedules import CONSTANT, RateSchedule
 from fedali.targets import Targets
 from fedali.tasks import CLASSIFICATION, Task, task_name
 
@@ -66,6 +67,7 @@ class Source:
         data: what another file of the kind needs to give such samples.
         task: what is learnt, fitted to the data.
         targets: of the data; None for classes alone.
+        schedule: of the learning rate over rounds.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Source:
     input_shape: tuple[int, ...]
     classes: tuple[str, ...]
     data: DataFacts = NO_FACTS
+    schedule: RateSchedule = CONSTANT
     task: Task = CLASSIFICATION
     targets: Targets | None = None
 

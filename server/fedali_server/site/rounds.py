@@ -206,6 +206,7 @@ class DataRound:
             shared.prototypes,
             order.influence,
             entropy,
+            bundle.manifest.schedule.factor(order.round),
         )
         if bundle.manifest.normalisation.kind == "client":
             self._personal.normalisations[number] = normalisation

@@ -150,13 +150,13 @@ class _PartOfRun:
 
     def train(self, settings: RoundSettings, shared: SharedState) -> SiteReply:
         """One round, from what clients kept of the one before."""
-        store, before = self.setup.store, settings.round - 1
+        setup, before = self.setup, settings.round - 1
         if self._round != before:
-            store.restore(self._read(before))
+            setup.restore(self._read(before))
         self._round = None  # until the round is complete
         self._forget_all_but(before)
         reply = self.site.train(settings, shared)
-        self._write(settings.round, store.checkpoint())
+        self._write(settings.round, setup.checkpoint())
         self._round = settings.round
         return reply
 
@@ -166,7 +166,8 @@ class _PartOfRun:
 
     def _read(self, round_: int) -> Table:
         path = self._path(round_)
-        if round_ == 0 or not (self.setup.store.sizes or path.exists()):
+        keeps = self.setup.store.sizes or self.setup.sampler is not None
+        if round_ == 0 or not (keeps or path.exists()):
             return {}
         if not path.exists():
             raise CheckpointError(

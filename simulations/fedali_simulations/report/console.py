@@ -198,6 +198,8 @@ def print_results(results: Results, console: Console) -> None:
         "global: the server's model on all test data."
         + (" The test data here are validation data." if on_validation else "")
     )
+    if results.stopped:
+        console.print(results.stopped)
     if len(shown) < len(everything):
         console.print("There are more columns in a wider terminal, and in table.csv.")
     if results.folder.exists():

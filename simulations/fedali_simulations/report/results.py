@@ -6,17 +6,23 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from fedali.data import Federation
 from fedali.metrics import spread
 from fedali.targets import Score, of_score
 from fedali.tasks import Task
+from fedali_simulations.data import load_federation
 from fedali_simulations.scenario import Scenario
+from fedali_simulations.training_settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from fedali.models import Model
 
 MEASURES = ("personalisation", "generalisation", "global")
 
@@ -32,6 +38,7 @@ class Results:
         selected: (method, seed) -> the round with the best mean validation accuracy.
         unseen: a row for each method, seed and client that was held out of training; None without.
         timing: seconds and CPU seconds by method, the mean over seeds, of one round.
+        objects: of this process that the scenario names; they are known there for as long as these results are.
     """
 
     scenario: Scenario
@@ -40,6 +47,31 @@ class Results:
     selected: dict[tuple[str, int], int]
     unseen: pd.DataFrame | None
     timing: pd.DataFrame
+    objects: tuple[object, ...] = field(default=(), repr=False)
+
+    def __str__(self) -> str:
+        from fedali_simulations.report.shown import to_text
+
+        return to_text(self)
+
+    def _repr_html_(self) -> str:
+        from fedali_simulations.report.shown import to_html
+
+        return to_html(self)
+
+    def federation(self, seed: int | None = None) -> Federation:
+        """The clients with their samples, parts and normalisation, of a seed; the first one without."""
+        return load_federation(self.scenario, self.scenario.seed if seed is None else seed)
+
+    def models(self, method: str, seed: int | None = None) -> dict[str, Model]:
+        """Each client's model as it was trained last, by the client's name; what ``training.keep_models`` left of it.
+
+        ``method`` is called as in the table; without ``seed`` the first one's. A model takes normalised samples, as those of
+        ``federation``: ``federation.normalisation[k](client.x_test)``. Raises ``SettingsError`` where there are none.
+        """
+        from fedali_simulations.report.trained import trained_models
+
+        return trained_models(self, method, self.scenario.seed if seed is None else seed)
 
     @property
     def moments(self) -> list[str]:
@@ -59,7 +91,8 @@ class Results:
         ``accuracy``, ``client_std``, ``worst_decile`` and ``macro_f1`` are over clients, then the mean over seeds;
         ``seed_std`` is the sample standard deviation of ``accuracy`` over seeds. ``transductive`` is the accuracy
         of the published inference, ``last_round`` that of the last round. ``global`` weighs clients by their test
-        data: accuracy on all test data together. All are 0..1; NaN where a method has no such number.
+        data: accuracy on all test data together. All are 0..1; NaN where a method has no such number. ``rounds`` is how many there
+        were, which are fewer where ``training.patience`` stopped.
 
         Of another task than classification the columns are its scores (``fedali.tasks``) in the places of ``accuracy`` and ``macro_f1``, and
         ``worst_decile`` is of the clients with the worst ones.
@@ -72,10 +105,10 @@ class Results:
     def _line(self, label: str, measure: str) -> dict[str, Any]:
         main, beside = self.task.main, self.task.beside
         of_method = self.clients[self.clients["method"] == label]
-        last = int(of_method["round"].max())
         per_seed = []
         for seed in sorted(of_method["seed"].unique()):
             of_seed = of_method[of_method["seed"] == seed]
+            last = int(of_seed["round"].max())
             chosen = of_seed[of_seed["round"] == self.selected[label, int(seed)]]
             per_seed.append(
                 {
@@ -98,6 +131,7 @@ class Results:
             "seed_std": deviation,
             "seeds": len(seeds),
             "selected_round": float(np.mean(rounds)),
+            "rounds": float(of_method.groupby("seed")["round"].max().mean()),
         }
 
     @property
@@ -127,6 +161,16 @@ class Results:
                         {"method": label, "measure": measure, "target": target, "unit": unit, **numbers}
                     )
         return pd.DataFrame(lines)
+
+    @property
+    def stopped(self) -> str:
+        """What ended before the last round, in a sentence; empty where nothing did. A forest has one round in any case."""
+        short = []
+        for line in self.scenario.methods:
+            mine = self.clients[self.clients["method"] == line.title].groupby("seed")["round"].max()
+            if not line.name.startswith("forest") and (mine < self.scenario.training.rounds).any():
+                short.append(f"{line.title} after {', '.join(str(int(last)) for last in mine)}")
+        return f"Rounds until validation was no better, a number a seed: {'; '.join(short)}." if short else ""
 
     def to_dict(self) -> dict[str, Any]:
         """The results as plain JSON values; NaN becomes null."""
@@ -179,7 +223,7 @@ def to_markdown(results: Results, machine: Mapping[str, Any]) -> str:
         unit = f"{main.title} {unit}"
     lines = [
         f"Scenario `{results.scenario.name}`: {results.scenario.seeds} seed(s), {training.rounds} rounds of "
-        f"{training.epochs} epochs, batch {training.batch_size}, {training.optimizer} {training.learning_rate:g}; "
+        f"{training.epochs} epochs, batch {training.batch_size}, {training.optimizer} {_rate(training)}; "
         f"{results.clients['client'].nunique()} clients. Mean over clients ± standard deviation over seeds, {unit}."
         + (" Measured on validation data." if results.scenario.evaluation.on == "validation" else ""),
         "",
@@ -199,6 +243,8 @@ def to_markdown(results: Results, machine: Mapping[str, Any]) -> str:
             f"| {label} | {cells[0]} | {worst} | {cells[1]} | {cells[2]} |{more} {seconds[label]:.1f} |"
         )
     lines += _of_targets(results.targets)
+    if results.stopped:
+        lines += ["", results.stopped]
     lines += [
         "",
         f"Measured on {machine['cores']} cores of {machine['processor']}, Python {machine['python']}, "
@@ -225,6 +271,19 @@ def target_cells(line: Mapping[Any, Any]) -> list[str]:
     errors = [f"{line[name]:.4g} {line['unit']}".rstrip() for name in ("mae", "rmse")]
     fit = "–" if math.isnan(line["r2"]) else f"{line['r2']:.3f}"
     return [line["method"], line["measure"], line["target"], *errors, fit]
+
+
+def _rate(training: TrainingSettings) -> str:
+    """The learning rate, and what else there is of it, in words.
+
+    >>> _rate(TrainingSettings(schedule="cosine", weight_decay=0.01))
+    '0.001, cosine, weight decay 0.01'
+    """
+    more: list[str] = [] if training.schedule == "constant" else [training.schedule]
+    more += [f"warm-up {training.warmup_rounds}"] if training.warmup_rounds else []
+    more += [f"weight decay {training.weight_decay:g}"] if training.weight_decay else []
+    more += [f"gradients clipped to {training.clip_norm:g}"] if training.clip_norm else []
+    return ", ".join([f"{training.learning_rate:g}", *more])
 
 
 def _cell(line: Mapping[str, Any], main: Score) -> str:
