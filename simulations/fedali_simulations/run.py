@@ -196,12 +196,13 @@ class RoundWriter:
         rows = self._rows(result)
         MetricsFiles(self.folder.path).write_metrics(result.round, rows)
         measured = "generalisation" in rows
-        score = _mean(rows.get("validation", [])) if measured else -1.0
+        score = self.plan.task.better(_mean(rows.get("validation", [])))
         drawn = [report for report in result.reports if report.get("state") == "drawn"]
         if drawn:
             self.folder.write_drawn(result.round, _together(drawn, self.names))
         last = result.round == self.rounds
-        if score > self.best_score or (last and not self.best_round):
+        first = measured and not self.best_round and not math.isnan(score)
+        if first or (measured and score > self.best_score) or (last and not self.best_round):
             self.best_round, self.best_score = result.round, score
             if self.keep_models == "all":
                 where = personal_indices(self.plan.method, self.plan.layouts.parameters)
