@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial.distance import cdist
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -114,6 +115,7 @@ class Ended:
     embeddings: Array  # of tested samples, under the middle
     validating: list[Array]  # of each client's validation samples
     training: list[Array]
+    known: list[npt.NDArray[np.integer[Any]]]  # labels of training samples
     mine: list[Array]  # each client's prototypes
     everyone: Array
     sets: list[Array]  # as clients sent them
@@ -209,8 +211,32 @@ def of_the_gate(end: Ended) -> Iterator[tuple[str, Pair]]:
 
     yield "gate, and the client's class shares", end.gated(score=by_class)
     yield "gate, shared body and the client's head", end.gated(personal=end.heads)
+    yield (
+        "gate, half of the client's answer by its prototypes' class shares",
+        end.gated(personal=_remembered(end, 64)),
+    )
+    yield "gate, half of it by its training samples' classes", end.gated(personal=_remembered(end, None))
     for part in (1.0, 0.25):
         yield f"gate, {100 * part:g} % of a learned one", end.gated(score=_learned(end, part))
+
+
+def _remembered(end: Ended, count: int | None, near: int = 5) -> list[Array]:
+    """Logarithms of probabilities: a client's model's, and the classes of the training samples around its nearest ``count`` centres, or of
+    its nearest training samples, by one over the distance; half of each."""
+    found, classes = [], end.shared.shape[1]
+    for k, logits in enumerate(end.halfway):
+        points = end.training[k] if count is None else end.mine[k]
+        shares = np.zeros((len(points), classes))
+        np.add.at(shares, (cdist(end.training[k], points).argmin(1), end.known[k]), 1.0)
+        sums = shares.sum(1, keepdims=True)
+        shares = np.where(sums > 0, shares / np.maximum(sums, 1), 1 / classes)
+        far = cdist(end.embeddings, points)
+        places = np.argpartition(far, min(near, len(points)) - 1, axis=1)[:, :near]
+        weights = 1 / np.maximum(np.take_along_axis(far, places, 1), 1e-6)
+        weights /= weights.sum(1, keepdims=True)
+        memory = (weights[:, :, None] * shares[places]).sum(1)
+        found.append(np.log((probabilities(logits) + memory) / 2 + 1e-12))
+    return found
 
 
 def _learned(end: Ended, part: float) -> Callable[[int, Array], Array]:
@@ -306,6 +332,7 @@ def ended(name: str, line: str, seed: int, changes: list[str]) -> Ended:
         np.concatenate(embeddings),
         said(*answering, validating)[1],
         seen,
+        [samples.y for samples in train],
         [centres(z, PROTOTYPES) for z in seen],
         everyone,
         sets,

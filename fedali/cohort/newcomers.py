@@ -13,11 +13,14 @@ _LABELS = 3  # what a random stream is for
 
 
 def few(samples: Samples, count: int, random: np.random.Generator) -> Samples:
-    """``count`` of the samples, or all where there are not more: one of each class in turn, as long as it has any.
+    """``count`` of the samples, or all where there are not more: one of each class in turn, as long as it has any; any where there are no classes.
 
     The same ``random`` gives for a larger ``count`` the same samples and more.
     """
     order = random.permutation(len(samples))
+    if samples.y.ndim > 1:  # no classes
+        chosen = np.sort(order[:count])
+        return replace(samples, x=samples.x[chosen], y=samples.y[chosen])
     classes = random.permutation(np.unique(samples.y))
     turns = np.empty(len(samples), np.int64)  # in which turn of its class a sample comes
     places = np.empty(len(samples), np.int64)

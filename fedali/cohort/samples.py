@@ -13,14 +13,18 @@ from fedali.data import Federation
 from fedali.data.federation import ClientData
 from fedali.data.normalisation import Normalisation
 from fedali.engines.base import Samples
+from fedali.tasks import CLASSIFICATION, Task
 
 _AT_HAND = 4096  # clients of which samples stay made: what a round trains, and more
 
 
 class Cohort:
-    """Training, validation and test samples of every client, made when they are asked for: a client that never trains costs nothing."""
+    """Training, validation and test samples of every client, made when they are asked for: a client that never trains costs nothing; and what is
+    learnt of them.
+    """
 
-    def __init__(self, federation: Federation) -> None:
+    def __init__(self, federation: Federation, task: Task = CLASSIFICATION) -> None:
+        self.task, self.targets = task, federation.targets
         self.classes = len(federation.class_names)
         clients, statistics = federation.clients, federation.normalisation
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,7 +24,6 @@ from fedali.errors import DivergedError
 from fedali.methods import Layouts, Method, SharedState, Trained, Upload
 from fedali.optimizers.schedules import CONSTANT, RateSchedule
 from fedali.slots import slot_slice
-from fedali.task import CLASSIFICATION
 
 _TRAIN, _TEST = 0, 2  # what a random stream is for
 
@@ -95,7 +94,10 @@ class CohortSite:
         self._answering: Answering | None = None
         if outputs is not None and method.answer != "trained":
             sets = cohort.train, cohort.validation, cohort.test
-            self._answering = Answering(method, layouts, outputs, *sets, everyone, settings.calibration)
+            self._answering = Answering(
+                *(method, layouts, outputs, *sets, everyone, settings.calibration),
+                *(cohort.task, cohort.targets),
+            )
         self._calibration = Calibration(outputs) if outputs is not None and settings.calibration else None
         self._size = layouts.parameters.size if self._answering is None else self._answering.size
         self._trained: dict[int, int] = {}  # client -> where its model of this round is in the scratch file
@@ -118,9 +120,8 @@ class CohortSite:
                     result = answering.sent(client, result, settings.round, shared)
                 results.append(result)
                 samples = len(self.cohort.train[client])
-                metrics.add(
-                    client=client, samples=samples, train_loss=result.loss, train_accuracy=result.accuracy
-                )
+                seen = {self.cohort.task.train_name: result.accuracy}
+                metrics.add(client=client, samples=samples, train_loss=result.loss, **seen)
                 metrics.add(**drawn.numbers.get(client, {}))
                 self.store.remember(client, result.theta, result.local_prototypes)
                 if answering is not None or (self.settings.keep_trained and settings.generalisation):
@@ -207,8 +208,8 @@ class CohortSite:
                     after = Query(*model, (test,), influence)
                     (predicted,) = next(iter(self.engine.predict([after])))
                 else:
-                    said = self._answering.newcomer(Candidate(client, *model), samples, round_, shared)
-                    predicted = said.argmax(1)
+                    one = Candidate(client, *model)
+                    predicted = self._answering.newcomer(one, samples, round_, shared)
                 self._score(metrics, name, test, predicted)
         return metrics.columns
 
@@ -341,12 +342,12 @@ class CohortSite:
             for client, predictions in zip(clients, self.engine.predict(queries), strict=True):
                 if not kind:
                     self._score(metrics, "validation", self.cohort.validation[client], predictions[0])
-                self._score(metrics, f"personalisation{kind}", self.cohort.test[client], predictions[1])
-                name = f"generalisation{kind}"
+                own, name = f"personalisation{kind}", f"generalisation{kind}"
+                found = self._score(metrics, own, self.cohort.test[client], predictions[1])
                 if client in tested:
                     self._score(metrics, name, self._labels, np.concatenate(predictions[2:]))
                 elif settings.generalisation:
-                    metrics.add(**{name: math.nan, f"{name}_f1": math.nan})
+                    metrics.add(**{f"{name}{column.removeprefix(own)}": math.nan for column in found})
 
     def _calibrate(
         self,
@@ -368,9 +369,13 @@ class CohortSite:
                 of_all = self._calibration.together(*model, everyone, influence)
             metrics.add(personalisation_ece=error, generalisation_ece=of_all)
 
-    def _score(self, metrics: _Columns, name: str, samples: Samples | Labels, predicted: Labels) -> None:
+    def _score(
+        self, metrics: _Columns, name: str, samples: Samples | Labels, predicted: Labels
+    ) -> Mapping[str, float]:
         labels = samples.y if isinstance(samples, Samples) else samples
-        metrics.add(**CLASSIFICATION.scores(name, labels, predicted, self.cohort.classes))
+        found = self.cohort.task.scores(name, labels, predicted, self.cohort.targets)
+        metrics.add(**found)
+        return found
 
 
 def _joined(sets: Sequence[Samples]) -> Labels:

@@ -66,6 +66,7 @@ class StackedEngine:
             batch=recipe.batch_size,
             dtype=dtype,
             table=MATMUL,
+            task=recipe.task,
         )
         self.cohort_size = cohort_size or self._fitting()
         self._step_of_any_size = over_clients(_on(self._graph, self.device))
@@ -152,7 +153,7 @@ class StackedEngine:
             found = function(
                 *(part[:size] for part in state),
                 data.samples(indices[step, :size], self.dtype),
-                data.y[indices[step, :size]],
+                data.targets(indices[step, :size], self.dtype),
                 weights[step, :size],
                 *shared,
                 step_size,
@@ -274,6 +275,10 @@ class _Packed:
         clients = len(rows)
         x = self.x[rows].to(torch.float32)
         return ((x - self.mean[:clients]) / self.std[:clients]).to(dtype)
+
+    def targets(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        """Classes [clients, batch] or targets [clients, batch, T] of ``rows`` [clients, batch]."""
+        return self.y[rows].to(dtype) if self.y.is_floating_point() else self.y[rows]
 
 
 def _on(graph: Graph, device: torch.device) -> Graph:

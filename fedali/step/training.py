@@ -20,14 +20,22 @@ from fedali.step.forward import make_head, make_other_forward, make_train_forwar
 from fedali.step.gradients import clipped, gradient_by_autograd, gradient_by_transform
 from fedali.step.types import Hyper, Parameters, Shared, State, Step, StepMetrics
 from fedali.step.vectors import Vectors
-from fedali.task import CLASSIFICATION, Batch
+from fedali.task import Batch
+from fedali.tasks import CLASSIFICATION, Task
 
 _Forward = Callable[[Parameters, Tensor, Batch, Shared, Hyper], tuple[Output, Tensor]]
 _Loss = Callable[..., tuple[Tensor, tuple[Tensor, Tensor]]]
 
 
-def make_step(model: Model, method: Method, optimizer: Optimizer, *, eager: bool = False) -> Step:
-    """The local step of ``model`` under ``method`` and ``optimizer``.
+def make_step(
+    model: Model,
+    method: Method,
+    optimizer: Optimizer,
+    *,
+    eager: bool = False,
+    task: Task = CLASSIFICATION,
+) -> Step:
+    """The local step of ``model`` under ``method`` and ``optimizer``, which learns ``task``.
 
     The model gives its architecture only; its own weights and prototypes are never read, and left as they are. While
     a step runs the module holds the parameters it is called with: threads need a copy of the model each. An ``eager``
@@ -43,10 +51,17 @@ def make_step(model: Model, method: Method, optimizer: Optimizer, *, eager: bool
             parameters, local, batch.x, batch.weights, shared.prototypes, hyper.influence, hyper.decay
         )
 
-    return _make_step(vectors, forward, infer, head, method, optimizer, eager)
+    return _make_step(vectors, forward, infer, head, method, optimizer, eager, task)
 
 
-def make_head_step(model: Model, method: Method, optimizer: Optimizer, *, eager: bool = False) -> Step:
+def make_head_step(
+    model: Model,
+    method: Method,
+    optimizer: Optimizer,
+    *,
+    eager: bool = False,
+    task: Task = CLASSIFICATION,
+) -> Step:
     """The local step of the head alone, on embeddings: the body and the prototypes stay as they are.
 
     Like ``make_step``'s, but theta, the moments and the server's theta are the head's [H] (``Model.head_layout``), and
@@ -71,7 +86,7 @@ def make_head_step(model: Model, method: Method, optimizer: Optimizer, *, eager:
     vectors = Vectors(model, method)
     vectors.whole = vectors.trained = vectors.model = model.head_layout
     vectors.rest = Layout(())
-    return _make_step(vectors, forward, infer, run, method, optimizer, eager)
+    return _make_step(vectors, forward, infer, run, method, optimizer, eager, task)
 
 
 def _make_step(
@@ -82,6 +97,7 @@ def _make_step(
     method: Method,
     optimizer: Optimizer,
     eager: bool,
+    task: Task,
 ) -> Step:
     """The step that trains the parameters of ``vectors.trained`` through ``forward``."""
     layout = vectors.trained
@@ -117,11 +133,9 @@ def _make_step(
             return infer(values, local, batch.x, hyper.influence)
 
         own, server = Named(everything), Named(lambda: of_server(shared.theta))
-        view = ClientStep(
-            *(output, batch, own, server, other, head, inner_gradient, CLASSIFICATION), hyper.step_size
-        )
+        view = ClientStep(*(output, batch, own, server, other, head, inner_gradient, task), hyper.step_size)
         value = method.objective(view)
-        return value, (moved, CLASSIFICATION.correct(output, batch))
+        return value, (moved, task.correct(output, batch))
 
     differentiate = _by_autograd(loss) if eager else _by_transform(loss)
 

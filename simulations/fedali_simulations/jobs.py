@@ -16,6 +16,7 @@ from fedali_simulations.scenario import (
     Scenario,
     TrainingSettings,
 )
+from fedali_simulations.task_settings import TaskSettings
 
 _READING = (
     "options",
@@ -107,6 +108,10 @@ def identity(scenario: Scenario, line: MethodSettings, seed: int) -> dict[str, s
         del settings["model"]["adapt"]
     if scenario.evaluation.on == "test":
         del settings["evaluation"]["on"]
+    if scenario.task == TaskSettings():
+        del settings["task"]
+    if (settings["data"].get("columns") or {}).get("target", "") is None:
+        del settings["data"]["columns"]["target"]
     del settings["evaluation"]["calibration"]  # changes no other number
     if not scenario.evaluation.unseen_samples:
         del settings["evaluation"]["unseen_samples"]

@@ -23,6 +23,7 @@ from fedali_simulations.names_before import WRITTEN_BY, as_called_now, is_stored
 from fedali_simulations.sampling_settings import BufferedSettings as BufferedSettings
 from fedali_simulations.sampling_settings import SamplingSettings as SamplingSettings
 from fedali_simulations.sampling_settings import check_buffered
+from fedali_simulations.task_settings import TaskSettings, as_task
 from fedali_simulations.training_settings import LINES_OWN as LINES_OWN
 from fedali_simulations.training_settings import TrainingSettings as TrainingSettings
 
@@ -213,6 +214,7 @@ class Scenario(Settings):
     sites: int = Field(default=1, ge=1)
     """Flower nodes the clients are spread over."""
     data: DataSettings
+    task: Annotated[TaskSettings, BeforeValidator(as_task)] = TaskSettings()
     partition: PartitionSettings = PartitionSettings()
     shift: ShiftSettings = ShiftSettings()
     split: SplitSettings = SplitSettings()
@@ -243,10 +245,15 @@ class Scenario(Settings):
                 raise ValueError(
                     "training.patience looks at validation data, and there are none: set split.validation, or patience = 0"
                 )
-            if method.is_baseline:
-                continue
             try:
-                made = method.build()
+                if method.name.startswith("forest"):
+                    self.task.build().need_classes(method.name)
+                if method.is_baseline:
+                    continue
+                made = method.build().for_task(self.task.build())
+            except SettingsError as error:
+                raise ValueError(str(error)) from error
+            try:
                 epochs_of(made.phases, training.epochs + made.extra_epochs)
             except SettingsError as error:
                 raise ValueError(f"{method.title}: {error}: set training.epochs") from error

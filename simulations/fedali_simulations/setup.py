@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,8 @@ from fedali.optimizers.rules import SGD, Adam
 from fedali.recipe import Recipe
 from fedali.slots import initial_vector, layout_of
 from fedali.support.held import held, is_held
+from fedali.targets import Targets
+from fedali.tasks import Task
 from fedali_simulations.data import load_federation, random_stream, unseen_clients
 from fedali_simulations.sampling_settings import SamplingSettings
 from fedali_simulations.scenario import MethodSettings, Scenario, TrainingSettings
@@ -38,6 +40,7 @@ class Untrained:
     method: Method
     layouts: Layouts
     initial: SharedState
+    task: Task
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,11 @@ class Plan(Untrained):
     federation: data.Federation
     seen: tuple[int, ...]
     unseen: tuple[int, ...]
+
+    @property
+    def targets(self) -> Targets:
+        """What is learnt, with the units that the task knows."""
+        return replace(self.federation.targets, units=tuple(getattr(self.task, "units", ())))
 
 
 @dataclass(frozen=True)
@@ -88,14 +96,18 @@ def build_plan(scenario: Scenario, line: MethodSettings, seed: int) -> Plan:
         raise SettingsError(
             f"{scenario.sites} sites for {len(seen)} clients: give each site at least one client"
         )
-    return Plan(**vars(untrained), federation=federation, seen=seen, unseen=unseen)
+    task = untrained.task
+    task = task.fitted(federation.counted(seen) if task.goes_by_counts else federation.targets)
+    return Plan(**{**vars(untrained), "task": task}, federation=federation, seen=seen, unseen=unseen)
 
 
 def build_untrained(
     scenario: Scenario, line: MethodSettings, seed: int, input_shape: tuple[int, ...], classes: int
 ) -> Untrained:
     """Model and method for one line of the table, for samples of this shape; the same bits whoever has the data."""
-    method, name = line.build(), scenario.model.name
+    task = scenario.task.build()
+    method = line.build().for_task(task)
+    name = scenario.model.name
     model = build_model(
         held(name) if is_held(name) else name,
         input_shape,
@@ -109,7 +121,7 @@ def build_untrained(
     layouts = Layouts(layout_of(model.facts, slots), model.prototype_layout)
     prototypes = {f"alp.{i}": layer.global_prototypes.numpy() for i, layer in enumerate(model.alp_layers)}
     start = initial_vector(model.facts, slots, model.theta().numpy())
-    return Untrained(model, method, layouts, SharedState(start, layouts.prototypes.flatten(prototypes)))
+    return Untrained(model, method, layouts, SharedState(start, layouts.prototypes.flatten(prototypes)), task)
 
 
 def build_setup(
@@ -138,24 +150,26 @@ def build_setup(
             training.epochs + plan.method.extra_epochs,
             training.batch_size,
             alp.decay,
+            plan.task,
         ),
         workers=workers,
         precision=training.precision,
     )
-    cohort = Cohort(plan.federation)
+    cohort = Cohort(plan.federation, plan.task)
+    calibration = evaluation.calibration and plan.task.kind == "classes"
     settings = CohortSettings(
         seed,
         training.participation,
         transductive=evaluation.transductive and alp.matcher == "ot",
         generalisation_clients=evaluation.generalisation_clients,
         keep_trained=training.keep_models != "none",
-        calibration=evaluation.calibration,
+        calibration=calibration,
         unseen_samples=tuple(sorted(set(evaluation.unseen_samples))),
         schedule=training.rates,
     )
     store = ClientStore(plan.method, plan.layouts, clients)
     parts = np.array_split(np.array(plan.seen), scenario.sites)
-    outputs = Outputs(plan.model) if plan.method.answer != "trained" or evaluation.calibration else None
+    outputs = Outputs(plan.model) if plan.method.answer != "trained" or calibration else None
     sampler = build_sampler(scenario.sampling, seed, plan.federation)
     own = plan.method, plan.layouts, settings, store, outputs, sampler
     sites: tuple[CohortSite, ...] = tuple(

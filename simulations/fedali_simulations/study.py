@@ -35,6 +35,7 @@ from fedali_simulations.template import to_toml
 from fedali_simulations.tracking.trackers import calling, check_callbacks
 
 if TYPE_CHECKING:
+    from fedali.data import Federation
     from fedali_simulations.report.results import Results
 
 log = structlog.get_logger("fedali.data")
@@ -244,6 +245,8 @@ def _run(
     results = collect(scenario, folder)
     write_text(folder / "results.json", json.dumps(results.to_dict(), indent=1))
     write_text(folder / "table.csv", results.table.to_csv(index=False))
+    if results.targets is not None:
+        write_text(folder / "targets.csv", results.targets.to_csv(index=False))
     write_text(folder / "table.md", to_markdown(results, environment()))
     place_matplotlib()
     from fedali_simulations.report import pictures
@@ -254,10 +257,18 @@ def _run(
         selected=results.selected,
         counts=federation.counts(),
         client_names=[client.name for client in federation.clients],
-        class_names=federation.class_names,
+        class_names=federation.count_names,
         title=scenario.name,
+        score=results.task.main,
+        what=_counted(federation),
     )
     return results
+
+
+def _counted(federation: Federation) -> str:
+    """What clients' samples are counted by."""
+    targets = federation.targets
+    return {"classes": "class", "labels": "label", "numbers": targets.names[0]}[targets.kind]
 
 
 def jobs_of(scenario: Scenario, folder: Path) -> list[Job]:
@@ -296,9 +307,11 @@ def numbers(folder: Path, label: str, seed: int) -> str:
     scenario = scenario_of(folder)
     chosen = [job for job in jobs_of(scenario, folder) if (job.line.title, job.seed) == (label, seed)]
     table = collect_jobs(scenario, folder, chosen).table
-    known = [line for line in table.to_dict("records") if not math.isnan(line["accuracy"])]
-    found = ", ".join(f"{line['measure']} {100 * line['accuracy']:.1f}" for line in known)
-    return f"{found} % at round {table['selected_round'][0]:.0f}"
+    main = scenario.task.build().main
+    known = [line for line in table.to_dict("records") if not math.isnan(line[main.name])]
+    found = ", ".join(f"{line['measure']} {main.number(line[main.name])}" for line in known)
+    unit = "%" if main.share else f"({main.title})"
+    return f"{found} {unit} at round {table['selected_round'][0]:.0f}"
 
 
 def collect_jobs(scenario: Scenario, folder: Path, jobs: Sequence[Job]) -> Results:

@@ -20,7 +20,7 @@ import structlog
 from fedali.bundle.file import Bundle, read_bundle
 from fedali.bundle.keys import PublicKey
 from fedali.cohort.weights import only
-from fedali.errors import CheckpointError, SettingsError
+from fedali.errors import BundleError, CheckpointError, SettingsError
 from fedali.methods import Layouts, Method, SharedState, build_method
 from fedali.wire.messages import LARGEST_STEP, RUN_NAME
 from fedali.wire.tensors import Encoding
@@ -157,10 +157,15 @@ class Operator:
     sites: tuple[str, ...] = field(default=())
 
 
+OVER_DEVICES = "devices of a federation report accuracy and macro-F1 alone; simulate it, or export a bundle for single devices"
+
+
 def start_run(folder: RunFolder, bundle: Path, settings: RunSettings, operator: Operator) -> None:
     """Make the folder of a run; ``BundleError`` for a bundle that devices would refuse, ``SettingsError`` for rounds that train nothing."""
-    rates = read_bundle(bundle, [operator.trusted_key]).manifest.schedule
-    rates.check_rounds(settings.rounds, "Run as many, or export the bundle with another schedule")
+    manifest = read_bundle(bundle, [operator.trusted_key]).manifest
+    if manifest.targets.kind != "classes":
+        raise BundleError(f"{bundle}: it learns {manifest.targets.kind}, no classes: {OVER_DEVICES}")
+    manifest.schedule.check_rounds(settings.rounds, "Run as many, or export the bundle with another schedule")
     folder.create(bundle.read_bytes(), asdict(settings))
 
 

@@ -99,7 +99,9 @@ class _Forests:
         for name, forest in forests.items():
             said = None if forest is None else self._says(forest, test)
             numbers |= (
-                scores(name, test.y, said) if said is not None else {name: math.nan, f"{name}_f1": math.nan}
+                scores(self._cohort, name, test.y, said)
+                if said is not None
+                else {name: math.nan, f"{name}_f1": math.nan}
             )
         return numbers
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from fedali.answers.gate import probabilities
 from fedali.data import Normalisation
 from fedali.engines.base import Samples, TrainJob
 from fedali.engines.outputs import Outputs
@@ -56,13 +56,16 @@ def run_pooled(job: Job, folder: RunFolder, report: Report) -> dict[str, int]:
 
         def says(samples: Samples, shared: SharedState = shared) -> Probabilities:
             ((logits, _),) = outputs(shared.theta, shared.prototypes, [samples], 0.0)
-            return probabilities(logits)
+            shares: Probabilities = setup.task.shares(logits)
+            return shares
 
         due = round_ == rounds or round_ % every == 0
         found = evaluated(site.cohort, setup.seen, remembered(says), everyone=due, shared=True)
         found |= {"train_loss": [trained.loss] * len(setup.seen)}
         mean = write_round(folder, round_, found, names)
-        best = (round_, mean["validation"]) if due and mean["validation"] > now.best_score else None
+        score = setup.task.better(mean["validation"])
+        first = not now.best_round and not math.isnan(score)
+        best = (round_, score) if due and (first or score > now.best_score) else None
         now = Checkpoint(round_, shared, {}, *(best or (now.best_round, now.best_score)))
         last = round_ == rounds or (due and now.is_stale(training.patience))
         if last and setup.unseen:

@@ -22,6 +22,7 @@ from fedali.wire.kit import OperatorKit
 from fedali_server.flower.link import Link
 from fedali_server.provisioning.certificates import RevocationList
 from fedali_server.run.federated import (
+    OVER_DEVICES,
     Operator,
     RunProgress,
     RunSettings,
@@ -78,6 +79,9 @@ def prepare_scenario(scenario: Scenario, folder: Path, options: Options, kit: Op
         raise SettingsError(
             "evaluation.on is for simulations: devices are tested on the test data that they hold; leave it away"
         )
+    task = scenario.task.build()
+    if task.kind != "classes":
+        raise SettingsError(f"task {scenario.task.name!r}: {OVER_DEVICES}")
     check_for_devices(scenario)
     for line in scenario.methods:
         answer = line.build().answer

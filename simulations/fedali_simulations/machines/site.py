@@ -36,6 +36,7 @@ from fedali.errors import CheckpointError, FedaliError, SettingsError
 from fedali.methods import SharedState, build_method
 from fedali.support.files import flush_folder, reporting, write_bytes
 from fedali.support.names import file_name
+from fedali.tasks import build_task
 from fedali_server.flower.client_app import make_client_app
 from fedali_simulations.baselines import BASELINES
 from fedali_simulations.data import SOURCES
@@ -199,7 +200,11 @@ class _PartOfRun:
 
 
 def _check_methods(settings: Mapping[str, Any]) -> None:
-    """Raise ``SettingsError`` for a method from outside FedAli: a server does not say which code is run here."""
+    """Raise ``SettingsError`` for a method or task from outside FedAli: a server does not say which code is run here."""
+    task = settings.get("task", "")
+    name = task.get("name", "") if isinstance(task, Mapping) else task
+    if name:
+        build_task(str(name), doors=False)
     given = settings.get("methods", ())
     for line in [given] if isinstance(given, str | Mapping) else given:
         name = line["name"] if isinstance(line, Mapping) else line
