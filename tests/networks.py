@@ -158,7 +158,9 @@ class Encoder(nn.Module):
 class Recurrent(nn.Module):
     """A GRU or an LSTM over windows [B, T, channels]."""
 
-    def __init__(self, kind: str, channels: int = 6, hidden: int = 8, layers: int = 1, classes: int = 6) -> None:
+    def __init__(
+        self, kind: str, channels: int = 6, hidden: int = 8, layers: int = 1, classes: int = 6
+    ) -> None:
         super().__init__()
         make = {"gru": nn.GRU, "lstm": nn.LSTM}[kind]
         self.rnn = make(channels, hidden, layers, batch_first=True, dropout=0.1 if layers > 1 else 0.0)

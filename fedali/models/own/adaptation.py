@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from fedali.errors import SettingsError, did_you_mean
 from fedali.models.base import ALPSettings
-from fedali.models.own.attention import PlainAttention
 from fedali.models.own.layers import (
     BatchNorm,
     are_trained,
@@ -24,6 +23,7 @@ from fedali.models.own.layers import (
 )
 from fedali.models.own.model import Adapted
 from fedali.models.own.places import before_head, find_places
+from fedali.models.own.plain import PlainFunctions
 from fedali.models.own.report import Report
 from fedali.models.own.trainable import restrict
 from fedali.models.own.trial import Trial, check_gradient, check_pure, depends_on_values, run, samples
@@ -79,8 +79,8 @@ class Adaptation:
             return self._build(tuple(input_shape), classes, alp)
 
     def report(self, input_shape: Sequence[int], classes: int, alp: ALPSettings | None = None) -> Report:
-        """What is found of the network, and what is done to it."""
-        return self.build(input_shape, classes, alp).report
+        """What is found of the network, and what is done to it; with ALP layers where ``alp_at`` says so."""
+        return self.build(input_shape, classes, ALPSettings() if self.alp_at and not alp else alp).report
 
     def _build(self, input_shape: tuple[int, ...], classes: int, alp: ALPSettings | None) -> Adapted:
         net, x, name = copy.deepcopy(self.net), samples(input_shape), self.name
@@ -113,7 +113,7 @@ class Adaptation:
             found,
             layers,
             places if layers else [],
-            attention=trial.attention,
+            plain=trial.plain,
             loop_only=f"makes a shape or a branch of values by {loop_only}" if loop_only else "",
         )
         every = sum(p.numel() for p in model.parameters())
@@ -204,7 +204,7 @@ class Adaptation:
             )
         seen: list[Any] = []
         handle = net.get_submodule(self.embedding).register_forward_hook(lambda *given: seen.append(given[2]))
-        with torch.no_grad(), PlainAttention():
+        with torch.no_grad(), PlainFunctions():
             net(x)
         handle.remove()
         given = seen[-1] if seen else None
