@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -60,16 +62,17 @@ def _assert_as_the_loop(recipe, engine):
         np.testing.assert_allclose(other.local_prototypes, one.local_prototypes, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", slow(SMALL, lambda name: name not in ("mobilenetv2", "gru", "encoder")))
+@pytest.mark.parametrize(
+    "name", slow(("gru", "encoder", "mobilenetv2", "vit"), lambda name: name not in ("gru", "encoder"))
+)
 def test_clients_side_by_side_train_as_in_the_loop(name):
     recipe = _recipe(name)
     _assert_as_the_loop(recipe, StackedEngine(recipe, device="cpu"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mobilenetv2", "lstm"])
-def test_onnxruntime_trains_as_the_loop(name, tmp_path):
-    recipe = _recipe(name, "fedavg")
+def test_onnxruntime_trains_as_the_loop(tmp_path):
+    recipe = _recipe("lstm", "fedavg")
     _assert_as_the_loop(recipe, OnnxEngine(recipe, cache=tmp_path))
 
 
@@ -104,14 +107,14 @@ def test_an_operation_that_onnx_lacks_is_named_with_its_module(tmp_path):
         OnnxEngine(recipe, cache=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_device_gets_what_trains_and_the_rest_as_constants(tmp_path):
     recipe = _recipe("mobilenetv2", "fedavg", trainable="head")
     model = recipe.model
     theta = model.theta().numpy()
     start = Start(theta, np.zeros(0, np.float32), theta + np.float32(0.01), np.zeros(0, np.float32))
-    given = source(
-        "mlp",
-        "fedavg",
+    given = dataclasses.replace(
+        source("mlp", "fedavg"),
         model=model,
         component=Component("my_nets:Net", {"adapt": {"trainable": "head"}}),
         optimizer=SGD(1e-2),
