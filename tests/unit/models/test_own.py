@@ -41,7 +41,7 @@ class Odd(nn.Module):
             x = F.dropout(x, 0.5, training=True)
         if self.what == "mixed":
             x = x - x.mean(0)
-        if self.what == "branch" and x.sum() > 0:
+        if self.what == "branch" and x.abs().sum() > 0:
             x = x * 2
         if self.what == "shape":
             x = x + 0 * x[x > 0].sum()
@@ -196,6 +196,44 @@ def test_norms_and_the_registrys_models_have_words_too():
     assert model.parameter_layout.names == ("head.weight", "head.bias")
     with pytest.raises(SettingsError, match="takes trainable alone"):
         build_model("mlp", (4,), 3, adapt={"head": "head"})
+
+
+def test_adapters_train_beside_layers_that_stay():
+    make, shape = SMALL["vit"]
+    torch.manual_seed(0)
+    net, x, y = make(), torch.randn(4, *shape), torch.tensor([0, 1, 2, 1])
+    given = adapt(
+        net, adapters={"rank": 2, "at": ["*.qkv", "blocks.1.mlp.?"], "alpha": 4}, trainable="adapters"
+    )
+    model = given.build(shape, 1000)
+    places = ["blocks.0.attn.qkv", "blocks.1.attn.qkv", "blocks.1.mlp.0", "blocks.1.mlp.3"]
+    assert model.parameter_layout.names == tuple(f"body.{p}.lora_{ab}" for p in places for ab in "ab")
+    torch.testing.assert_close(model(x).logits, net.eval()(x))  # nothing is added at first
+    theta, optimizer = model.theta(), SGD(0.1, 0.0)
+    step = make_step(model, build_method("fedavg"), optimizer, eager=True)
+    numbers = Hyper(*map(torch.tensor, (0.1, 1.0, 0.0, 0.0)))
+    state, none = State(theta, *optimizer.initial(theta), torch.empty(0)), torch.empty(0)
+    new, _ = step(state, Batch(x, y, torch.ones(4)), Shared(theta, none), numbers)
+    weight = net.blocks[1].mlp[3].weight
+    F.cross_entropy(net(x), y).backward()  # of W + 2 B A where B is 0: by B it is 2 dW A^T
+    parts = model.parameter_layout.unflatten(theta), model.parameter_layout.unflatten(new.theta)
+    a, moved = parts[0]["body.blocks.1.mlp.3.lora_a"], parts[1]["body.blocks.1.mlp.3.lora_b"]
+    torch.testing.assert_close(moved, -0.1 * 2 * weight.grad @ a.T, atol=1e-7, rtol=1e-4)
+    names = adapt(net, adapters={"at": "*.qkv"}).build(shape, 1000).parameter_layout.names
+    assert {name.rpartition(".")[2] for name in names} == {
+        "lora_a",
+        "lora_b",
+        "weight",
+        "bias",
+    }  # and the head's
+    for wrong, says in (
+        ({"at": "*.qvk"}, "matches no linear layer"),
+        ({"rank": 2}, "has to name linear layers"),
+        ({"at": "*", "rank": 0}, "a whole number from 1"),
+        ({"at": "*", "rnak": 2}, "no setting 'rnak'; did you mean 'rank'"),
+    ):
+        with pytest.raises(SettingsError, match=says):
+            adapt(net, adapters=wrong).build(shape, 1000)
 
 
 NAMED = """
