@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fedali.data.federation import Federation as Federation
     from fedali.data.federation import Normalisation as Normalisation
     from fedali.data.federation import build_federation as build_federation
+    from fedali.data.given.anything import as_dataset as as_dataset
     from fedali.data.partition import Partition as Partition
     from fedali.data.partition import dirichlet as dirichlet
     from fedali.data.partition import natural as natural
@@ -44,6 +45,7 @@ _HOMES = {
     "Federation": "federation",
     "Normalisation": "federation",
     "build_federation": "federation",
+    "as_dataset": "fedali.data.given.anything",
     "Partition": "partition",
     "dirichlet": "partition",
     "natural": "partition",
@@ -68,6 +70,7 @@ __all__ = [
     "Partition",
     "Reading",
     "Split",
+    "as_dataset",
     "build_federation",
     "dirichlet",
     "load_digits_dataset",

@@ -99,6 +99,23 @@ def split(
     return Split(rows_of[0], rows_of[1], rows_of[2], int(np.count_nonzero(part == _DROPPED)))
 
 
+def given_parts(
+    part: Indices, y: Indices, fractions: tuple[float, float, float], rng: np.random.Generator
+) -> Split:
+    """The parts that ``part`` [n] names, 0 to 2; a client without validation samples gives a share of its training samples to it, by ``rng``.
+
+    >>> parts = given_parts(np.array([2, 0, 0, 0, 0]), np.zeros(5, int), (0.6, 0.2, 0.2), np.random.default_rng(0))
+    >>> len(parts.train), len(parts.validation), parts.test
+    (3, 1, array([0]))
+    """
+    train, validation, test = (np.flatnonzero(part == number) for number in range(3))
+    share = fractions[1] / (fractions[0] + fractions[1])
+    if len(validation) or not share or not len(train):
+        return Split(train, validation, test, 0)
+    inner = split(y[train], fractions=(1 - share, 0.0, share), order="random", rng=rng)
+    return Split(train[inner.train], train[inner.test], test, 0)
+
+
 def check_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:
     """The three fractions; ``SettingsError`` unless they sum to 1 with train and test above 0."""
     if len(fractions) != 3 or not all(math.isfinite(f) and f >= 0 for f in fractions):

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fedali.errors import SettingsError, did_you_mean
+from fedali.support.held import held, is_held
 
 Kind = TypeVar("Kind")
 
 
 def outside(name: str, group: str, kind: type[Kind], known: list[str]) -> type[Kind]:
-    """The class that ``name`` stands for: an entry point of ``group``, or ``module:Class``, looked for in the current folder too.
+    """The class that ``name`` stands for: an entry point of ``group``, or ``module:Class``, looked for in the current folder too; or one
+    that this process holds, see ``fedali.support.held``.
 
     Raises ``SettingsError`` where there is none, or it is no subclass of ``kind``.
     """
@@ -34,6 +36,11 @@ def outside_thing(name: str, group: str, what: str, known: list[str]) -> Any:
                 break
         else:
             raise SettingsError(f"unknown {what} {name!r}; {did_you_mean(name, known)}")
+    return held(name) if is_held(name) else imported(name, module, attribute)
+
+
+def imported(name: str, module: str, attribute: str) -> Any:
+    """What ``module`` has by the name of ``attribute``, looked for in the current folder too; errors call it ``name``."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)

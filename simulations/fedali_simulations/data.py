@@ -88,7 +88,8 @@ def check_facts(folder: Path, dataset: data.Dataset, *, note: bool = True) -> No
 def _facts(dataset: data.Dataset) -> dict[str, Any]:
     """What makes a data set another one, what is easiest to understand first."""
     known = hashlib.sha256()
-    for array in (dataset.client, dataset.y, dataset.recording, dataset.start, dataset.x):
+    parts = () if dataset.part is None else (dataset.part,)
+    for array in (dataset.client, dataset.y, dataset.recording, dataset.start, *parts, dataset.x):
         known.update(repr((array.shape, array.dtype.str)).encode())
         known.update(np.ascontiguousarray(array).view(np.uint8).data)
     return {
@@ -130,17 +131,24 @@ def load_dataset(scenario: Scenario, seed: int) -> data.Dataset:
             f"data.schema {settings.schema} tells of data that are elsewhere, and a simulation needs them here: set data.source "
             "instead; fedali run trains where they are"
         )
-    return load_named(
+    kind = scenario.task.build().kind
+    found = load_named(
         settings.source,
         window=settings.window,
         stride=settings.stride,
-        reading=reading_of(settings),
+        reading=replace(reading_of(settings), targets=kind),
         subjects=settings.subjects,
         devices=settings.devices,
         clients=settings.clients,
         windows_per_client=settings.windows_per_client,
         seed=seed,
+        options=settings.options,
     )
+    if found.kind != kind:
+        raise SettingsError(
+            f"{settings.source} has {found.kind} to learn, and task {scenario.task.name!r} learns {kind}: choose another task, or other data"
+        )
+    return found
 
 
 def reading_for_others(settings: DataSettings) -> Reading:
@@ -175,7 +183,9 @@ def _texts(values: tuple[int | float | str, ...] | None) -> tuple[str, ...] | No
 def _partition(scenario: Scenario, dataset: data.Dataset, rng: np.random.Generator) -> data.Partition:
     settings = scenario.partition
     if settings.kind == "dirichlet":
-        return data.dirichlet(dataset.y, settings.clients, settings.alpha, rng, minimum=settings.minimum)
+        return data.dirichlet(
+            dataset.strata(), settings.clients, settings.alpha, rng, minimum=settings.minimum
+        )
     if settings.kind == "shards":
-        return data.shards(dataset.y, settings.clients, settings.shards_per_client, rng)
+        return data.shards(dataset.strata(), settings.clients, settings.shards_per_client, rng)
     return data.natural(dataset)

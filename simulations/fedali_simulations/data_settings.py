@@ -31,6 +31,8 @@ class ColumnSettings(Settings):
     time: str | None = None
     channels: tuple[str, ...] | None = None
     """The channels, in this order; other columns are left out. Without: every column that may be one."""
+    target: Annotated[tuple[str, ...], BeforeValidator(as_list)] | None = None
+    """Columns of a task's targets, of a task of numbers or of several labels for each sample; there is no label then."""
 
 
 with warnings.catch_warnings():
@@ -44,7 +46,9 @@ with warnings.catch_warnings():
         source: str | None = None
         """``digits``, a public data set (``motionsense``, ``uci-har``, ``hapt``, ``wisdm-2011``, ``wisdm-2019``, ``pamap2``, ``hhar``,
         ``realworld``, ``opportunity``, ``opportunity-gestures``; ``NAME:PATH`` says where it lies), or the path of your own data: .npz,
-        .csv or a folder with a file per client."""
+        .csv or a folder with a file per client; or a function of yours, ``my_file:load``, that returns arrays, torch data sets or others."""
+        options: dict[str, Any] = Field(default_factory=dict)
+        """What a function of yours is called with, such as { folder = "recordings" }."""
         schema: str | None = None  # type: ignore[assignment]
         """Instead of a source: a file of `fedali schema`, for `fedali run` without any data where it is started."""
         window: int = Field(default=WINDOW, ge=1)

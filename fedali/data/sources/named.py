@@ -1,19 +1,22 @@
-"""Data by what a user calls them: the name of a built-in source, or a path."""
+"""Data by what a user calls them: the name of a built-in source, a path, or a function."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from fedali.data.dataset import Dataset
 from fedali.data.sources import motionsense
 from fedali.data.sources.digits import load_digits_dataset
+from fedali.data.sources.functions import absolute_function, is_function, load_function
 from fedali.data.sources.own import load_own
 from fedali.data.sources.public.load import PUBLIC, Clients, facts_of, load_public, schema_of
 from fedali.data.sources.reading import PLAIN, Reading
 from fedali.errors import SettingsError, did_you_mean
 from fedali.schema import Schema
+from fedali.support.held import held, is_held
 from fedali.support.places import user_path
 
 SOURCES = ("digits", "motionsense", *PUBLIC)  # what may be named, besides a path
@@ -32,13 +35,28 @@ def load_named(
     windows_per_client: int | None = None,
     seed: int = 0,
     what: str = "data.source",
+    options: Mapping[str, Any] | None = None,
 ) -> Dataset:
-    """The data set ``source``: a name of ``SOURCES``, ``NAME:PATH`` of a public one, or the path of own data.
+    """The data set ``source``: a name of ``SOURCES``, ``NAME:PATH`` of a public one, the path of own data, a function of the
+    user's, called with ``options`` (``fedali.data.sources.functions``), or an object of this process (``fedali.support.held``).
 
     Raises ``SettingsError`` for a name that is none, calling it ``what``, and for a setting that the source does not have, and
     what the sources raise.
     """
     name, path = split_source(source)
+    if name is None and (is_held(source) or is_function(source)):
+        _refuse_reading(source, reading)
+        _refuse(
+            source, subjects=subjects, devices=devices, clients=clients, windows_per_client=windows_per_client
+        )
+        if (window, stride) != (WINDOW, STRIDE):
+            raise SettingsError(f"{source} is not cut by data.window and data.stride: leave them out")
+        if not is_held(source):
+            return load_function(source, options or {})
+    _refuse(source, options=options or None)
+    if is_held(source):
+        found: Dataset = held(source)
+        return found
     if name is None:
         own = user_path(source)
         if not own.suffix and not own.exists():
@@ -95,6 +113,10 @@ def absolute_source(source: str) -> str:
     ('digits', 'hapt:/data/hapt.zip', '/data/mine.csv')
     """
     name, path = split_source(source)
+    if is_held(source):
+        return source
+    if name is None and is_function(source):
+        return absolute_function(source)
     if name is None:
         return str(user_path(source).absolute())
     return name if path is None else f"{name}:{user_path(path).absolute()}"
@@ -130,6 +152,8 @@ def _refuse(name: str, **settings: object) -> None:
 def _refuse_reading(name: str, reading: Reading) -> None:
     cut = name in PUBLIC
     for field in fields(Reading):
+        if field.name == "targets":  # what a source has, and a task learns, is compared elsewhere
+            continue
         value, usual = getattr(reading, field.name), getattr(PLAIN, field.name)
         if field.name == "columns" and cut:
             value, usual = value.client or value.label or value.recording or value.time, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -67,7 +68,7 @@ def build_own(
     if isinstance(made, Model):
         if adapt:
             raise SettingsError(f"model {said!r} is a fedali.Model, which model.adapt does not change")
-        return made
+        return _copied(made, said, classes, alp) if made is thing else made
     if isinstance(made, Adaptation):
         if adapt:
             raise SettingsError(f"model {said!r} is adapted already: leave model.adapt away")
@@ -79,6 +80,19 @@ def build_own(
         )
     adapted: Adaptation = made
     return adapted.build(input_shape, classes, alp, seed=seed)
+
+
+def _copied(model: Model, name: str, classes: int, alp: ALPSettings | None) -> Model:
+    """A model of a program's own, which stays as it is."""
+    if model.facts.classes != classes:
+        raise SettingsError(
+            f"model {name} has {model.facts.classes} outputs, and the data have {classes} classes"
+        )
+    if alp is not None and not model.alp_layers:
+        raise SettingsError(
+            f"model {name} has no ALP layers, which this method needs: give the class, which is made with them, or another method"
+        )
+    return copy.deepcopy(model)
 
 
 def _call(maker: Callable[..., Any], name: str, facts: Mapping[str, Any], options: Mapping[str, Any]) -> Any:

@@ -11,6 +11,7 @@ from fedali.methods import SharedState, build_method
 from fedali.models import ALPSettings, Model, build_model
 from fedali.optimizers.rules import SGD, Adam
 from fedali.slots import model_layout
+from fedali.tasks import CLASSIFICATION, Task, build_task
 from fedali_server.export.source import Source, Start
 
 
@@ -45,6 +46,12 @@ def optimizer_of(bundle: Bundle) -> Adam | SGD:
     return SGD(**options) if plain["name"] == "sgd" else Adam(**options)
 
 
+def task_of(bundle: Bundle, *, doors: bool = True) -> Task:
+    """What the bundle's devices learn; ``doors`` as for ``fedali.tasks.build_task``."""
+    task = bundle.manifest.task
+    return CLASSIFICATION if task is None else build_task(task.name, task.options, doors=doors)
+
+
 def source_of(bundle: Bundle, shared: SharedState, round_: int, name: str | None = None) -> Source:
     """What a new bundle is of, whose devices start from the server's state after ``round_`` of a federation of ``bundle``.
 
@@ -70,6 +77,9 @@ def source_of(bundle: Bundle, shared: SharedState, round_: int, name: str | None
         input_shape=manifest.input_shape,
         classes=manifest.classes,
         data=manifest.data,
+        task=task_of(bundle),
+        targets=None if manifest.task is None else manifest.task.targets,
+        schedule=manifest.schedule,
     )
 
 

@@ -1,0 +1,1 @@
+"""Objects in the place of settings: what a scenario, which is text, calls them."""
