@@ -63,12 +63,14 @@ def structure_key(
     None when the model holds something whose meaning cannot be told from here; then only capturing tells.
     """
     try:
-        return _key(model, method, optimizer, facts)
+        return _key(model, method, optimizer, task, facts)
     except (TypeError, OSError):  # a class that was defined in a notebook, or whose file is gone
         return None
 
 
-def _key(model: Model, method: Method, optimizer: Optimizer, facts: tuple[object, ...]) -> str | None:
+def _key(
+    model: Model, method: Method, optimizer: Optimizer, task: Task, facts: tuple[object, ...]
+) -> str | None:
     training = dataclasses.replace(method, answer="trained")  # whatever answers
     parts: list[str] = [torch.__version__, repr(training), repr(optimizer), repr(facts), repr(task)]
     sources = {_source(f"fedali.{name}") for name in CAPTURING}
