@@ -46,13 +46,15 @@ def gather(
     if data is not None:
         found["data"], dataset = _data(data, partition, keep)
     if partition is not None and not is_partitioner(partition):
-        found["partition"] = {"kind": partition} if isinstance(partition, str) else dict(partition)
+        own = {"kind": partition} if isinstance(partition, str) else dict(partition)
+        found["partition"] = {**found.get("partition", {}), **own}
     elif is_partitioner(partition):
         found["partition"] = {"kind": "natural"}
     if methods is not None:
         found["methods"] = lines_of(methods, keep)
     if model is not None:
-        found["model"] = _model(model, keep)
+        before = found.get("model", {}) if isinstance(model, Mapping) and "name" not in model else {}
+        found["model"] = {**before, **_model(model, keep)}
     for key, value in (settings or {}).items():
         _set(found, key, value)
     if scenario is None:
