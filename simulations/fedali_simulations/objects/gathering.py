@@ -15,7 +15,7 @@ from fedali_simulations.data import load_dataset
 from fedali_simulations.data_settings import Settings
 from fedali_simulations.objects.fingerprint import data_name, model_name
 from fedali_simulations.objects.lines import lines_of
-from fedali_simulations.objects.reach import name_elsewhere
+from fedali_simulations.objects.reach import in_file, name_elsewhere
 from fedali_simulations.scenario import EvaluationSettings, Scenario, TrainingSettings, load_scenario
 
 _FLAT: dict[str, type[Settings]] = {"training": TrainingSettings, "evaluation": EvaluationSettings}
@@ -97,7 +97,7 @@ def _data(data: Any, partition: Any, keep: list[object]) -> tuple[dict[str, Any]
     if _is_function(data):
         elsewhere = name_elsewhere(data)
         if elsewhere is not None and partitioner is None:
-            return {"source": elsewhere}, None
+            return {"source": in_file(elsewhere)}, None
         data = data()
     dataset = as_dataset(data, partitioner=partitioner)
     keep.append(dataset)
