@@ -12,7 +12,9 @@ unexport PYTHONDONTWRITEBYTECODE  # hundreds of processes would compile our sour
 
 FLOWER := 1.41 1.42  # the oldest and the newest that pyproject.toml allows; constraints.txt has the newest
 
-.PHONY: soak simulate study study-quick ideas reference leads peers study-encodings bench bench-cold bench-scale bench-edge bench-gateway bench-joined test test-rest test-all test-edge-matrix test-flower-matrix test-flower-oldest $(FLOWER:%=test-flower-%) edge-arm64 parity proto vectors check-proto check format clean help
+EDGE := 1.19 newest
+
+.PHONY: soak simulate study study-quick ideas reference leads peers study-encodings bench bench-cold bench-scale bench-edge bench-gateway bench-joined test test-rest test-all test-edge-matrix $(EDGE:%=test-edge-%) test-flower-matrix test-flower-oldest $(FLOWER:%=test-flower-%) edge-arm64 parity proto vectors check-proto check format clean help
 .DEFAULT_GOAL := help
 
 help: ## what can be made here
@@ -108,7 +110,6 @@ test-all: test test-rest test-edge-matrix test-flower-oldest ## every test, and 
 CASES := .edge/cases
 ON_DEVICE := -p tests.device.recorded -p no:cacheprovider tests/device/test_device.py tests/unit/client tests/unit/bundle/test_keys.py \
 	tests/e2e/edge
-EDGE := 1.19 newest
 
 $(CASES)/.ready: $(READY) $(wildcard fedali/*.py fedali/models/*.py) server/fedali_server/export/bundle_export.py tests/bundles.py tests/device/prepare.py
 	$(BIN)/python -m tests.device.prepare $(CASES)
@@ -120,9 +121,11 @@ $(EDGE:%=.venv-edge-%/.ready): .venv-edge-%/.ready: pyproject.toml
 		$(if $(filter newest,$*),onnxruntime,'onnxruntime==$*.*')
 	@touch $@
 
-test-edge-matrix: $(CASES)/.ready $(EDGE:%=.venv-edge-%/.ready) ## the edge client without torch, with the oldest and the newest onnxruntime
-	@for version in $(EDGE); do \
-		FEDALI_DEVICE_CASES=$(CASES) .venv-edge-$$version/bin/python -m pytest $(ON_DEVICE) $(PYTEST_ARGS) || exit 1; done
+$(EDGE:%=test-edge-%): test-edge-%: $(CASES)/.ready .venv-edge-%/.ready
+	FEDALI_DEVICE_CASES=$(CASES) .venv-edge-$*/bin/python -m pytest $(ON_DEVICE) $(PYTEST_ARGS)
+
+test-edge-matrix: $(READY) ## the edge client without torch, with the oldest and the newest onnxruntime, side by side
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target $(EDGE:%=test-edge-%)
 
 FEDERATED := tests/e2e/test_federation.py tests/e2e/test_federation_faults.py tests/e2e/test_sites.py tests/e2e/test_machines.py \
 	tests/integration/flower tests/integration/site tests/integration/run/test_site_monitor.py tests/unit/flower

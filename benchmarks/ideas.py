@@ -20,6 +20,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial.distance import cdist
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from fedali.answers import PROTOTYPES, gate
 from fedali.answers.between import HALFWAY, model_at
@@ -45,6 +49,7 @@ TRAINED: dict[str, dict[str, Any]] = {
     "fedali, balance 1": {"balance": 1.0},
     "balanced softmax, a quarter for all": {"share": 0.25},
     "rehearsal of class prototypes": {},
+    "rehearsal of class prototypes with noise": {"noise": 1.0},
     "fedali-paper": {},
     "fedntd": {},
     "moon": {},
@@ -52,6 +57,7 @@ TRAINED: dict[str, dict[str, Any]] = {
 _NAMES = {
     "balanced softmax, a quarter for all": "benchmarks.ideas:Evenly",
     "rehearsal of class prototypes": "benchmarks.ideas:Rehearsal",
+    "rehearsal of class prototypes with noise": "benchmarks.ideas:Rehearsal",
 }
 _LEAST = 1e-3  # of a class's share
 
@@ -70,9 +76,14 @@ class Evenly(FedAli):
 
 @dataclass(frozen=True)
 class Rehearsal(FedProto):
-    """FedAvg that passes everybody's mean embeddings of classes through its head as if they were samples."""
+    """FedAvg that passes everybody's mean embeddings of classes through its head as if they were samples.
+
+    Args:
+        noise: how much of what the batch's samples are off their own class's mean is added.
+    """
 
     name: ClassVar[str] = "rehearsal"
+    noise: float = 0.0
 
     @property
     def personal_parameters(self) -> tuple[str, ...]:
@@ -82,7 +93,9 @@ class Rehearsal(FedProto):
     def objective(self, step: ClientStep) -> Tensor:
         """The task's loss, and that of the known classes' means."""
         known = step.server["class_shares"]
-        logits = step.head(step.own.model, step.server["class_prototypes"]).logits
+        means = step.server["class_prototypes"]
+        off = (step.output.embedding - means[step.batch.y]) * step.batch.weights[:, None]
+        logits = step.head(step.own.model, means + self.noise * off[: len(means)].detach()).logits
         rehearsed = -(logits.log_softmax(-1).diagonal() * known).sum() / known.sum().clamp(min=1.0)
         return step.loss() + self.strength * rehearsed
 
@@ -98,8 +111,11 @@ class Ended:
     newest: Array  # of the last model
     trained: list[Array]  # each client's, logits
     halfway: list[Array]
+    heads: list[Array]  # of the shared body with each client's head
     embeddings: Array  # of tested samples, under the middle
     validating: list[Array]  # of each client's validation samples
+    training: list[Array]
+    known: list[npt.NDArray[np.integer[Any]]]  # labels of training samples
     mine: list[Array]  # each client's prototypes
     everyone: Array
     sets: list[Array]  # as clients sent them
@@ -118,10 +134,11 @@ class Ended:
         spread: float = 1.0,
         prior: float = 0.0,
         score: Callable[[int, Array], Array] | None = None,
+        personal: list[Array] | None = None,
     ) -> Pair:
         """Answers by a gate with other prototypes of everybody, or other numbers."""
         all_, answers = self.everyone if everyone is None else everyone, []
-        for k, logits in enumerate(self.halfway):
+        for k, logits in enumerate(self.halfway if personal is None else personal):
             s = scores(self.embeddings, self.mine[k], all_)
             of_own = scores(self.validating[k], self.mine[k], all_)
             middle = float(np.quantile(of_own, quantile))
@@ -193,6 +210,56 @@ def of_the_gate(end: Ended) -> Iterator[tuple[str, Pair]]:
         return found
 
     yield "gate, and the client's class shares", end.gated(score=by_class)
+    yield "gate, shared body and the client's head", end.gated(personal=end.heads)
+    yield (
+        "gate, half of the client's answer by its prototypes' class shares",
+        end.gated(personal=_remembered(end, 64)),
+    )
+    yield "gate, half of it by its training samples' classes", end.gated(personal=_remembered(end, None))
+    for part in (1.0, 0.25):
+        yield f"gate, {100 * part:g} % of a learned one", end.gated(score=_learned(end, part))
+
+
+def _remembered(end: Ended, count: int | None, near: int = 5) -> list[Array]:
+    """Logarithms of probabilities: a client's model's, and the classes of the training samples around its nearest ``count`` centres, or of
+    its nearest training samples, by one over the distance; half of each."""
+    found, classes = [], end.shared.shape[1]
+    for k, logits in enumerate(end.halfway):
+        points = end.training[k] if count is None else end.mine[k]
+        shares = np.zeros((len(points), classes))
+        np.add.at(shares, (cdist(end.training[k], points).argmin(1), end.known[k]), 1.0)
+        sums = shares.sum(1, keepdims=True)
+        shares = np.where(sums > 0, shares / np.maximum(sums, 1), 1 / classes)
+        far = cdist(end.embeddings, points)
+        places = np.argpartition(far, min(near, len(points)) - 1, axis=1)[:, :near]
+        weights = 1 / np.maximum(np.take_along_axis(far, places, 1), 1e-6)
+        weights /= weights.sum(1, keepdims=True)
+        memory = (weights[:, :, None] * shares[places]).sum(1)
+        found.append(np.log((probabilities(logits) + memory) / 2 + 1e-12))
+    return found
+
+
+def _learned(end: Ended, part: float) -> Callable[[int, Array], Array]:
+    """Logistic regression of a client's training embeddings against everybody's prototypes with noise, in units of its validation samples' spread."""
+    noise = np.random.default_rng(0)
+
+    def weigh(k: int, _: Array) -> Array:
+        own, spread = end.training[k], end.training[k].std(0)
+        others = np.repeat(end.everyone, 10, axis=0)
+        others = others + 0.5 * spread * noise.normal(size=others.shape)
+        learner = make_pipeline(
+            StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced", max_iter=300)
+        )
+        learner.fit(np.concatenate([own, others]), np.repeat([1, 0], [len(own), len(others)]))
+        known = [-learner.decision_function(z) for z in (end.validating[k], end.embeddings)]
+        near = [scores(z, end.mine[k], end.everyone) for z in (end.validating[k], end.embeddings)]
+        of_own, s = (
+            part * a / known[0].std() + (1 - part) * b / near[0].std()
+            for a, b in zip(known, near, strict=True)
+        )
+        return Gate(end.mine[k], end.everyone, float(np.quantile(of_own, 0.8)), float(of_own.std())).weigh(s)
+
+    return weigh
 
 
 def _nearest_means(end: Ended, rounds: int = 14) -> Array:
@@ -252,16 +319,21 @@ def ended(name: str, line: str, seed: int, changes: list[str]) -> Ended:
     counts = np.stack([np.bincount(samples.y, minlength=cohort.classes) for samples in train])
     trained = [models[client] for client in site.clients]
     between = [(model_at(HALFWAY, theta, answering[0]), local) for theta, local in trained]
+    head = size - setup.model.head_layout.size
+    heads = [(np.concatenate([answering[0][:head], theta[head:]]), local) for theta, local in between]
+    seen = said(*answering, train)[1]
     return Ended(
         np.concatenate([samples.y for samples in tested]),
         [slice(a, b) for a, b in itertools.pairwise(edges)],
         counts / counts.sum(1, keepdims=True),
         probabilities(np.concatenate(logits)),
         probabilities(np.concatenate(said(shared.theta, shared.prototypes, tested)[0])),
-        *([np.concatenate(said(*model, tested)[0]) for model in each] for each in (trained, between)),
+        *([np.concatenate(said(*model, tested)[0]) for model in each] for each in (trained, between, heads)),
         np.concatenate(embeddings),
         said(*answering, validating)[1],
-        [centres(z, PROTOTYPES) for z in said(*answering, train)[1]],
+        seen,
+        [samples.y for samples in train],
+        [centres(z, PROTOTYPES) for z in seen],
         everyone,
         sets,
     )

@@ -3,7 +3,8 @@
 What there is to use:
 
 - ``Method``, ``Slot``, ``Phase``: to write a method; ``build_method`` makes one by name.
-- ``Model``, ``build_model``: architectures; ``ALPLayer`` is the paper's layer.
+- ``Task``, ``build_task``: what is learnt; ``Classification``, ``MultiLabel``, ``Regression`` to subclass.
+- ``Model``, ``build_model``: architectures; ``adapt`` makes one of any ``torch.nn.Module``; ``ALPLayer`` is the paper's layer.
 - ``Recipe``, ``build_engine``: to train clients yourself; ``Layouts``, ``SharedState``, ``Upload``: what a server adds up.
 - ``ot_align``, ``ot_aggregate``, ``transport_plan``: prototypes aligned by optimal transport, in numpy and POT.
 - ``load_digits_dataset``, ``load_motionsense``, ``load_public``, ``load_own``, ``as_dataset``, ``build_federation``: data of clients; ``Schema``: what they are, without them.
@@ -42,10 +43,16 @@ if TYPE_CHECKING:
     from fedali.methods import build_method as build_method
     from fedali.models import Model as Model
     from fedali.models import build_model as build_model
+    from fedali.models.own import adapt as adapt
     from fedali.recipe import Recipe as Recipe
     from fedali.schema import Schema as Schema
     from fedali.slots import Phase as Phase
     from fedali.slots import Slot as Slot
+    from fedali.tasks import Classification as Classification
+    from fedali.tasks import MultiLabel as MultiLabel
+    from fedali.tasks import Regression as Regression
+    from fedali.tasks import Task as Task
+    from fedali.tasks import build_task as build_task
     from fedali.transport.plans import ot_align as ot_align
     from fedali.transport.plans import transport_plan as transport_plan
     from fedali.uploads import SharedState as SharedState
@@ -59,20 +66,26 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "ALPLayer": "fedali.alp",
+    "Classification": "fedali.tasks",
     "Layouts": "fedali.methods",
     "Method": "fedali.methods",
     "Model": "fedali.models",
+    "MultiLabel": "fedali.tasks",
     "Phase": "fedali.slots",
     "Recipe": "fedali.recipe",
+    "Regression": "fedali.tasks",
     "Schema": "fedali.schema",
     "SharedState": "fedali.uploads",
     "Slot": "fedali.slots",
+    "Task": "fedali.tasks",
     "Upload": "fedali.uploads",
+    "adapt": "fedali.models.own",
     "as_dataset": "fedali.data",
     "build_engine": "fedali.engines",
     "build_federation": "fedali.data",
     "build_method": "fedali.methods",
     "build_model": "fedali.models",
+    "build_task": "fedali.tasks",
     "load_digits_dataset": "fedali.data",
     "load_motionsense": "fedali.data",
     "load_own": "fedali.data",

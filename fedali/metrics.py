@@ -34,6 +34,47 @@ def macro_f1(labels: Labels, predictions: Labels, classes: int) -> float:
     return float(np.mean(2 * hits[seen] / (true + predicted)[seen]))
 
 
+def multilabel_f1(labels: Array, predictions: Array) -> tuple[float, float]:
+    """Micro and macro F1 of several labels for each sample, [n, T] of 0 and 1 each, 0..1.
+
+    Micro is of all labels of all samples together; macro is the mean over the labels that occur among either. NaN where none does. Where
+    each label occurs, those of scikit-learn's ``f1_score(average="micro")`` and ``"macro"``.
+
+    >>> multilabel_f1(np.array([[1, 0], [1, 1]]), np.array([[1, 0], [0, 1]]))
+    (0.8, 0.8333333333333333)
+    """
+    true, said = np.asarray(labels) > 0, np.asarray(predictions) > 0
+    hits, both = (true & said).sum(0), true.sum(0) + said.sum(0)
+    if not both.any():
+        return math.nan, math.nan
+    there = both > 0
+    return float(2 * hits.sum() / both.sum()), float(np.mean(2 * hits[there] / both[there]))
+
+
+def labels_right(labels: Array, predictions: Array) -> tuple[float, float]:
+    """Share of samples all of whose labels are right (subset accuracy), and of labels that are right (1 less the Hamming loss), 0..1; of
+    [n, T] of 0 and 1 each. NaN for no samples.
+    """
+    if not len(labels):
+        return math.nan, math.nan
+    right = (np.asarray(labels) > 0) == (np.asarray(predictions) > 0)
+    return float(right.all(1).mean()), float(right.mean())
+
+
+def r2_of(measured: Array, predictions: Array) -> Array:
+    """R2, the share of the variance that is explained, of each column of [n, T]: [T]; 1 is perfect, 0 what the mean reaches, and less is
+    worse. NaN for fewer than two samples, and where all are the same.
+    """
+    measured, found = np.asarray(measured, np.float64), np.full(np.shape(measured)[1], np.nan)
+    if len(measured) < 2:
+        return found
+    rest = ((measured - predictions) ** 2).sum(0)
+    total = ((measured - measured.mean(0)) ** 2).sum(0)
+    known = total > 0
+    found[known] = 1 - rest[known] / total[known]
+    return found
+
+
 def calibration_error(labels: Labels, probabilities: Array) -> float:
     """Expected calibration error of probabilities [n, classes], 0..1; NaN for no samples.
 

@@ -10,6 +10,7 @@ from fedali.models.base import Model
 from fedali.optimizers.rules import Optimizer
 from fedali.slots import epochs_of
 from fedali.step import Vectors
+from fedali.tasks import CLASSIFICATION, Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +25,7 @@ class Recipe:
         epochs: of a client's training in a round.
         batch_size: samples of a step.
         decay: of the local prototypes.
+        task: what is learnt.
     """
 
     model: Model
@@ -33,6 +35,7 @@ class Recipe:
     epochs: int = 1
     batch_size: int = 32
     decay: float = 0.999
+    task: Task = CLASSIFICATION
 
     @cached_property
     def vectors(self) -> Vectors:

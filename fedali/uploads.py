@@ -34,7 +34,8 @@ class SharedState:
 
 @dataclass(frozen=True)
 class Trained:
-    """A client after local training: its vector theta [P], local prototypes [L], number of training samples.
+    """A client after local training: its vector theta [P], local prototypes [L], and its weight: its number of training samples,
+    or what follows from how it was drawn.
 
     ``occupancy`` [number of prototypes], where a method asked for it: for how many training embeddings each
     prototype answered.
@@ -42,7 +43,7 @@ class Trained:
 
     theta: Vector
     local_prototypes: Vector
-    samples: int
+    samples: float
     occupancy: Vector | None = None
 
 

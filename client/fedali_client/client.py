@@ -6,20 +6,21 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fedali.bundle.file import Bundle
-from fedali.data.samples import check_labels, check_samples
+from fedali.data.samples import check_labels, check_samples, check_targets
 from fedali.errors import DataError, FedaliError, SettingsError
-from fedali.metrics import accuracy, macro_f1
 from fedali.support.places import user_path
 from fedali_client import exchange as federation
 from fedali_client.compute.gating import Gating
 from fedali_client.compute.graphs import CPU, Runtime
 from fedali_client.compute.inference import Inference
 from fedali_client.compute.learning import Learning, round_identity
+from fedali_client.compute.saying import compared, named, told
 from fedali_client.compute.trainer import Callback
 from fedali_client.observations import UNLABELLED, Observations, StoredDtype
 from fedali_client.results import Evaluation, FitReport, Status, Update
@@ -118,7 +119,7 @@ class EdgeClient:
         if epochs < 1:
             raise SettingsError(f"epochs is {epochs}; it has to be at least 1")
         samples = check_samples(x, self.manifest.input_shape)
-        labels = check_labels(y, self.manifest.classes, len(samples))
+        labels = check_targets(y, self.manifest.targets, len(samples))
         self._writable()
         held_back = self._held_back(validation)
         again = self._gating is not None and self._gating.pending
@@ -149,7 +150,7 @@ class EdgeClient:
         if epochs < 1:
             raise SettingsError(f"epochs is {epochs}; it has to be at least 1")
         samples = check_samples(x, self.manifest.input_shape)
-        labels = check_labels(y, self.manifest.classes, len(samples))
+        labels = check_targets(y, self.manifest.targets, len(samples))
         self._writable()
         self._inference.close()
         report = self._learning.fit_round(samples, labels, epochs, tuple(entropy), progress)
@@ -206,29 +207,30 @@ class EdgeClient:
         """Whether ``fit_round`` with these words goes on from what ``receive`` took for ``task``, and from nothing else."""
         now = self._state.progress.identity
         samples = check_samples(x, self.manifest.input_shape)
-        labels = check_labels(y, self.manifest.classes, len(samples))
+        labels = check_targets(y, self.manifest.targets, len(samples))
         known = (bytes(32), round_identity(samples, labels, epochs, tuple(entropy)))
         return self._state.checkpoint.task == task and now in known
 
     def predict_proba(self, x: npt.ArrayLike) -> Vector:
-        """Probabilities [n, classes] of samples [n, *shape]; each sample's are its own, whatever it comes with."""
+        """Probabilities [n, classes] of samples [n, *shape], or of labels, or numbers in their units [n, T]; each sample's are its own,
+        whatever it comes with.
+        """
         return self.answer(x)[0]
 
     def answer(self, x: npt.ArrayLike) -> tuple[Vector, Vector]:
         """``predict_proba``, and how much the personal model counted [n], 0..1; 1 where no gate answers."""
         samples = check_samples(x, self.manifest.input_shape)
         logits, weights = self._inference.logits(samples)
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        found: Vector = shifted / shifted.sum(axis=1, keepdims=True)
-        return found, weights
+        return told(self.manifest.targets, logits), weights
 
-    def predict(self, x: npt.ArrayLike) -> list[str]:
-        """The name of the class of each sample."""
-        return [self.manifest.classes[k] for k in self.predict_proba(x).argmax(axis=1)]
+    def predict(self, x: npt.ArrayLike) -> list[Any]:
+        """The name of the class of each sample; names of its labels; or numbers by name."""
+        return named(self.manifest.targets, self.predict_proba(x))
 
     def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike) -> Evaluation:
-        """How well the personal model does on samples [n, *shape] with labels [n]."""
-        return self._compare(self.predict_proba(x).argmax(axis=1), y)
+        """How well the personal model does on samples [n, *shape] with labels [n], or targets [n, T]."""
+        logits = self._inference.logits(check_samples(x, self.manifest.input_shape))[0]
+        return compared(self.manifest.targets, logits, y)
 
     def evaluate_shared(
         self, theta: Vector, prototypes: Vector, influence: float, x: npt.ArrayLike, y: npt.ArrayLike
@@ -244,7 +246,8 @@ class EdgeClient:
         """
         samples = check_samples(x, self.manifest.input_shape)
         model = federation.shared_model(self._state, theta, prototypes, influence)
-        return self._compare(self._inference.logits_of(*model, influence, samples).argmax(axis=1), y)
+        logits = self._inference.logits_of(*model, influence, samples)
+        return compared(self.manifest.targets, logits, y)
 
     def normalise_by(self, x: npt.ArrayLike) -> None:
         """Take this device's own normalisation of samples [n, *shape], where the bundle leaves it to the device and there is none yet."""
@@ -260,7 +263,14 @@ class EdgeClient:
         return self._store
 
     def observe(self, window: npt.ArrayLike, label: str | int | None = None) -> None:
-        """Keep one raw window [*shape], with its class where it is known; see ``fedali_client.observations``."""
+        """Keep one raw window [*shape], with its class where it is known; see ``fedali_client.observations``.
+
+        Raises ``SettingsError`` where the model learns no classes.
+        """
+        if self.manifest.targets.kind != "classes":
+            raise SettingsError(
+                "the store of observations is balanced over classes, and this model learns none: use fit"
+            )
         sample = check_samples(window, self.manifest.input_shape, "window")
         if len(sample) != 1:
             raise DataError(f"observe takes one window at a time, not {len(sample)}")
@@ -359,12 +369,6 @@ class EdgeClient:
         if validation is None or not np.size(validation):
             return np.zeros((0, *self.manifest.input_shape), np.float32)
         return check_samples(validation, self.manifest.input_shape, "validation")
-
-    def _compare(self, found: npt.NDArray[np.int64], y: npt.ArrayLike) -> Evaluation:
-        labels = check_labels(y, self.manifest.classes, len(found))
-        return Evaluation(
-            accuracy(labels, found), macro_f1(labels, found, len(self.manifest.classes)), len(labels)
-        )
 
     @property
     def _version(self) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fedali.bundle.file import Bundle
+from fedali.bundle.manifest import Manifest
 from fedali.data.device import UNLABELLED, FileSamples, Need, Pair, read_file, read_parts
 from fedali.data.sources.settings import parse_settings, plain_settings
 from fedali.errors import DataError, MissingExtraError, SettingsError
@@ -19,6 +20,7 @@ from fedali.support.memory import stay_small
 from fedali.support.places import user_path
 from fedali.support.terminal import printable
 from fedali_client.client import EdgeClient
+from fedali_client.compute.saying import line_of, seen_of
 from fedali_client.data import read_line
 from fedali_client.progress import ProgressLine
 from fedali_client.results import FitReport
@@ -67,14 +69,14 @@ def fit(options: argparse.Namespace) -> None:
         tests = {name: parts[name] for name in ("validation", "test") if options.split}
 
         def tested() -> dict[str, Any]:
-            return {name: asdict(client.evaluate(*part)) for name, part in tests.items() if part is not None}
+            return {name: client.evaluate(*part).plain() for name, part in tests.items() if part is not None}
 
         held_back = None if parts["validation"] is None else parts["validation"][0]
 
         def train(show: ProgressLine) -> FitReport:
             return client.fit(*pair, options.epochs, seed=options.seed, progress=show, validation=held_back)
 
-        _train(options, train, tested=tested)
+        _train(options, client, train, tested=tested, seen=seen_of(client.manifest.targets.kind))
 
 
 def predict(options: argparse.Namespace) -> None:
@@ -107,9 +109,9 @@ def evaluate(options: argparse.Namespace) -> None:
             raise DataError(f"{options.data} is too short for a part to test on; leave --split away")
         found = client.evaluate(*pair)
     if options.json:
-        _print_json(asdict(found))
+        _print_json(found.plain())
     else:
-        _say(f"accuracy {found.accuracy:.4f}, macro-F1 {found.macro_f1:.4f} on {found.samples} samples")
+        _say(_in_words(found.plain()))
 
 
 def observe(options: argparse.Namespace) -> None:
@@ -127,6 +129,7 @@ def observe(options: argparse.Namespace) -> None:
         if options.train:
             _train(
                 options,
+                client,
                 lambda show: client.train_observed(options.epochs, seed=options.seed, progress=show),
                 facts,
             )
@@ -219,32 +222,61 @@ def _tell(options: argparse.Namespace, notes: Sequence[str]) -> None:
 
 def _train(
     options: argparse.Namespace,
+    client: EdgeClient,
     train: Callable[[ProgressLine], FitReport],
     facts: dict[str, Any] | None = None,
     tested: Callable[[], dict[str, Any]] = dict,
+    seen: str = "accuracy",
 ) -> None:
-    line = ProgressLine()
+    line = ProgressLine(seen=seen)
     try:
         report = train(line)
     except (KeyboardInterrupt, SystemExit):
         if line.last is not None:
             line.close()
-            where = f"stopped after step {line.last.step} of {line.last.total}"
+            now = client.status()  # it may have taken a step that the line did not show
+            where = f"stopped after step {now.fit_step} of {now.fit_steps}"
             print(f"fedali-client: {where}; the same command goes on from there", file=sys.stderr)  # noqa: T201
         raise
     line.close()
     if options.json:
-        _print_json({**(facts or {}), **asdict(report), **tested()})
+        told = {seen if name == "accuracy" else name: value for name, value in asdict(report).items()}
+        _print_json({**(facts or {}), **told, **tested()})
         return
     went_on = f", went on from step {report.resumed_at}" if report.resumed_at else ""
     _say(
         f"fit {report.fit}: {report.epochs} epochs of {report.samples} samples in {report.seconds:.1f} s{went_on}; "
-        f"last epoch: loss {report.loss:.4f}, accuracy {report.accuracy:.4f}"
+        f"last epoch: loss {report.loss:.4f}, {seen} {report.accuracy:.4f}"
     )
     for name, found in tested().items():
-        _say(
-            f"{name}: accuracy {found['accuracy']:.4f}, macro-F1 {found['macro_f1']:.4f} on {found['samples']} samples"
-        )
+        _say(f"{name}: {_in_words(found)}")
+
+
+def _in_words(found: dict[str, Any]) -> str:
+    """An ``Evaluation`` or ``Scores`` as one line."""
+    if "scores" not in found:
+        return f"accuracy {found['accuracy']:.4f}, macro-F1 {found['macro_f1']:.4f} on {found['samples']} samples"
+    units = found["units"]
+    parts = []
+    for name, value in found["scores"].items():
+        what, _, target = name.partition("_")
+        unit = units.get(target, "") if what in ("mae", "rmse") else ""
+        if value is not None:
+            parts.append(f"{name.replace('_', ' ')} {value:.4g} {unit}".rstrip())
+    return f"{', '.join(parts)} on {found['samples']} samples"
+
+
+def _learns(manifest: Manifest) -> dict[str, Any]:
+    """What is learnt, for people."""
+    targets = manifest.targets
+    if manifest.task is None:
+        return {"classes": list(targets.names)}
+    units = targets.units or ("",) * len(targets.names)
+    shown = [
+        f"{name} {f'({unit})' if unit else ''}".rstrip()
+        for name, unit in zip(targets.names, units, strict=True)
+    ]
+    return {"task": manifest.task.name, targets.kind if targets.kind != "numbers" else "targets": shown}
 
 
 def _windows(options: argparse.Namespace, client: EdgeClient) -> Iterator[tuple[Any, Any]]:
@@ -275,12 +307,11 @@ def _predictions(client: EdgeClient, x: Any, file: FileSamples | None = None) ->
     for start in range(0, len(x), 256):
         found, weights = client.answer(x[start : start + 256])
         for sample, (row, weight) in enumerate(zip(found, weights, strict=True), start):
-            best = int(row.argmax())
             where: dict[str, Any] = {}
             if file is not None and file.rows is not None:
                 where = {"row": int(file.rows[sample]), "rows": len(x[sample])}
                 where |= {} if file.times is None else {"time": file.moment(sample)}
-            answer = {"label": client.manifest.classes[best], "probability": round(float(row[best]), 6)}
+            answer = line_of(client.manifest, row)
             if client.manifest.answers_by == "gate":
                 answer["weight"] = round(float(weight), 6)
             _print_json({**where, **answer})
@@ -305,7 +336,7 @@ def _about(bundle: Bundle) -> dict[str, Any]:
         "channels": list(manifest.data.channels),
         "read with": plain_settings(manifest.data.reading) or None,
         "stride": manifest.data.stride_of(manifest.input_shape) if len(manifest.input_shape) == 2 else None,
-        "classes": list(manifest.classes),
+        **_learns(manifest),
         "round": manifest.round,
         "onnxruntime": manifest.onnxruntime,
         "bytes": {name: part.bytes for name, part in sorted(manifest.parts.items())},

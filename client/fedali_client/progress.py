@@ -15,8 +15,8 @@ _PAUSE = 0.1  # seconds between two drawings
 class ProgressLine:
     """One line of a terminal, drawn again and again; of anything but a terminal nothing is written."""
 
-    def __init__(self, stream: TextIO = sys.stderr) -> None:
-        self._stream, self._shown = stream, stream.isatty()
+    def __init__(self, stream: TextIO = sys.stderr, seen: str = "accuracy") -> None:
+        self._stream, self._shown, self._seen = stream, stream.isatty(), seen
         self._began, self._drawn, self._first = time.monotonic(), 0.0, 0
         self.last: FitProgress | None = None
 
@@ -34,7 +34,7 @@ class ProgressLine:
         left = _duration(each * (now.total - now.step))
         self._stream.write(
             f"\r[{'#' * done}{'.' * (_WIDTH - done)}] epoch {now.epoch}/{now.epochs}  loss {now.loss:.3f}  "
-            f"accuracy {now.accuracy:.3f}  {left} left\033[K"
+            f"{self._seen} {now.accuracy:.3f}  {left} left\033[K"
         )
         self._stream.flush()
 

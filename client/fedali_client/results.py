@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,7 @@ class FitReport:
         samples: of its data.
         epochs: passes over them.
         loss: mean over the last epoch.
-        accuracy: over the last epoch while training, 0..1.
+        accuracy: over the last epoch while training, 0..1: right classes, or labels; of numbers the absolute error in standard deviations.
         seconds: of this call.
     """
 
@@ -40,6 +42,25 @@ class Evaluation:
     accuracy: float
     macro_f1: float
     samples: int
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON tells it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Scores(Evaluation):
+    """Of a task without classes: scores by name, see ``fedali.targets.scores``; ``units`` of quantities by name. Accuracy and macro-F1 are of
+    labels, and NaN of numbers.
+    """
+
+    scores: dict[str, float]
+    units: dict[str, str]
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON tells it; what is not known is null."""
+        known = {name: None if math.isnan(value) else value for name, value in self.scores.items()}
+        return {"scores": known, "units": self.units, "samples": self.samples}
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """What a bundle says of itself: the manifest, typed, and checked strictly where it enters.
 
-A manifest is JSON with sorted keys. Every key but ``data`` and ``answers_by`` has to be there, unknown ones are refused, and so are repeated ones and
+A manifest is JSON with sorted keys. Every key but ``data``, ``answers_by``, ``schedule`` and ``task`` has to be there, unknown ones are refused, and so are repeated ones and
 numbers that JSON does not have. ``docs/bundle.md`` says what each means.
 """
 
@@ -16,7 +16,9 @@ import numpy.typing as npt
 from fedali.answers import Answer, size_without
 from fedali.data.facts import NO_FACTS, DataFacts
 from fedali.layout import Layout
+from fedali.optimizers.schedules import CONSTANT, RateSchedule
 from fedali.slots import PrototypeUpload
+from fedali.targets import Targets
 
 FORMAT = 2
 READABLE = (1, 2)  # 1 is 0.1.0's
@@ -49,6 +51,28 @@ class BundleNormalisation:
     kind: NormalisationKind
     mean: npt.NDArray[np.float32]
     std: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class BundleTask:
+    """What is learnt, where it is not classification as ever; ``targets`` have the names of the manifest's ``classes``."""
+
+    name: str
+    options: dict[str, Any]
+    targets: Targets
+
+    def to_plain(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        targets = self.targets
+        numbers = targets.kind == "numbers"
+        return {
+            "name": self.name,
+            "options": self.options,
+            "kind": targets.kind,
+            "units": list(targets.units),
+            "mean": np.ravel(targets.mean).astype(np.float64).tolist() if numbers else [],
+            "std": np.ravel(targets.std).astype(np.float64).tolist() if numbers else [],
+        }
 
 
 @dataclass(frozen=True)
@@ -117,6 +141,13 @@ class Manifest:
     int8: dict[str, Any] | None
     data: DataFacts = NO_FACTS
     answers_by: Answer = "trained"
+    schedule: RateSchedule = CONSTANT
+    task: BundleTask | None = None
+
+    @property
+    def targets(self) -> Targets:
+        """What is learnt of samples."""
+        return Targets(self.classes) if self.task is None else self.task.targets
 
     @property
     def known(self) -> int:
@@ -154,10 +185,15 @@ class Manifest:
             "parts": {name: vars(part) for name, part in self.parts.items()},
             "parity": {name: vars(parity) for name, parity in self.parity.items()},
             "data": self.data.to_plain(),
+            "schedule": self.schedule.to_plain(),
         }
-        if not plain["data"]:
-            del plain["data"]
+        for name in ("data", "schedule"):
+            if not plain[name]:
+                del plain[name]
         if self.answers_by == "trained":
             del plain["answers_by"]
+        del plain["task"]
+        if self.task is not None:
+            plain["task"] = self.task.to_plain()
         text = json.dumps(plain, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return text.encode()

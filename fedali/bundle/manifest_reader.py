@@ -19,6 +19,7 @@ from fedali.bundle.manifest import (
     BundleLayouts,
     BundleNormalisation,
     BundlePart,
+    BundleTask,
     Component,
     Manifest,
     Mode,
@@ -28,7 +29,10 @@ from fedali.bundle.manifest import (
 from fedali.data.facts import DataFacts
 from fedali.errors import BundleError, SettingsError
 from fedali.layout import Layout
+from fedali.optimizers.schedules import CONSTANT, KINDS, RateSchedule
 from fedali.slots import PrototypeUpload
+from fedali.targets import KINDS as TASK_KINDS
+from fedali.targets import Targets
 from fedali.transport.solvers import Solver
 
 _NEEDED = {"full": {"train.onnx", "infer.onnx"}, "head": {"train.onnx", "infer.onnx", "embed.onnx"}}
@@ -64,6 +68,9 @@ def _manifest(read: JsonReader) -> Manifest:
     layouts = _layouts(read.inside("layouts"), mode)
     written = read.text("fedali")
     method = _method(read.inside("method"), written)
+    inner = read.inside("task") if read.has("task") else None
+    classes = _classes(read, "classes", 2 if inner is None else 1)
+    task = None if inner is None else _task(inner, classes)
     travel = _travel(read) if format_ > 1 else _travel_before(method, layouts)
     manifest = Manifest(
         format=format_,
@@ -75,7 +82,7 @@ def _manifest(read: JsonReader) -> Manifest:
         mode=mode,
         batch=read.integer("batch", 1, 1 << 16),
         input_shape=shape,
-        classes=_classes(read, "classes"),
+        classes=classes,
         normalisation=_normalisation(read.inside("normalisation"), shape),
         layouts=layouts,
         personal=_ranges(read, "personal", layouts.parameters.size),
@@ -91,6 +98,8 @@ def _manifest(read: JsonReader) -> Manifest:
         int8=read.take("int8", dict, type(None)),
         data=_data(read, shape),
         answers_by=read.choice("answers_by", BUNDLED) if read.has("answers_by") else "trained",
+        task=task,
+        schedule=_schedule(read.inside("schedule")) if read.has("schedule") else CONSTANT,
     )
     read.done()
     _check_parts(manifest, read.where)
@@ -179,9 +188,32 @@ def _component(read: JsonReader, *, alp: bool) -> Component:
     return found
 
 
-def _classes(read: JsonReader, key: str) -> tuple[str, ...]:
+def _task(read: JsonReader, names: tuple[str, ...]) -> BundleTask:
+    """What is learnt; units, means and deviations are of numbers alone, one each."""
+    name, options, kind = read.text("name"), read.take("options", dict), read.choice("kind", TASK_KINDS)
+    units = read.take("units", list)
+    count = len(names) if kind == "numbers" else 0
+    if len(units) not in (0, count) or not all(isinstance(unit, str) and len(unit) <= 40 for unit in units):
+        raise read.wrong("units", units)
+    if kind == "classes" and len(names) < 2:
+        raise JsonError(f"{read.where}: a task of classes has two or more")
+    parts = []
+    for key in ("mean", "std"):
+        value = read.take(key, list)
+        if len(value) != count or not all(type(n) in (int, float) and abs(n) < 1e300 for n in value):
+            raise read.wrong(key, value)
+        parts.append(np.array(value, np.float64))
+    if not (parts[1] > 0).all():
+        raise read.wrong("std", parts[1].tolist())
+    read.done()
+    if kind == "numbers":
+        return BundleTask(name, options, Targets(names, "numbers", tuple(units), parts[0], parts[1]))
+    return BundleTask(name, options, Targets(names, kind))
+
+
+def _classes(read: JsonReader, key: str, least: int) -> tuple[str, ...]:
     value = read.take(key, list)
-    if not 2 <= len(value) <= 10_000 or not all(map(is_plain, value)) or len(set(value)) != len(value):
+    if not least <= len(value) <= 10_000 or not all(map(is_plain, value)) or len(set(value)) != len(value):
         raise read.wrong(key, value)
     return tuple(value)
 
@@ -278,8 +310,25 @@ def _optimizer(read: JsonReader) -> dict[str, Any]:
     found: dict[str, Any] = {"name": name}
     for key in _OPTIMIZERS[name]:
         found[key] = read.number(key, 0, 1 if key.startswith(("beta", "momentum")) else 1e6)
+    for key in ("weight_decay", "clip_norm"):  # which may be missing: off
+        if read.has(key):
+            found[key] = read.number(key, 0, 1e6)
     read.done()
     return found
+
+
+def _schedule(read: JsonReader) -> RateSchedule:
+    """Of the learning rate over rounds; what is missing is as it is without being set."""
+    found: dict[str, Any] = {}
+    if read.has("kind"):
+        found["kind"] = read.choice("kind", KINDS)
+    found |= {key: read.integer(key, 0) for key in ("warmup", "rounds", "every") if read.has(key)}
+    found |= {key: read.number(key, 0, 1) for key in ("floor", "drop") if read.has(key)}
+    read.done()
+    try:
+        return RateSchedule(**found)
+    except SettingsError as error:
+        raise JsonError(f"{read.where}: {error}") from None
 
 
 def _hyper(read: JsonReader) -> ALPNumbers:

@@ -10,6 +10,7 @@ from fedali.answers import GATE
 from fedali.bundle.manifest import Manifest
 from fedali.bundle.onnx_scan import Scan, Value
 from fedali.errors import BundleError
+from fedali.optimizers.schedules import takes
 
 Shape = tuple[int | None, ...]
 
@@ -78,7 +79,7 @@ def _signature(
     if name == "measure":
         inputs = {
             **_floats(theta=whole, local_prototypes=local, x=(manifest.batch, *manifest.input_shape)),
-            "y": Value("int64", (manifest.batch,)),
+            "y": _targets(manifest, manifest.batch),
             **_floats(weights=(manifest.batch,), shared_theta=whole, influence=()),
         }
         return inputs, _floats(measured=(measured,))
@@ -94,14 +95,22 @@ def _signature(
         samples = (batch, embedding)
     inputs = {
         **_floats(theta=trained, **moments, local_prototypes=local, x=samples),
-        "y": Value("int64", (batch,)),
+        "y": _targets(manifest, batch),
         **_floats(weights=(batch,), shared_theta=whole if rest else trained, shared_prototypes=local),
         **_floats(step_size=(), correction=(), influence=(), decay=()),
         **(_floats(kept=(rest,)) if rest else {}),
         **(_floats(phase=()) if manifest.phases else {}),
+        **_floats(**dict.fromkeys(takes(manifest.optimizer), ())),
     }
     outputs = _floats(new_theta=trained, **{f"new_{key}": shape for key, shape in moments.items()})
     return inputs, {**outputs, **_floats(new_local_prototypes=local, loss=(), correct=(), weight=())}
+
+
+def _targets(manifest: Manifest, batch: int | None) -> Value:
+    """What y is: classes [B], or targets [B, T]."""
+    if manifest.targets.kind == "classes":
+        return Value("int64", (batch,))
+    return Value("float32", (batch, len(manifest.classes)))
 
 
 def gate_shape(manifest: Manifest) -> tuple[int, int]:

@@ -39,9 +39,11 @@ from fedali.step import (
     make_predict,
     make_step,
 )
+from fedali.targets import Kind
 from fedali.task import Batch
+from fedali.tasks import CLASSIFICATION, Task
 
-# Of a step, before "kept" and "phase" where a method has them.
+# Of a step, before "kept" and "phase" where a method has them, and what the optimizer takes besides.
 STEP_INPUTS = (
     *(*State._fields, *Batch._fields),
     *(f"shared_{name}" for name in Shared._fields),
@@ -64,10 +66,10 @@ PER_CLIENT = (
 )  # what differs between stacked clients; the rest they share
 
 
-def step_inputs(model: Model, method: Method) -> tuple[str, ...]:
-    """Of a captured step: ``STEP_INPUTS``, and ``kept`` and ``phase`` where the method has them."""
+def step_inputs(model: Model, method: Method, optimizer: Optimizer) -> tuple[str, ...]:
+    """Of a captured step: ``STEP_INPUTS``, ``kept`` and ``phase`` where the method has them, and the optimizer's ``inputs``."""
     kept = ("kept",) if Vectors(model, method).rest.size else ()
-    return (*STEP_INPUTS, *kept, *(("phase",) if method.phases else ()))
+    return (*STEP_INPUTS, *kept, *(("phase",) if method.phases else ()), *optimizer.inputs)
 
 
 def capture_step(
@@ -80,6 +82,7 @@ def capture_step(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     table: Table | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Graph:
     """One local step, from ``STEP_INPUTS`` to ``STEP_OUTPUTS``.
 
@@ -92,6 +95,7 @@ def capture_step(
         dtype: of all floating-point inputs.
         device: the graph runs on.
         table: rewrites of operations, from ``fedali.capture.decompositions``.
+        task: its loss is part of the graph.
     """
     model = copy.deepcopy(model).to(device=device, dtype=dtype)
     vectors, theta = Vectors(model, method), model.theta()
@@ -101,8 +105,8 @@ def capture_step(
     if method.phases:
         extra["phase"] = theta.new_zeros(())
     whole = theta.new_zeros(vectors.whole.size) if vectors.rest.size else theta.clone()
-    step = make_step(model, method, optimizer)
-    return _capture_step(step, model, theta, optimizer, x, table, whole, extra)
+    step = make_step(model, method, optimizer, task=task)
+    return _capture_step(step, model, theta, optimizer, x, table, task, whole, extra)
 
 
 def capture_head_step(
@@ -115,6 +119,7 @@ def capture_head_step(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     table: Table | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Graph:
     """One local step of the head alone, see ``fedali.step.make_head_step``; arguments as for ``capture_step``.
 
@@ -127,7 +132,8 @@ def capture_head_step(
     embedding = make_embed(model, matcher="cosine")(model.theta(), prototypes, sample, 0.0)
     x = torch.randn(batch, embedding.shape[1], dtype=dtype, device=device)
     theta = torch.cat([p.detach().reshape(-1) for p in model.head.parameters()])
-    return _capture_step(make_head_step(model, method, optimizer), model, theta, optimizer, x, table)
+    step = make_head_step(model, method, optimizer, task=task)
+    return _capture_step(step, model, theta, optimizer, x, table, task)
 
 
 def _capture_step(
@@ -137,13 +143,14 @@ def _capture_step(
     optimizer: Optimizer,
     x: Tensor,
     table: Table | None,
+    task: Task,
     whole: Tensor | None = None,
     extra: Mapping[str, Tensor] | None = None,
 ) -> Graph:
     local = theta.new_empty(model.prototype_layout.size).normal_()
-    y = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    y = task.blank(theta.new_empty(len(x), 1), model.facts.classes)
     numbers = (theta.new_full((), 0.5) for _ in Hyper._fields)
-    extra = extra or {}
+    extra = {**(extra or {}), **{name: theta.new_ones(()) for name in optimizer.inputs}}
     example = (
         *State(theta, *optimizer.initial(theta), local),
         *Batch(x, y, theta.new_ones(len(x))),
@@ -186,15 +193,17 @@ def capture_measure(
     batch: int,
     dtype: torch.dtype = torch.float32,
     table: Table | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Graph:
     """What a batch adds to the method's sums after training, from ``MEASURE_INPUTS``; see ``fedali.step.make_measure``."""
     model = copy.deepcopy(model).to(dtype=dtype)
-    measure, theta = make_measure(model, method), _whole(model, method)
+    measure, theta = make_measure(model, method, task), _whole(model, method)
+    x = _samples(model, batch, input_shape, theta)
     example = (
         theta,
         theta.new_empty(model.prototype_layout.size).normal_(),
-        _samples(model, batch, input_shape, theta),
-        torch.zeros(batch, dtype=torch.int64),
+        x,
+        task.blank(theta.new_empty(batch, 1), model.facts.classes),
         theta.new_ones(batch),
         theta.clone(),
         theta.new_ones(()),
@@ -302,13 +311,15 @@ def capture_gated(
     batch: int | None,
     prototypes: int,
     table: Table | None = None,
+    kind: Kind = "classes",
 ) -> Graph:
     """An answer by the gate, from ``GATED_INPUTS`` to logits [B, classes] and weight [B], see ``fedali.step.make_gated``.
 
-    ``prototypes`` is K, of the client's own and of everyone's alike; other arguments are those of ``capture_predict``.
+    ``prototypes`` is K, of the client's own and of everyone's alike, ``kind`` what is answered; other arguments are those of
+    ``capture_predict``.
     """
     model = copy.deepcopy(model).to("cpu", torch.float32)
-    gated, theta = make_gated(model, matcher=matcher), model.theta()
+    gated, theta = make_gated(model, matcher=matcher, kind=kind), model.theta()
     local = theta.new_empty(model.prototype_layout.size).normal_()
     own = theta.new_empty(prototypes, model.facts.embedding).normal_()
     example = (

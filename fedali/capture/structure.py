@@ -16,6 +16,7 @@ from fedali.alp import ALPLayer
 from fedali.methods import Method
 from fedali.models import Model
 from fedali.optimizers.rules import Optimizer
+from fedali.tasks import CLASSIFICATION, Task
 
 # What captures and rewrites a graph. Models, methods and optimizers are found by their classes; nothing else is part of one.
 CAPTURING = (
@@ -33,6 +34,7 @@ CAPTURING = (
     "step.training",
     "step.types",
     "step.vectors",
+    "targets",
     "task",
     "capture.captures",
     "capture.decompositions",
@@ -49,18 +51,20 @@ _PLAIN = (bool, int, float, str, type(None))
 _HANDLED = ("training",)  # no part of what is computed: nothing in a model behaves by it
 
 
-def structure_key(model: Model, method: Method, optimizer: Optimizer, *facts: object) -> str | None:
+def structure_key(
+    model: Model, method: Method, optimizer: Optimizer, *facts: object, task: Task = CLASSIFICATION
+) -> str | None:
     """Hash of everything that ``fedali.capture.captures`` turns into a graph: the sources, the model's structure and settings, the
-    method, the optimizer, and ``facts`` such as the batch's size.
+    method, the optimizer, the task, and ``facts`` such as the batch's size.
 
     None when the model holds something whose meaning cannot be told from here; then only capturing tells.
     """
     training = dataclasses.replace(method, answer="trained")  # whatever answers
-    parts: list[str] = [torch.__version__, repr(training), repr(optimizer), repr(facts)]
+    parts: list[str] = [torch.__version__, repr(training), repr(optimizer), repr(facts), repr(task)]
     sources = {_source(f"fedali.{name}") for name in CAPTURING}
-    if any(_is_anywhere(kind) for kind in (type(method), *map(type, model.modules()))):
+    if any(_is_anywhere(kind) for kind in (type(method), type(task), *map(type, model.modules()))):
         return None
-    sources |= {path for thing in (method, optimizer) for path in _sources(type(thing))}
+    sources |= {path for thing in (method, optimizer, task) for path in _sources(type(thing))}
     for name, module in model.named_modules():
         kind = type(module)
         parts.append(f"{name}: {kind.__module__}.{kind.__qualname__}")

@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from fedali.cohort.contract import RoundSettings as RoundSettings
     from fedali.cohort.contract import Site as Site
     from fedali.cohort.contract import SiteReply as SiteReply
-    from fedali.cohort.site import Cohort as Cohort
+    from fedali.cohort.samples import Cohort as Cohort
     from fedali.cohort.site import CohortSettings as CohortSettings
     from fedali.cohort.site import CohortSite as CohortSite
     from fedali.cohort.store import ClientStore as ClientStore
 
 _HOMES = {
-    "Cohort": "site",
+    "Cohort": "samples",
     "CohortSettings": "site",
     "CohortSite": "site",
     "ClientStore": "store",

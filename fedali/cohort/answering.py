@@ -6,6 +6,7 @@ the model that this round made, or, by the gate, with the middle of that one and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,7 +25,8 @@ from fedali.layout import Layout
 from fedali.methods import Layouts, Method, SharedState
 from fedali.metrics import calibration_error
 from fedali.slots import slot_slice
-from fedali.task import CLASSIFICATION
+from fedali.targets import Targets
+from fedali.tasks import CLASSIFICATION, Task
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ Output = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]  # logits and e
 
 @dataclass(frozen=True, eq=False)
 class Said:
-    """What a client answers on a set of samples: logits or probabilities [n, classes], and what a gate mixed."""
+    """What a client answers on a set of samples: outputs [n, T], or what was mixed of two models' answers, and what a gate mixed."""
 
     scores: Array
     gated: Gated | None = None
@@ -61,6 +63,8 @@ class Answering:
         train, validation, test: samples of all clients of the federation.
         everyone: indices of those whose test data generalisation is measured on.
         calibration: whether to measure it, in rounds where everyone's data are tested.
+        task: what is learnt.
+        targets: of the data.
     """
 
     def __init__(
@@ -73,10 +77,14 @@ class Answering:
         test: Sequence[Samples],
         everyone: Sequence[int],
         calibration: bool = True,
+        task: Task = CLASSIFICATION,
+        targets: Targets | None = None,
     ) -> None:
         self.method, self.layouts, self._outputs = method, layouts, outputs
         self._train, self._validation, self._test = train, validation, test
         self._everyone, self._calibration = list(everyone), calibration
+        self._task, self._targets = task, targets or Targets(())
+        self._mixes = method.answer in ("gate", "neighbours")
         self._began: SharedState | None = None  # what the round began with
 
     @property
@@ -119,11 +127,11 @@ class Answering:
             answers = answer(one, sets, [theirs[place] for place in places])
             said = [each.scores for each in answers]
             own = of[one.client] + 1 if one.client in tested else 1
-            numbers = _scores("validation", sets[0].y, said[0], self._number_of_classes(theirs))
-            numbers |= _scores("personalisation", sets[own].y, said[own], self._number_of_classes(theirs))
+            numbers = self._scores("validation", sets[0].y, said[0])
+            numbers |= self._scores("personalisation", sets[own].y, said[own])
             if one.client in tested:
                 all_ = np.concatenate(said[1:])
-                numbers |= _scores("generalisation", labels, all_, self._number_of_classes(theirs))
+                numbers |= self._scores("generalisation", labels, all_)
             if tested and self._calibration:
                 numbers["personalisation_ece"] = self._error(sets[own].y, said[own])
             if one.client in tested and self._calibration:
@@ -131,12 +139,12 @@ class Answering:
             gated = [each.gated for each in answers[1:] if each.gated is not None]
             if one.client in tested and gated:
                 whose = np.repeat(self._everyone, [len(samples) for samples in together])
-                numbers |= gate_scores(joined(gated), labels, whose == one.client)
+                numbers |= gate_scores(joined(gated), labels, whose == one.client, self._task, self._targets)
             found[one.client] = numbers
         return found
 
-    def newcomer(self, one: Candidate, labelled: Samples, round_: int, shared: SharedState) -> Array:
-        """What a client says of its test samples [n, classes] that came after the last round, and has trained once from ``shared``.
+    def newcomer(self, one: Candidate, labelled: Samples, round_: int, shared: SharedState) -> Labels:
+        """What a client says of its test samples, that came after the last round, and has trained once from ``shared``.
 
         It knows no other model of the server's, and has labels of ``labelled`` alone: what others choose on validation data is a half. Its
         gate knows all its training and validation samples, since that needs no label.
@@ -147,15 +155,16 @@ class Answering:
         *theirs, (_, train), (_, known) = self._outputs(new, shared.prototypes, given, influence)
         logits, seen = theirs[1]
         if answer == "shared":
-            return logits
+            return self._decided(logits)
         if answer == "neighbours":
             memory = Memory(known, labelled.y, logits.shape[1])
-            return answered(HALFWAY, memory(seen), probabilities(logits))
+            return self._decided(answered(HALFWAY, memory(seen), probabilities(logits)))
         halfway = model_at(HALFWAY, one.theta, new)
         mine = self._outputs(halfway, one.prototypes, sets, influence)
         if answer == "between":
-            return mine[1][0]
-        return answered_by_gate(train, everyones(shared, self.layouts.parameters), mine, theirs)[1].scores
+            return self._decided(mine[1][0])
+        everyone = everyones(shared, self.layouts.parameters)
+        return self._decided(answered_by_gate(train, everyone, mine, theirs, self._task)[1].scores)
 
     def _mixing(
         self,
@@ -196,7 +205,7 @@ class Answering:
         def gate(one: Candidate, sets: list[Samples], theirs: list[Output]) -> list[Said]:
             halfway = model_at(HALFWAY, one.theta, model[0])
             mine = self._outputs(halfway, one.prototypes, sets, influence)
-            return answered_by_gate(trained_on(one)[0], everyone, mine, theirs)
+            return answered_by_gate(trained_on(one)[0], everyone, mine, theirs, self._task)
 
         return gate
 
@@ -213,14 +222,27 @@ class Answering:
             for j, a in enumerate(POINTS):
                 theta = model_at(a, one.theta, self._model(shared))
                 ((logits, _),) = self._outputs(theta, one.prototypes, [samples], influence)
-                curves[k, j] = np.mean(logits.argmax(1) == samples.y)
+                curves[k, j] = self._goodness(samples.y, logits)
         points = chosen(curves, np.array([len(samples) for samples in validation], float))
         return {one.client: a for one, a in zip(candidates, points, strict=True)}
 
     def _error(self, labels: Labels, said: Array) -> float:
         """Calibration of what a client said: logits, or probabilities where two answers are mixed."""
-        mixes = self.method.answer in ("gate", "neighbours")
-        return calibration_error(labels, said if mixes else probabilities(said))
+        return calibration_error(labels, said if self._mixes else probabilities(said))
+
+    def _goodness(self, labels: Labels, logits: Array) -> float:
+        """How good outputs [n, T] are, more is better; 0 of no samples."""
+        said = self._task.predict(logits)
+        value = self._task.scores("", labels, said, self._targets)[""]
+        return 0.0 if math.isnan(value) else self._task.better(value)
+
+    def _scores(self, name: str, labels: Labels, said: Array) -> Numbers:
+        return dict(self._task.scores(name, labels, self._decided(said), self._targets))
+
+    def _decided(self, said: Array) -> Labels:
+        """Answers of outputs [n, T], or of what was mixed."""
+        found: Labels = self._task.decide(said) if self._mixes else self._task.predict(said)
+        return found
 
     def _answers(self, shared: SharedState) -> tuple[Vector, Vector]:
         """The shared model that answers: parameters [M], and prototypes [L]."""
@@ -231,9 +253,6 @@ class Answering:
 
     def _model(self, shared: SharedState) -> Vector:
         return shared.theta[slot_slice(self.layouts.parameters, "")]
-
-    def _number_of_classes(self, theirs: Sequence[Output]) -> int:
-        return int(theirs[0][0].shape[1])
 
 
 def with_centres(
@@ -264,24 +283,25 @@ def everyones(shared: SharedState, layout: Layout) -> Array:
 
 
 def answered_by_gate(
-    train: Array, everyone: Array, mine: Sequence[Output], theirs: Sequence[Output]
+    train: Array,
+    everyone: Array,
+    mine: Sequence[Output],
+    theirs: Sequence[Output],
+    task: Task = CLASSIFICATION,
 ) -> list[Said]:
-    """Probabilities [n, classes] of each set of samples, a client's validation samples first, and what they were mixed of.
+    """Probabilities [n, classes], or what else the task mixes, of each set of samples, a client's validation samples first, and what they were mixed of.
 
     Args:
         train: embeddings [n, d] of its training samples by the shared model.
         everyone: everybody's prototypes [K, d].
         mine: what its own model gives for each set.
         theirs: what the shared one gives.
+        task: what is learnt.
     """
     weigh = Gate.made(train, theirs[0][1], everyone)
     found = []
     for (logits, _), (other, embeddings) in zip(mine, theirs, strict=True):
         weights = weigh(embeddings)
-        both = mixed(weights, probabilities(logits), probabilities(other))
-        found.append(Said(both, Gated(weights, logits.argmax(1), other.argmax(1))))
+        both = mixed(weights, task.shares(logits), task.shares(other))
+        found.append(Said(both, Gated(weights, task.predict(logits), task.predict(other))))
     return found
-
-
-def _scores(name: str, labels: Labels, said: Array, classes: int) -> Numbers:
-    return dict(CLASSIFICATION.scores(name, labels, said.argmax(1), classes))

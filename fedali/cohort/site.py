@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,17 +14,18 @@ from fedali.cohort.calibration import Calibration
 from fedali.cohort.contract import ClientMetrics, RoundSettings, SiteReply
 from fedali.cohort.newcomers import labelled, stream
 from fedali.cohort.recordfile import RecordFile, as_vector
-from fedali.cohort.store import ClientStore
+from fedali.cohort.samples import Cohort as Cohort
+from fedali.cohort.sampling.sampler import Draw, Sampler, uniformly
+from fedali.cohort.store import ClientStore, Table
 from fedali.cohort.tensorfile import Piece
-from fedali.data import Federation
 from fedali.engines.base import Engine, Labels, Query, Samples, TrainJob, TrainResult, Vector
 from fedali.engines.outputs import Outputs
 from fedali.errors import DivergedError
 from fedali.methods import Layouts, Method, SharedState, Trained, Upload
+from fedali.optimizers.schedules import CONSTANT, RateSchedule
 from fedali.slots import slot_slice
-from fedali.task import CLASSIFICATION
 
-_TRAIN, _SAMPLE, _TEST = 0, 1, 2  # what a random stream is for
+_TRAIN, _TEST = 0, 2  # what a random stream is for
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class CohortSettings:
         keep_trained: whether ``models`` and ``pieces`` should know a round's trained models; they go to a file.
         calibration: whether to measure it, where everyone's data are tested.
         unseen_samples: with how many labelled samples ``adapt`` tries it, besides all.
+        schedule: of the learning rate over rounds; ``adapt`` is outside of them.
     """
 
     seed: int
@@ -49,18 +51,7 @@ class CohortSettings:
     keep_trained: bool = True
     calibration: bool = True
     unseen_samples: tuple[int, ...] = ()
-
-
-class Cohort:
-    """Samples of all clients of a federation, ready for an engine."""
-
-    def __init__(self, federation: Federation) -> None:
-        self.classes = len(federation.class_names)
-        self.names = [client.name for client in federation.clients]
-        pairs = list(zip(federation.clients, federation.normalisation, strict=True))
-        self.train = [Samples(c.x_train, c.y_train, n) for c, n in pairs]
-        self.validation = [Samples(c.x_validation, c.y_validation, n) for c, n in pairs]
-        self.test = [Samples(c.x_test, c.y_test, n) for c, n in pairs]
+    schedule: RateSchedule = CONSTANT
 
 
 class CohortSite:
@@ -76,6 +67,7 @@ class CohortSite:
         settings: seed and evaluation.
         store: what clients keep; sites of one process may share it. In a temporary file without.
         outputs: of the model: for calibration, and where clients answer with something else than their trained model.
+        sampler: draws the clients of a round; uniformly without.
     """
 
     def __init__(
@@ -89,8 +81,12 @@ class CohortSite:
         settings: CohortSettings,
         store: ClientStore | None = None,
         outputs: Outputs | None = None,
+        sampler: Sampler | None = None,
     ) -> None:
-        self.cohort, self.clients, self.everyone = cohort, list(clients), list(everyone)
+        self.cohort, self.everyone = cohort, list(everyone)
+        self.clients = clients if isinstance(clients, range) else list(clients)
+        self.sampler, self._ids = sampler, np.asarray(self.clients, np.int64)
+        self.tells_who = sampler is not None
         self.engine, self.method, self.layouts, self.settings = engine, method, layouts, settings
         self.store = ClientStore(method, layouts) if store is None else store
         self._answer = slot_slice(layouts.parameters, method.answer_slot)
@@ -98,7 +94,10 @@ class CohortSite:
         self._answering: Answering | None = None
         if outputs is not None and method.answer != "trained":
             sets = cohort.train, cohort.validation, cohort.test
-            self._answering = Answering(method, layouts, outputs, *sets, everyone, settings.calibration)
+            self._answering = Answering(
+                *(method, layouts, outputs, *sets, everyone, settings.calibration),
+                *(cohort.task, cohort.targets),
+            )
         self._calibration = Calibration(outputs) if outputs is not None and settings.calibration else None
         self._size = layouts.parameters.size if self._answering is None else self._answering.size
         self._trained: dict[int, int] = {}  # client -> where its model of this round is in the scratch file
@@ -107,7 +106,8 @@ class CohortSite:
     def train(self, settings: RoundSettings, shared: SharedState) -> SiteReply:
         """One round: train each participant, evaluate its personal model, add up what it uploads."""
         everything, metrics = Upload(population=len(self.clients)), _Columns()
-        participants = self._participants(settings.round)
+        drawn = self._draw(settings.round, shared)
+        participants = drawn.clients
         tested = self._tested_on_everyone(participants, settings)
         self._trained, answering = {}, self._answering
         if answering is not None:
@@ -120,23 +120,33 @@ class CohortSite:
                     result = answering.sent(client, result, settings.round, shared)
                 results.append(result)
                 samples = len(self.cohort.train[client])
-                metrics.add(
-                    client=client, samples=samples, train_loss=result.loss, train_accuracy=result.accuracy
-                )
+                seen = {self.cohort.task.train_name: result.accuracy}
+                metrics.add(client=client, samples=samples, train_loss=result.loss, **seen)
+                metrics.add(**drawn.numbers.get(client, {}))
                 self.store.remember(client, result.theta, result.local_prototypes)
                 if answering is not None or (self.settings.keep_trained and settings.generalisation):
                     self._keep(client, result)
-                trained = Trained(result.theta, result.local_prototypes, samples, result.occupancy)
+                if self.sampler is not None:
+                    self.sampler.note(client, result.loss)
+                weight = drawn.weights.get(client, samples)
+                trained = Trained(result.theta, result.local_prototypes, weight, result.occupancy)
                 arrived = self.received(client, trained, shared)
                 everything += self.method.upload(arrived, shared, self.layouts)
             if answering is None:
                 self._test(metrics, chunk, results, settings, tested)
                 self._calibrate(metrics, chunk, results, settings, tested)
-        return SiteReply(metrics.columns, everything)
+        return SiteReply(metrics.columns, everything, (drawn.report(),) if self.tells_who else ())
 
     def received(self, client: int, trained: Trained, shared: SharedState) -> Trained:
         """What of a client's training arrives where it is added up: here all of it, bit by bit. A hook for encodings and bounds."""
         return trained
+
+    def checkpoint(self) -> Table:
+        """What this site has to know to go on, besides what clients keep, for ``restore``."""
+        return {}
+
+    def restore(self, table: Table) -> None:
+        """Take up a ``checkpoint``, or begin anew where it is empty."""
 
     def evaluate(self, settings: RoundSettings, shared: SharedState) -> SiteReply:
         """The server's model on each client's test data, where it is due; and clients' answers, where those wait for it."""
@@ -176,15 +186,21 @@ class CohortSite:
     def adapt(self, clients: Sequence[int], round_: int, shared: SharedState) -> ClientMetrics:
         """Clients that never took part: accuracy of the server's model, and of their answer after one local training from it.
 
-        ``after_<k>``: with k labelled samples (``unseen_samples``), ``after``: with all of their training samples.
+        ``after_<k>``: with k labelled samples (``unseen_samples``), ``after_0``: with none, but what the server's model says of them;
+        ``after``: with all of their training samples.
         """
         metrics, influence = _Columns(), self.method.influence(round_)
         for client in clients:
             train, test = self.cohort.train[client], self.cohort.test[client]
             metrics.add(client=client, samples=len(train))
-            before = Query(self._server(shared), shared.prototypes, (test,), influence)
-            self._score(metrics, "before", test, next(iter(self.engine.predict([before])))[0])
-            known = dict(labelled(train, self.settings.unseen_samples, stream(self.settings.seed, client)))
+
+            def theirs(samples: Samples) -> Labels:
+                query = Query(self._server(shared), shared.prototypes, (samples,), influence)
+                return next(iter(self.engine.predict([query])))[0]
+
+            self._score(metrics, "before", test, theirs(test))
+            seed = stream(self.settings.seed, client)
+            known = dict(labelled(train, self.settings.unseen_samples, seed, theirs))
             trained = self._train([client] * len(known), round_, shared, list(known.values()))
             for (name, samples), result in zip(known.items(), trained, strict=True):
                 model = result.theta[self._answer], result.local_prototypes
@@ -192,8 +208,8 @@ class CohortSite:
                     after = Query(*model, (test,), influence)
                     (predicted,) = next(iter(self.engine.predict([after])))
                 else:
-                    said = self._answering.newcomer(Candidate(client, *model), samples, round_, shared)
-                    predicted = said.argmax(1)
+                    one = Candidate(client, *model)
+                    predicted = self._answering.newcomer(one, samples, round_, shared)
                 self._score(metrics, name, test, predicted)
         return metrics.columns
 
@@ -234,8 +250,9 @@ class CohortSite:
         shared: SharedState,
         sets: Sequence[Samples] | None = None,
     ) -> Iterator[TrainResult]:
-        """Train each client with its training samples, or with its set of ``sets``."""
+        """Train each client with its training samples, or, outside of rounds, with its set of ``sets``."""
         influence = self.method.influence(round_)
+        factor = self.settings.schedule.factor(round_) if sets is None else 1.0
         jobs = (
             TrainJob(
                 samples,
@@ -244,6 +261,7 @@ class CohortSite:
                 shared.prototypes,
                 influence,
                 np.random.SeedSequence([self.settings.seed, _TRAIN, round_, client]),
+                factor,
             )
             for client, samples in zip(clients, sets or [self.cohort.train[c] for c in clients], strict=True)
         )
@@ -257,7 +275,7 @@ class CohortSite:
     def _check(self, client: int, result: TrainResult, round_: int) -> None:
         if not (np.isfinite(result.theta).all() and np.isfinite(result.local_prototypes).all()):
             raise DivergedError(
-                f"{self.cohort.names[client]} diverged in round {round_}: its weights are not finite. "
+                f"{self.cohort.name(client)} diverged in round {round_}: its weights are not finite. "
                 "Try a lower training.learning_rate"
             )
 
@@ -271,12 +289,13 @@ class CohortSite:
         assert self._scratch is not None
         return as_vector(self._scratch.read(self._trained[client]))
 
-    def _participants(self, round_: int) -> list[int]:
-        count = max(1, round(self.settings.participation * len(self.clients)))
-        if count >= len(self.clients):
-            return self.clients
-        seed = np.random.SeedSequence([self.settings.seed, _SAMPLE, round_, self.clients[0]])
-        return sorted(int(c) for c in np.random.default_rng(seed).choice(self.clients, count, replace=False))
+    def _draw(self, round_: int, shared: SharedState) -> Draw:
+        """Who trains in a round that begins with ``shared``."""
+        share = self.settings.participation
+        if self.sampler is not None:
+            return self.sampler.draw(round_, self._ids, share)
+        count = max(1, round(share * len(self.clients)))
+        return Draw(uniformly(self._ids, count, self.settings.seed, round_).tolist())
 
     def _tested_on_everyone(self, participants: Sequence[int], settings: RoundSettings) -> set[int]:
         """Participants whose generalisation is measured."""
@@ -323,12 +342,12 @@ class CohortSite:
             for client, predictions in zip(clients, self.engine.predict(queries), strict=True):
                 if not kind:
                     self._score(metrics, "validation", self.cohort.validation[client], predictions[0])
-                self._score(metrics, f"personalisation{kind}", self.cohort.test[client], predictions[1])
-                name = f"generalisation{kind}"
+                own, name = f"personalisation{kind}", f"generalisation{kind}"
+                found = self._score(metrics, own, self.cohort.test[client], predictions[1])
                 if client in tested:
                     self._score(metrics, name, self._labels, np.concatenate(predictions[2:]))
                 elif settings.generalisation:
-                    metrics.add(**{name: math.nan, f"{name}_f1": math.nan})
+                    metrics.add(**{f"{name}{column.removeprefix(own)}": math.nan for column in found})
 
     def _calibrate(
         self,
@@ -350,9 +369,13 @@ class CohortSite:
                 of_all = self._calibration.together(*model, everyone, influence)
             metrics.add(personalisation_ece=error, generalisation_ece=of_all)
 
-    def _score(self, metrics: _Columns, name: str, samples: Samples | Labels, predicted: Labels) -> None:
+    def _score(
+        self, metrics: _Columns, name: str, samples: Samples | Labels, predicted: Labels
+    ) -> Mapping[str, float]:
         labels = samples.y if isinstance(samples, Samples) else samples
-        metrics.add(**CLASSIFICATION.scores(name, labels, predicted, self.cohort.classes))
+        found = self.cohort.task.scores(name, labels, predicted, self.cohort.targets)
+        metrics.add(**found)
+        return found
 
 
 def _joined(sets: Sequence[Samples]) -> Labels:

@@ -11,10 +11,12 @@ import numpy.typing as npt
 from fedali.data.look.files import SeenFile
 from fedali.data.normalisation import channel_axis as channel_axis
 from fedali.errors import DataError
+from fedali.targets import Kind
 
 Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
 
+_TENTHS = np.arange(1, 10) / 10
 STORED_DTYPES = ("float16", "float32", "uint8")
 TOKENS = "int64"
 """Dtype of samples that are ids of tokens: they are stored and trained on as they are."""
@@ -27,6 +29,7 @@ class Dataset:
 
     ``x`` [N, *shape] is float16, float32 or uint8 and stays as stored; a sample is a feature vector [f], a window
     [t, c] or an image [c, h, w]; or int64, and a sample is a text of token ids [t], 0 or more. ``y`` [N] indexes ``class_names``, ``client`` [N] indexes ``client_names``.
+    Where ``kind`` is ``"labels"`` or ``"numbers"``, ``y`` [N, T] holds 0 and 1, or measured quantities, and ``class_names`` [T] says of what.
 
     ``recording`` [N] is the id of the continuous recording that a window was cut from, ``start`` [N] the index of its
     first raw sample there, and ``length`` the number of raw samples that a window spans; 0 or 1 says that the samples
@@ -66,6 +69,7 @@ class Dataset:
     interval: float | None = None
     stride: int | None = None
     files: tuple[SeenFile, ...] = ()
+    kind: Kind = "classes"
     part: Indices | None = None
 
     def __post_init__(self) -> None:
@@ -87,7 +91,8 @@ class Dataset:
             )
         object.__setattr__(self, "x", x)
         for field in ("y", "client", "recording", "start"):
-            object.__setattr__(self, field, self._integers(field, len(x)))
+            values = self._targets(len(x)) if field == "y" and self.kind != "classes" else None
+            object.__setattr__(self, field, self._integers(field, len(x)) if values is None else values)
         if self.part is not None:
             object.__setattr__(self, "part", self._integers("part", len(x)))
         for field in ("client_names", "class_names", "channel_names"):
@@ -120,8 +125,21 @@ class Dataset:
             raise self._error(f"{what} must be {allowed}; row {row} has {values[row]}")
         return values
 
+    def _targets(self, samples: int) -> Array:
+        """Targets [N, T] as float32, or the error that says what is wrong with them."""
+        y = np.asarray(self.y, np.float32)
+        if y.shape != (samples, len(self.class_names)) or not y.size:
+            raise self._error(
+                f"y has shape {list(y.shape)}; {samples} samples with {len(self.class_names)} class_names need [{samples}, {len(self.class_names)}]"
+            )
+        if not np.isfinite(y).all() or (self.kind == "labels" and not np.isin(y, (0, 1)).all()):
+            raise self._error(
+                f"y holds values that are not {'0 or 1' if self.kind == 'labels' else 'finite'}"
+            )
+        return y
+
     def _check_names(self) -> None:
-        if len(self.class_names) < 2 or len(np.unique(self.y)) < 2:
+        if self.kind == "classes" and (len(self.class_names) < 2 or len(np.unique(self.y)) < 2):
             raise self._error(
                 "holds fewer than two classes; there is nothing to learn, add samples of another class"
             )
@@ -167,10 +185,25 @@ class Dataset:
         return tuple(self.x.shape[1:])
 
     def counts(self) -> Indices:
-        """Samples per client and class [clients, classes]."""
+        """Samples per client and class, or label, [clients, classes]; of numbers samples alone, in each column."""
         table = np.zeros((len(self.client_names), len(self.class_names)), np.int64)
-        np.add.at(table, (self.client, self.y), 1)
+        if self.kind == "classes":
+            np.add.at(table, (self.client, self.y), 1)
+        else:
+            there = self.y if self.kind == "labels" else np.ones_like(self.y)
+            np.add.at(table, self.client, there.astype(np.int64))
         return table
+
+    def strata(self) -> Indices:
+        """What samples are divided by where clients are made of a data set [N]: their class; the set of their labels; or which tenth their
+        first quantity is in.
+        """
+        if self.kind == "classes":
+            return self.y
+        if self.kind == "labels":
+            return np.unique(self.y, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+        first = self.y[:, 0]
+        return np.searchsorted(np.quantile(first, _TENTHS), first, side="right").astype(np.int64)
 
     def take(self, rows: npt.ArrayLike) -> Dataset:
         """The data set of these ``rows`` [n] alone; clients left without samples go, classes stay.

@@ -25,7 +25,7 @@ from fedali.data.split import split
 from fedali.errors import DataError, MisfitError, SettingsError, did_you_mean
 
 Need = Literal["all", "known", "none"]
-Pair = tuple[Array, Labels]
+Pair = tuple[Array, Array]
 
 UNLABELLED = -1
 PARTS = ("train", "validation", "test")
@@ -42,7 +42,7 @@ _SHOWN = 5  # names in a note
 
 @dataclass(frozen=True, eq=False)
 class FileSamples:
-    """What a file gives: samples ``x`` [n, *shape], and classes ``y`` [n], ``UNLABELLED`` for none.
+    """What a file gives: samples ``x`` [n, *shape], and classes ``y`` [n], ``UNLABELLED`` for none; or targets ``y`` [n, T] as measured.
 
     ``recording`` [n], ``start`` [n] and ``length`` are as in ``Dataset``. Of windows cut from rows, ``rows`` [n] are their first ones, from
     0 below the header, and ``times`` [n] the times of those, where there are times, seconds since 1970 of what is ``dated``. ``notes``
@@ -51,7 +51,7 @@ class FileSamples:
 
     where: str
     x: Array
-    y: Labels
+    y: Array
     recording: npt.NDArray[np.int64]
     start: npt.NDArray[np.int64]
     length: int
@@ -109,6 +109,8 @@ def read_file(
     if rows and given.get("window", window) != window:
         raise SettingsError(f"data.window is {given['window']}, and the model takes windows of {window} rows")
     reading, model = _asked(facts, given, shape, rows=rows, labels=labels, owners=client is None)
+    kind = manifest.targets.kind
+    reading = replace(reading, targets=kind)
     stride = given.get("stride") or facts.stride_of(shape)
     piece = read_piece(path, window, stride, client or "this device", reading, model)
     if len(piece.x) == 0:
@@ -122,7 +124,7 @@ def read_file(
     return FileSamples(
         where=str(path),
         x=x,
-        y=_classes(piece, manifest.classes, rows=rows) if labels != "none" else _unknown(len(x)),
+        y=_known(piece, manifest, rows=rows) if labels != "none" else _unknown(len(x)),
         recording=piece.recording,
         start=piece.start,
         length=piece.length,
@@ -165,7 +167,8 @@ def _parts(
     path: Path, stamp: object, key: _Key, settings: tuple[tuple[str, Any], ...], client: str | None
 ) -> tuple[dict[str, Pair | None], tuple[str, ...]]:
     found = read_file(path, key.manifest, dict(settings), client=client)
-    parts = split(found.y, found.recording, found.start, found.length, fractions=SHARES, order="time")
+    strata = found.y if key.manifest.targets.kind == "classes" else np.zeros(len(found.y), np.int64)
+    parts = split(strata, found.recording, found.start, found.length, fractions=SHARES, order="time")
     rows = {name: getattr(parts, name) for name in PARTS}
     return {
         name: (found.x[where], found.y[where]) if len(where) else None for name, where in rows.items()
@@ -272,6 +275,20 @@ def _in_order(piece: Piece, facts: DataFacts) -> Array:
         )
     order = [names.index(name) for name in wanted]
     return np.take(piece.x, order, axis=channel_axis(piece.x.ndim - 1) + 1)
+
+
+def _known(piece: Piece, manifest: Manifest, *, rows: bool) -> Array:
+    """Places of classes [n], or targets [n, T]."""
+    if manifest.targets.kind == "classes":
+        return _classes(piece, manifest.classes, rows=rows)
+    if piece.targets is None:
+        raise DataError(f"{piece.where} has no targets: {', '.join(manifest.classes)}")
+    given = not all(name == f"target-{k + 1}" for k, name in enumerate(piece.target_names))
+    if piece.targets.shape[1] != len(manifest.classes) or (given and piece.target_names != manifest.classes):
+        raise DataError(
+            f"{piece.where} has the targets {', '.join(piece.target_names)}, and the model learns {', '.join(manifest.classes)}"
+        )
+    return piece.targets
 
 
 def _classes(piece: Piece, classes: tuple[str, ...], *, rows: bool) -> Labels:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,13 @@ from fedali.data.normalisation import (
 from fedali.data.partition import Partition
 from fedali.data.split import Split, check_fractions, given_parts, split
 from fedali.errors import DataError, SettingsError, did_you_mean
+from fedali.targets import Targets, counts, fit_numbers
 
 Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
 
 NORMALISATIONS = ("global", "client", "none")
+_WORDS = {"classes": "classes", "labels": "labels", "numbers": "targets"}
 MEASURED_ON = ("test", "validation")
 
 _SPLIT, _DRAW, _APPLY, _INNER = 1, 2, 3, 4  # what a random stream is for; part of its seed
@@ -35,7 +38,9 @@ _SPLIT, _DRAW, _APPLY, _INNER = 1, 2, 3, 4  # what a random stream is for; part 
 
 @dataclass(frozen=True, eq=False)
 class ClientData:
-    """One client's samples, in three parts: ``x_*`` [n, *shape] in the stored dtype, ``y_*`` [n] int64."""
+    """One client's samples, in three parts: ``x_*`` [n, *shape] in the stored dtype, ``y_*`` [n] int64, or [n, T] float32 without classes;
+    numbers are normalised, see ``Federation.targets``.
+    """
 
     name: str
     x_train: Array
@@ -67,6 +72,19 @@ class Federation:
     channel_names: tuple[str, ...] = ()
     interval: float | None = None
     stride: int | None = None
+    measured: Targets | None = None
+
+    @property
+    def targets(self) -> Targets:
+        """What is learnt of the samples."""
+        return Targets(self.class_names) if self.measured is None else self.measured
+
+    def counted(self, clients: Sequence[int]) -> Targets:
+        """``targets`` with the training samples of each class, or with each label, of some clients together."""
+        targets, total = self.targets, np.zeros(len(self.class_names), np.float64)
+        for client in clients:
+            total += counts(targets.kind, self.clients[client].y_train, len(total))
+        return replace(targets, counts=total, samples=sum(len(self.clients[k].y_train) for k in clients))
 
     @property
     def tokens(self) -> bool:
@@ -74,16 +92,42 @@ class Federation:
         return self.clients[0].x_train.dtype.name == TOKENS
 
     def counts(self) -> Indices:
-        """Samples per client and class [clients, classes], all three parts together."""
+        """Samples per client and class, or label, [clients, classes], all three parts together; of numbers by fifths of the first."""
         rows = [np.concatenate([c.y_train, c.y_validation, c.y_test]) for c in self.clients]
+        if self.targets.kind == "labels":
+            return np.array([y.sum(0) for y in rows], np.int64)
+        if self.targets.kind == "numbers":
+            edges = self._fifths(rows)
+            rows = [np.searchsorted(edges, y[:, 0], side="right") for y in rows]
+            return np.array([np.bincount(y, minlength=len(edges) + 1) for y in rows], np.int64)
         return np.array([np.bincount(y, minlength=len(self.class_names)) for y in rows], np.int64)
+
+    @property
+    def count_names(self) -> tuple[str, ...]:
+        """What the columns of ``counts`` are of."""
+        targets = self.targets
+        if targets.kind != "numbers":
+            return self.class_names
+        edges = self._fifths([np.concatenate([c.y_train, c.y_validation, c.y_test]) for c in self.clients])
+        mean, std = np.ravel(targets.mean)[0], np.ravel(targets.std)[0]
+        shown = [f"{edge * std + mean:.3g}" for edge in edges]
+        ranges = [
+            f"below {shown[0]}",
+            *(f"{a} to {b}" for a, b in itertools.pairwise(shown)),
+            f"{shown[-1]} or more",
+        ]
+        return tuple(ranges)
+
+    def _fifths(self, rows: Sequence[Array]) -> Array:
+        found: Array = np.unique(np.quantile(np.concatenate(rows)[:, 0], (0.2, 0.4, 0.6, 0.8)))
+        return found
 
     def describe(self) -> str:
         """A few lines for people: sizes, what was done, licence and source."""
         sizes = np.array([[len(c.y_train), len(c.y_validation), len(c.y_test)] for c in self.clients])
         total, per_client = sizes.sum(axis=0), sizes.sum(axis=1)
         lines = [
-            f"{self.name}: {len(self.clients)} clients, {len(self.class_names)} classes, samples {list(self.input_shape)}",
+            f"{self.name}: {len(self.clients)} clients, {len(self.class_names)} {_WORDS[self.targets.kind]}, samples {list(self.input_shape)}",
             f"{total[0]} training, {total[1]} validation, {total[2]} test samples; "
             f"{per_client.min()} to {per_client.max()} per client",
             *self.notes,
@@ -133,6 +177,7 @@ def build_federation(
     seed = _check_seed(seed)
     _check_partition(partition, dataset)
     clients, shifts, dropped = [], [], 0
+    strata = dataset.y if dataset.kind == "classes" else np.zeros(len(dataset.y), np.int64)
     for k, (name, rows) in enumerate(zip(partition.names, partition.assignments, strict=True)):
         x, places = dataset.x, rows  # samples are copied once, into the parts; a memory-mapped x is read once
         if shift is not None:
@@ -142,7 +187,7 @@ def build_federation(
             places = np.arange(len(rows))
         if dataset.part is None:
             parts = split(
-                dataset.y[rows],
+                strata[rows],
                 dataset.recording[rows],
                 dataset.start[rows],
                 dataset.length,
@@ -151,13 +196,16 @@ def build_federation(
                 rng=_stream(seed, _SPLIT, k),
             )
         else:
-            parts = given_parts(dataset.part[rows], dataset.y[rows], fractions, _stream(seed, _SPLIT, k))
+            parts = given_parts(dataset.part[rows], strata[rows], fractions, _stream(seed, _SPLIT, k))
         _check_parts(dataset.name, name, parts, max(minimum_train, 1))
         if measured_on == "validation":
-            parts = _without_tests(dataset, rows, parts, fractions, order, _stream(seed, _INNER, k))
+            parts = _without_tests(dataset, strata, rows, parts, fractions, order, _stream(seed, _INNER, k))
             _check_parts(dataset.name, name, parts, max(minimum_train, 1), "validation")
         dropped += parts.dropped
         clients.append(_client(name, x, places, dataset.y[rows], parts))
+    measured = _measured(dataset, clients, held_out)
+    if dataset.kind == "numbers":
+        clients = [_normalised(client, measured) for client in clients]
     normalisation = _normalisations(clients, normalise, held_out)
     constant = () if normalise == "none" else _constant(dataset, clients, normalisation, normalise, held_out)
     return Federation(
@@ -184,6 +232,24 @@ def build_federation(
         channel_names=dataset.channel_names,
         interval=dataset.interval,
         stride=dataset.stride,
+        measured=measured,
+    )
+
+
+def _measured(dataset: Dataset, clients: Sequence[ClientData], held_out: Sequence[int]) -> Targets:
+    """What is learnt, by the training samples of all clients that are not ``held_out``."""
+    if dataset.kind != "numbers":
+        return Targets(dataset.class_names, dataset.kind)
+    y = np.concatenate([client.y_train for k, client in enumerate(clients) if k not in held_out])
+    return fit_numbers(dataset.class_names, y)
+
+
+def _normalised(client: ClientData, targets: Targets) -> ClientData:
+    return replace(
+        client,
+        y_train=targets.normalised(client.y_train),
+        y_validation=targets.normalised(client.y_validation),
+        y_test=targets.normalised(client.y_test),
     )
 
 
@@ -215,6 +281,7 @@ def _check_partition(partition: Partition, dataset: Dataset) -> None:
 
 def _without_tests(
     dataset: Dataset,
+    strata: Indices,
     rows: Indices,
     parts: Split,
     fractions: tuple[float, float, float],
@@ -225,7 +292,7 @@ def _without_tests(
     mine = rows[parts.train]
     share = fractions[1] / (fractions[0] + fractions[1])
     inner = split(
-        dataset.y[mine],
+        strata[mine],
         dataset.recording[mine],
         dataset.start[mine],
         dataset.length,

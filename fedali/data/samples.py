@@ -11,6 +11,7 @@ import numpy.typing as npt
 from fedali.data.labels import tidied
 from fedali.data.normalisation import channel_axis
 from fedali.errors import DataError, MisfitError, did_you_mean
+from fedali.targets import Targets
 
 Array = npt.NDArray[Any]
 Labels = npt.NDArray[np.int64]
@@ -83,6 +84,31 @@ def check_labels(y: npt.ArrayLike, classes: Sequence[str], count: int, where: st
             )
         found[row] = index[label]
     return found
+
+
+def check_targets(y: npt.ArrayLike, targets: Targets, count: int, where: str = "y") -> Array:
+    """What is known of ``count`` samples as it is trained on: classes [n] as ``check_labels`` gives them, labels [n, T] of 0 and 1, or
+    measured quantities [n, T], or [n] of one, normalised.
+
+    Raises ``DataError`` for another shape or values that cannot be.
+    """
+    if targets.kind == "classes":
+        return check_labels(y, targets.names, count, where)
+    found = np.asarray(y)
+    width = len(targets.names)
+    found = found[:, None] if width == 1 and found.shape == (count,) else found
+    if found.shape != (count, width) or found.dtype.kind not in "biuf":
+        raise DataError(
+            f"{where} is {found.dtype} {list(found.shape)}; {count} samples need numbers [{count}, {width}]: {', '.join(targets.names)}"
+        )
+    good = np.isin(found, (0, 1)) if targets.kind == "labels" else np.isfinite(found)
+    if not good.all():
+        row, place = np.argwhere(~good)[0].tolist()
+        what = "0 or 1" if targets.kind == "labels" else "a finite number"
+        raise DataError(
+            f"{where}[{row}] has {found[row, place]} for {targets.names[place]!r}, where {what} has to be"
+        )
+    return targets.normalised(found).astype(np.float32)
 
 
 def named_labels(

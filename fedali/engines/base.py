@@ -15,14 +15,14 @@ from fedali.alp import Matcher
 from fedali.data import Normalisation
 
 Vector = npt.NDArray[np.floating[Any]]
-Labels = npt.NDArray[np.int64]
+Labels = npt.NDArray[Any]  # classes [n] int64, or targets [n, T]: see fedali.targets
 
 COHORT_SIZE = 32  # where more at once gain nothing
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples [n, *shape] as stored (float16, uint8, ...), labels [n], and how a batch of them is normalised."""
+    """Samples [n, *shape] as stored (float16, uint8, ...), labels [n] or targets [n, T], and how a batch of them is normalised."""
 
     x: npt.NDArray[Any]
     y: Labels
@@ -67,6 +67,7 @@ class TrainJob:
         shared_prototypes: [L] of the server.
         influence: of the ALP layers this round.
         seed: everything random about this job, from ``numpy.random.SeedSequence``.
+        factor: of the optimizer's learning rate this round; the same for all jobs of a round.
     """
 
     samples: Samples
@@ -76,11 +77,12 @@ class TrainJob:
     shared_prototypes: Vector
     influence: float
     seed: np.random.SeedSequence
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A client's new theta [P] and local prototypes [L]; mean loss and accuracy over its last epoch."""
+    """A client's new theta [P] and local prototypes [L]; mean loss and accuracy over its last epoch, or what else the task counts."""
 
     theta: Vector
     local_prototypes: Vector
@@ -116,5 +118,5 @@ class Engine(Protocol):
         ...
 
     def predict(self, queries: Iterable[Query]) -> Iterator[list[Labels]]:
-        """Predicted classes, one array for each set of samples of each query."""
+        """What is said, as ``Task.predict`` gives it, one array for each set of samples of each query."""
         ...

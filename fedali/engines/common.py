@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedali.engines.base import Samples
+from fedali.engines.base import Labels, Samples
 from fedali.step import Batch
 
 _AHEAD = 16  # batches that are normalised at once
@@ -71,6 +71,12 @@ def as_input(x: npt.NDArray[Any], dtype: torch.dtype) -> torch.Tensor:
     return found.to(dtype) if found.is_floating_point() else found
 
 
+def targets_of(y: Labels, dtype: torch.dtype) -> torch.Tensor:
+    """Classes as they are, other targets in ``dtype``."""
+    found = torch.from_numpy(y)
+    return found.to(dtype) if found.is_floating_point() else found
+
+
 def batches(
     samples: Samples,
     size: int,
@@ -92,7 +98,7 @@ def batches(
     whole = torch.ones(size, dtype=dtype)
     for first in range(0, len(order), size * _AHEAD):
         part = order[first : first + size * _AHEAD]
-        x, y = as_input(samples.batch(part), dtype), torch.from_numpy(samples.y[part])
+        x, y = as_input(samples.batch(part), dtype), targets_of(samples.y[part], dtype)
         for start in range(0, len(part), size):
             count = min(size, len(part) - start)
             if count == size:
@@ -112,7 +118,7 @@ def sequential(samples: Samples, size: int, dtype: torch.dtype = torch.float32) 
         filled = np.resize(rows, size)
         weights = torch.zeros(size, dtype=dtype)
         weights[: len(rows)] = 1.0
-        x, y = as_input(samples.batch(filled), dtype), torch.from_numpy(samples.y[filled])
+        x, y = as_input(samples.batch(filled), dtype), targets_of(samples.y[filled], dtype)
         yield Batch(x, y, weights)
 
 

@@ -66,6 +66,7 @@ class CompiledEngine(LoopEngine):
                     batch=size,
                     dtype=dtype,
                     table=CHANNELS_LAST,
+                    task=recipe.task,
                 )
                 for size in self._sizes
             ]
@@ -80,13 +81,15 @@ class CompiledEngine(LoopEngine):
             return [*steps, predict]
 
         facts = (shape, self._sizes, self.inference_batch, str(dtype))
-        libraries = compile_graphs(capture, cache, structure_key(model, method, optimizer, *facts))
+        libraries = compile_graphs(
+            capture, cache, structure_key(model, method, optimizer, *facts, task=recipe.task)
+        )
         self._steps = dict(zip(self._sizes, libraries, strict=False))
         self._predict_library = libraries[-1]
 
     def _make_functions(self) -> Functions:
         eager = super()._make_functions()
-        inputs = len(step_inputs(self.recipe.model, self.recipe.method))
+        inputs = len(step_inputs(self.recipe.model, self.recipe.method, self.optimizer))
         steps = {
             size: NativeGraph(library, inputs, len(STEP_OUTPUTS)) for size, library in self._steps.items()
         }

@@ -108,11 +108,11 @@ class LoopEngine:
         model = copy.deepcopy(self.recipe.model).to(self.device, self.dtype)
         method = self.recipe.method
         return Functions(
-            make_step(model, method, self.optimizer, eager=True),
+            make_step(model, method, self.optimizer, eager=True, task=self.recipe.task),
             lambda matcher: make_predict(model, matcher=matcher),
             make_occupancy(model),
             make_begin(model, method),
-            make_measure(model, method),
+            make_measure(model, method, self.recipe.task),
             make_finish(model, method),
         )
 
@@ -149,10 +149,11 @@ class LoopEngine:
                 loss = correct = weight = 0.0
                 for batch in batches(job.samples, recipe.batch_size, rng, self._sizes, self.dtype):
                     step += 1
-                    size, correction = self.optimizer.schedule(step)
-                    hyper = Hyper(self._tensor(size), self._tensor(correction), influence, decay)
+                    numbers = self.optimizer.schedule(step, job.factor)
+                    size, correction, *more = (self._tensor(number) for number in numbers)
+                    hyper = Hyper(size, correction, influence, decay)
                     batch = Batch(*(part.to(self.device) for part in batch))
-                    state, metrics = functions.step(state, batch, shared, hyper, *extra)
+                    state, metrics = functions.step(state, batch, shared, hyper, *extra, *more)
                     loss, correct = loss + metrics.loss.item(), correct + metrics.correct.item()
                     weight += metrics.weight.item()
             steps += step
@@ -168,7 +169,7 @@ class LoopEngine:
     def begun(self, theta: Tensor, rest: Tensor, job: TrainJob, phase: int) -> tuple[Tensor, Tensor]:
         """A client's vector as a phase starts, in the parts that it is given in: what is trained [T], and the rest [P - T]."""
         classes = self.recipe.model.facts.classes
-        counts = np.bincount(job.samples.y, minlength=classes).astype(np.float32)
+        counts = self.recipe.task.counts(job.samples.y, classes)
         given = (self._tensor(job.shared_theta), self._tensor(counts), self._tensor(float(phase)))
         whole = self._functions.begin(torch.cat([theta, rest]), *given)
         return whole[: len(theta)], whole[len(theta) :]
@@ -189,7 +190,7 @@ class LoopEngine:
                 x, y, weights = (part.to(self.device) for part in batch)
                 local = state.local_prototypes
                 measured = measured + functions.measure(whole, local, x, y, weights, shared, influence)
-        numbers = (float(steps), self.optimizer.learning_rate, float(len(job.samples)))
+        numbers = (float(steps), job.factor * self.optimizer.learning_rate, float(len(job.samples)))
         kept = functions.finish(whole, shared, measured, *(self._tensor(number) for number in numbers))
         return np.concatenate([trained, kept.cpu().numpy()])
 
@@ -219,7 +220,9 @@ class LoopEngine:
         else:
             batches = in_order(query.samples, self.inference_batch)
         parts = [
-            predict(theta, prototypes, self._samples(x), query.influence).argmax(-1).cpu().numpy()
+            self.recipe.task.predict(predict(theta, prototypes, self._samples(x), query.influence))
+            .cpu()
+            .numpy()
             for x in batches
         ]
         ends = np.cumsum([len(samples) for samples in query.samples])

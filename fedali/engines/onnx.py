@@ -53,7 +53,9 @@ class OnnxEngine(LoopEngine):
         self._sizes = batch_sizes(model.alp_layers, recipe.batch_size, parts=2)
 
         def step(size: int) -> Graph:
-            return capture_step(model, method, optimizer, input_shape=shape, batch=size, table=ONNX)
+            return capture_step(
+                model, method, optimizer, input_shape=shape, batch=size, table=ONNX, task=recipe.task
+            )
 
         def infer() -> Graph:
             batch = self.inference_batch
@@ -61,7 +63,9 @@ class OnnxEngine(LoopEngine):
 
         def measure() -> Graph:
             batch = recipe.batch_size
-            return capture_measure(model, method, input_shape=shape, batch=batch, table=ONNX)
+            return capture_measure(
+                model, method, input_shape=shape, batch=batch, table=ONNX, task=recipe.task
+            )
 
         captures: dict[str, Callable[[], Graph]] = {
             f"step {size}": partial(step, size) for size in self._sizes
@@ -73,7 +77,7 @@ class OnnxEngine(LoopEngine):
             captures["measure"] = measure
         if finishes(method):
             captures["finish"] = lambda: capture_finish(model, method, table=ONNX)
-        key = structure_key(model, method, optimizer, shape, self.inference_batch)
+        key = structure_key(model, method, optimizer, shape, self.inference_batch, task=recipe.task)
         self._exported = exported(captures, key, cache)
 
     def _make_functions(self) -> Functions:

@@ -27,6 +27,7 @@ from fedali.errors import MissingExtraError
 from fedali.recipe import Recipe
 
 _AHEAD = 2  # jobs a process holds, so that it never waits
+_HELD = 8192  # sets of samples in the object store
 
 
 class RayEngine:
@@ -123,6 +124,8 @@ class RayEngine:
     def _samples_of(self, samples: Samples) -> Any:
         """A reference to a client's data in the object store, sent once."""
         if id(samples) not in self._data:
+            if len(self._data) >= _HELD:
+                del self._data[next(iter(self._data))]  # the oldest
             self._data[id(samples)] = (samples, self._ray.put(samples))
         return self._data[id(samples)][1]
 

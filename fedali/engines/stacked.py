@@ -71,6 +71,7 @@ class StackedEngine:
             batch=recipe.batch_size,
             dtype=dtype,
             table=MATMUL,
+            task=recipe.task,
         )
         self.cohort_size = cohort_size or self._fitting()
         self._step_of_any_size = over_clients(_on(self._graph, self.device))
@@ -152,18 +153,21 @@ class StackedEngine:
         sums = torch.zeros(3, len(jobs), dtype=self.dtype, device=self.device)
         for step, active in enumerate(schedule.active):
             size, function = self._function(active, len(jobs))
-            numbers = (self._number(n) for n in self.optimizer.schedule(step + 1))
+            numbers = self.optimizer.schedule(step + 1, jobs[0].factor)
+            step_size, correction, *more = (self._number(number) for number in numbers)
             found = function(
                 *(part[:size] for part in state),
                 data.samples(indices[step, :size], self.dtype),
-                data.y[indices[step, :size]],
+                data.targets(indices[step, :size], self.dtype),
                 weights[step, :size],
                 *shared,
-                *numbers,
+                step_size,
+                correction,
                 influence,
                 decay,
                 *(part[:size] for part in per_client),
                 *phases,
+                *more,
             )
             for part, new in zip(state, found, strict=False):  # rows that are done stay as they are
                 part[:active] = new[:active]
@@ -276,6 +280,10 @@ class _Packed:
         clients = len(rows)
         x = self.x[rows].to(torch.float32)
         return ((x - self.mean[:clients]) / self.std[:clients]).to(dtype)
+
+    def targets(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        """Classes [clients, batch] or targets [clients, batch, T] of ``rows`` [clients, batch]."""
+        return self.y[rows].to(dtype) if self.y.is_floating_point() else self.y[rows]
 
 
 def _on(graph: Graph, device: torch.device) -> Graph:

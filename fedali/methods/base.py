@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fedali.step.client import ClientStep, Ended, Started
+    from fedali.tasks import Task
 
 Vector = npt.NDArray[np.floating[Any]]
 
@@ -63,6 +64,8 @@ class Method:
     name: ClassVar[str] = ""
     summary: ClassVar[str] = ""
     uses_prototypes: ClassVar[bool] = False
+    needs_classes: ClassVar[bool] = False
+    """Whether it goes by samples' classes, and trains no task without them."""
     answer_slot: ClassVar[str] = ""
     """The slot that a client predicts with, of the model's shape; its model unless named."""
 
@@ -103,6 +106,12 @@ class Method:
     def keeps_local_prototypes(self) -> bool:
         """Whether a client starts a round from its own local prototypes instead of the global ones."""
         return False
+
+    def for_task(self, task: Task) -> Method:
+        """The method as it trains ``task``. Raises ``SettingsError`` where it cannot."""
+        if self.needs_classes or self.answer == "neighbours":
+            task.need_classes(f"method {self.name!r}" if self.needs_classes else "the answer of 'neighbours'")
+        return self
 
     def influence(self, round_: int) -> float:
         """Share of the prototypes in the ALP layers' output in a round (1, 2, ...)."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from fedali.answers import Answer
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fedali.step.client import ClientStep, Started
+    from fedali.tasks import Task
 
 _NOTHING = 1e-30  # the logarithm of 0 times 0 is none
 
@@ -38,7 +39,8 @@ class FedAli(Method):
 
     Args:
         balance: share of balanced softmax (Ren et al., NeurIPS 2020) in the loss of a client that has one class alone, from 0 to 1. Another client's is
-            this times ``1 - H / log(classes)``, H the entropy of its classes' shares: nothing where it has them evenly. 0 trains as FedAvg does.
+            this times ``1 - H / log(classes)``, H the entropy of its classes' shares: nothing where it has them evenly. 0 trains as FedAvg does, and
+            so does a task without classes.
     """
 
     name: ClassVar[str] = "fedali"
@@ -55,6 +57,11 @@ class FedAli(Method):
             or not 0 <= self.balance <= 1
         ):
             raise SettingsError(f"balance is {self.balance!r}, it has to be a number from 0 to 1")
+
+    def for_task(self, task: Task) -> FedAli:
+        """Without balance where there is no class to have more of."""
+        super().for_task(task)
+        return self if task.kind == "classes" else replace(self, balance=0.0)
 
     @property
     def slots(self) -> tuple[Slot, ...]:

@@ -33,6 +33,7 @@ class FedNTD(Method):
     """
 
     name: ClassVar[str] = "fedntd"
+    needs_classes: ClassVar[bool] = True
     summary: ClassVar[str] = (
         "FedAvg that keeps what the server's model says of classes other than the true one"
     )

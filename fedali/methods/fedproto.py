@@ -35,6 +35,7 @@ class FedProto(Method):
     """
 
     name: ClassVar[str] = "fedproto"
+    needs_classes: ClassVar[bool] = True
     summary: ClassVar[str] = "personal models that share the mean embeddings of classes alone"
     slots: ClassVar[tuple[Slot, ...]] = (
         Slot("class_prototypes", "shared", ("classes", "embedding")),

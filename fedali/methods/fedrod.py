@@ -29,6 +29,7 @@ class FedRoD(Method):
     """A shared model trained by balanced softmax, and a personal head that is added to its own."""
 
     name: ClassVar[str] = "fedrod"
+    needs_classes: ClassVar[bool] = True
     summary: ClassVar[str] = (
         "shared model trained as if classes were balanced, and a personal head that is added to its own"
     )

@@ -72,6 +72,7 @@ class Model(nn.Module):
     head: nn.Module
     takes_tokens: bool = False
     """Whether samples are ids of tokens [B, T] int64; set where the data are known."""
+    _seed = 0
 
     def features(self, x: Tensor, alignment: Alignment | None) -> Tensor:
         """Embedding [B, d] of samples [B, *shape]."""
@@ -109,6 +110,17 @@ class Model(nn.Module):
         """What a method's slots need to know: classes and d are those of the head's last and first linear layer."""
         linear = [module for module in self.head.modules() if isinstance(module, nn.Linear)]
         return ModelFacts(self.parameter_layout, linear[-1].out_features, linear[0].in_features)
+
+    @property
+    def has_constants(self) -> bool:
+        """Whether it has weights that neither train nor travel."""
+        inside = {id(value) for layer in self.alp_layers for value in layer.buffers()}
+        return any(id(value) not in inside for value in self.buffers())
+
+    @property
+    def seed_of_constants(self) -> int:
+        """The seed that ``build_model`` made it with."""
+        return self._seed
 
     def theta(self) -> Tensor:
         """The parameters as one flat vector [P], copied."""

@@ -13,10 +13,11 @@ from fedali.step.forward import make_head, make_other_forward
 from fedali.step.gradients import gradient_by_transform
 from fedali.step.types import Finish, Measure, Parameters
 from fedali.step.vectors import Vectors, filled
-from fedali.task import CLASSIFICATION, Batch
+from fedali.task import Batch
+from fedali.tasks import CLASSIFICATION, Task
 
 
-def make_measure(model: Model, method: Method) -> Measure:
+def make_measure(model: Model, method: Method, task: Task = CLASSIFICATION) -> Measure:
     """A function that gives what a batch adds to the method's sums after training [Q].
 
     It takes the client's vector theta [P], local prototypes [L], samples x [B, *shape], labels y [B], weights [B], the server's
@@ -34,7 +35,7 @@ def make_measure(model: Model, method: Method) -> Measure:
         with torch.no_grad():
             step = ClientStep(
                 *(other(own.model), Batch(x, y, weights), own, server),
-                *(other, head, gradient_by_transform, CLASSIFICATION),
+                *(other, head, gradient_by_transform, task),
             )
             return filled(vectors.measured, method.measure(step), theta)
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fedali.models.base import Output
 from fedali.slots import Named
-from fedali.task import Batch, Task
+from fedali.task import Batch
+from fedali.tasks.base import Task
 
 Parameters = dict[str, Tensor]
 
@@ -53,7 +54,10 @@ class ClientStep:
 
         Logits are raised by the logarithms of ``class_counts`` [classes], which ``Method.begin`` knows: what is learnt is what
         remains. A class that the client lacks takes no part.
+
+        Raises ``SettingsError`` for a task without classes.
         """
+        self.task.need_classes("balanced softmax")
         shift = class_counts.clamp(min=_NO_SAMPLES).log()
         return self.loss(self.output._replace(logits=self.output.logits + shift))
 

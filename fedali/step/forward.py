@@ -12,6 +12,7 @@ from fedali.alp import Alignment, ALPLayer, Matcher, assign, match
 from fedali.answers.gate import SMALLEST
 from fedali.models.base import Model, Output
 from fedali.step.types import Adapt, Gated, Occupancy, Parameters, Predict
+from fedali.targets import Kind
 
 _LEAST = 1e-30  # of a probability, before its logarithm
 
@@ -91,9 +92,9 @@ def make_output(model: Model, *, matcher: Matcher | None = None) -> Callable[...
     return _make_infer(model, matcher, None)
 
 
-def make_gated(model: Model, *, matcher: Matcher | None = None) -> Gated:
-    """A function that answers by the gate (``fedali.answers.gate``): the logarithm of the mixed probabilities [B, classes], and the weight
-    [B] of the personal ones.
+def make_gated(model: Model, *, matcher: Matcher | None = None, kind: Kind = "classes") -> Gated:
+    """A function that answers by the gate (``fedali.answers.gate``): outputs [B, T] that say what both models' answers, mixed, say, and the
+    weight [B] of the personal ones. Of classes these are the logarithms of the mixed probabilities.
 
     It takes theta [P] of the personal model and of the shared one, own prototypes [K, d] and everyone's [K', d], middle and spread of the
     score, prototypes [L] of both models, samples x [B, *shape] and influence.
@@ -117,10 +118,21 @@ def make_gated(model: Model, *, matcher: Matcher | None = None) -> Gated:
         near, far = (_log_distance(shared.embedding, centres) for centres in (own, everyone))
         weight = torch.sigmoid((middle - (near - far)) / spread).reshape(-1)
         share = weight.unsqueeze(1)
-        mixed = share * torch.softmax(personal, 1) + (1 - share) * torch.softmax(shared.logits, 1)
-        return torch.log(mixed.clamp(min=_LEAST)), weight
+        return _mixed(kind, share, personal, shared.logits), weight
 
     return gated
+
+
+def _mixed(kind: Kind, share: Tensor, personal: Tensor, shared: Tensor) -> Tensor:
+    """Outputs [B, T] of which ``fedali.targets.shares`` gives the mixture, ``share`` [B, 1] being the personal part."""
+    if kind == "numbers":
+        return share * personal + (1 - share) * shared
+    if kind == "labels":
+        there = share * torch.sigmoid(personal) + (1 - share) * torch.sigmoid(shared)
+        absent = share * torch.sigmoid(-personal) + (1 - share) * torch.sigmoid(-shared)
+        return torch.log(there.clamp(min=_LEAST)) - torch.log(absent.clamp(min=_LEAST))
+    mixed = share * torch.softmax(personal, 1) + (1 - share) * torch.softmax(shared, 1)
+    return torch.log(mixed.clamp(min=_LEAST))
 
 
 def _log_distance(embeddings: Tensor, centres: Tensor) -> Tensor:

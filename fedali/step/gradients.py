@@ -1,13 +1,15 @@
-"""Gradients inside an objective: constants to what is differentiated around them."""
+"""Gradients inside an objective, which are constants to what is differentiated around them; and clipped ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from fedali.step.types import Parameters
+
+_CLIP_EPSILON = 1e-6  # torch's
 
 
 def gradient_by_transform(
@@ -29,3 +31,18 @@ def gradient_by_autograd(
         value = function(leaves)
     found = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
     return dict(zip(leaves, found, strict=True)), value.detach()
+
+
+def clipped(gradient: Tensor, parts: Sequence[slice], most: float) -> Tensor:
+    """A flat gradient [T] with each of ``parts`` no longer than ``most``: what ``torch.nn.utils.clip_grad_norm_`` makes of each.
+
+    Parts are a model, or a trained slot of a method: two models that train side by side have norms of their own. They follow each other
+    from the beginning; what lies between them or behind stays as it is.
+    """
+    pieces, end = [], 0
+    for part in parts:
+        here = gradient[part]
+        scale = (most / (here.square().sum().sqrt() + _CLIP_EPSILON)).clamp(max=1.0)
+        pieces += [gradient[end : part.start], here * scale]
+        end = part.stop
+    return torch.cat([*pieces, gradient[end:]])

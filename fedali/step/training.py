@@ -14,20 +14,28 @@ from fedali.methods.base import Method
 from fedali.models.base import Model, Output
 from fedali.models.pooling import eager as running_eagerly
 from fedali.optimizers.rules import Optimizer
-from fedali.slots import Named, Phase, slot_slice
+from fedali.slots import Named, Phase, Slot, slot_slice
 from fedali.step.client import ClientStep
 from fedali.step.forward import make_head, make_other_forward, make_train_forward
-from fedali.step.gradients import gradient_by_autograd, gradient_by_transform
+from fedali.step.gradients import clipped, gradient_by_autograd, gradient_by_transform
 from fedali.step.types import Hyper, Parameters, Shared, State, Step, StepMetrics
 from fedali.step.vectors import Vectors
-from fedali.task import CLASSIFICATION, Batch
+from fedali.task import Batch
+from fedali.tasks import CLASSIFICATION, Task
 
 _Forward = Callable[[Parameters, Tensor, Batch, Shared, Hyper], tuple[Output, Tensor]]
 _Loss = Callable[..., tuple[Tensor, tuple[Tensor, Tensor]]]
 
 
-def make_step(model: Model, method: Method, optimizer: Optimizer, *, eager: bool = False) -> Step:
-    """The local step of ``model`` under ``method`` and ``optimizer``.
+def make_step(
+    model: Model,
+    method: Method,
+    optimizer: Optimizer,
+    *,
+    eager: bool = False,
+    task: Task = CLASSIFICATION,
+) -> Step:
+    """The local step of ``model`` under ``method`` and ``optimizer``, which learns ``task``.
 
     The model gives its architecture only; its own weights and prototypes are never read, and left as they are. While
     a step runs the module holds the parameters it is called with: threads need a copy of the model each. An ``eager``
@@ -43,10 +51,17 @@ def make_step(model: Model, method: Method, optimizer: Optimizer, *, eager: bool
             parameters, local, batch.x, batch.weights, shared.prototypes, hyper.influence, hyper.decay
         )
 
-    return _make_step(vectors, forward, infer, head, method, optimizer, eager)
+    return _make_step(vectors, forward, infer, head, method, optimizer, eager, task)
 
 
-def make_head_step(model: Model, method: Method, optimizer: Optimizer, *, eager: bool = False) -> Step:
+def make_head_step(
+    model: Model,
+    method: Method,
+    optimizer: Optimizer,
+    *,
+    eager: bool = False,
+    task: Task = CLASSIFICATION,
+) -> Step:
     """The local step of the head alone, on embeddings: the body and the prototypes stay as they are.
 
     Like ``make_step``'s, but theta, the moments and the server's theta are the head's [H] (``Model.head_layout``), and
@@ -71,7 +86,7 @@ def make_head_step(model: Model, method: Method, optimizer: Optimizer, *, eager:
     vectors = Vectors(model, method)
     vectors.whole = vectors.trained = vectors.model = model.head_layout
     vectors.rest = Layout(())
-    return _make_step(vectors, forward, infer, run, method, optimizer, eager)
+    return _make_step(vectors, forward, infer, run, method, optimizer, eager, task)
 
 
 def _make_step(
@@ -82,6 +97,7 @@ def _make_step(
     method: Method,
     optimizer: Optimizer,
     eager: bool,
+    task: Task,
 ) -> Step:
     """The step that trains the parameters of ``vectors.trained`` through ``forward``."""
     layout = vectors.trained
@@ -91,7 +107,12 @@ def _make_step(
     more = len(own_model) < len(layout.entries)
     trains = _phase_masks(layout, method.phases)
     apart = [(s.descent, slot_slice(layout, s.name)) for s in method.slots if s.descent is not None]
+    by_optimizer = _by_optimizer(layout, method.slots)
     has_rest = vectors.rest.size > 0
+    place, more_inputs = (
+        int(has_rest),
+        len(optimizer.inputs),
+    )  # in ``extra``: the phase's, and how many are last
     inner_gradient = gradient_by_autograd if eager else gradient_by_transform
 
     def loss(
@@ -112,11 +133,9 @@ def _make_step(
             return infer(values, local, batch.x, hyper.influence)
 
         own, server = Named(everything), Named(lambda: of_server(shared.theta))
-        view = ClientStep(
-            *(output, batch, own, server, other, head, inner_gradient, CLASSIFICATION), hyper.step_size
-        )
+        view = ClientStep(*(output, batch, own, server, other, head, inner_gradient, task), hyper.step_size)
         value = method.objective(view)
-        return value, (moved, CLASSIFICATION.correct(output, batch))
+        return value, (moved, task.correct(output, batch))
 
     differentiate = _by_autograd(loss) if eager else _by_transform(loss)
 
@@ -128,14 +147,20 @@ def _make_step(
             parameters, state.local_prototypes, batch, shared, hyper, *extra
         )
         gradient = torch.cat([gradients[name].reshape(-1) for name in layout.names])
+        taken = gradient
+        if optimizer.clip_norm:
+            if trains is not None:  # what stands still has no gradient
+                taken = torch.where(trains(extra[place]) > 0, taken, torch.zeros_like(taken))
+            taken = clipped(taken, by_optimizer, optimizer.clip_norm)
         theta, first, second = optimizer.update(
-            state.theta, gradient, state.first_moment, state.second_moment, hyper.step_size, hyper.correction
+            *(state.theta, taken, state.first_moment, state.second_moment),
+            *(hyper.step_size, hyper.correction, *extra[len(extra) - more_inputs :]),
         )
         for how, where in apart:
             moved = (state.theta[where] - how.rate * gradient[where]).clamp(how.least, how.most)
             theta = torch.cat([theta[: where.start], moved, theta[where.stop :]])
         if trains is not None:
-            theta = torch.where(trains(extra[-1]) > 0, theta, state.theta)
+            theta = torch.where(trains(extra[place]) > 0, theta, state.theta)
         weight = batch.weights.sum()
         return State(theta, first, second, local), StepMetrics(value * weight, correct, weight)
 
@@ -160,6 +185,12 @@ def _phase_masks(layout: Layout, phases: tuple[Phase, ...]) -> Callable[[Tensor]
         return torch.cat(parts)
 
     return mask
+
+
+def _by_optimizer(layout: Layout, slots: tuple[Slot, ...]) -> list[slice]:
+    """Where in the vector [T] what the optimizer trains lies: the model, and each trained slot that has no descent of its own."""
+    own = [slot_slice(layout, s.name) for s in slots if s.trained and s.descent is None]
+    return [slot_slice(layout, ""), *sorted(own, key=lambda where: where.start)]
 
 
 def _by_splitting(layout: Layout) -> Callable[[Tensor], Parameters]:

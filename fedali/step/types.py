@@ -47,7 +47,7 @@ class StepMetrics(NamedTuple):
 
 class Step(Protocol):
     """The local step. ``extra`` is ``kept`` [P - T] where the method's slots have such a part, then ``phase``, 0-d, where it
-    trains in phases.
+    trains in phases, then what the optimizer takes besides step size and correction (``Optimizer.inputs``), 0-d.
     """
 
     def __call__(

@@ -20,6 +20,14 @@ def outside(name: str, group: str, kind: type[Kind], known: list[str]) -> type[K
 
     Raises ``SettingsError`` where there is none, or it is no subclass of ``kind``.
     """
+    found = outside_thing(name, group, kind.__name__.lower(), known)
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        raise SettingsError(f"{name!r} is no subclass of {kind.__module__}.{kind.__qualname__}")
+    return found
+
+
+def outside_thing(name: str, group: str, what: str, known: list[str]) -> Any:
+    """Whatever ``name`` stands for, see ``outside``; ``what`` it is called in messages."""
     module, colon, attribute = name.partition(":")
     if not colon:
         for point in entry_points(group=group):
@@ -27,12 +35,8 @@ def outside(name: str, group: str, kind: type[Kind], known: list[str]) -> type[K
                 module, _, attribute = point.value.partition(":")
                 break
         else:
-            what = kind.__name__.lower()
             raise SettingsError(f"unknown {what} {name!r}; {did_you_mean(name, known)}")
-    found = held(name) if is_held(name) else imported(name, module, attribute)
-    if not (isinstance(found, type) and issubclass(found, kind)):
-        raise SettingsError(f"{name!r} is no subclass of {kind.__module__}.{kind.__qualname__}")
-    return found
+    return held(name) if is_held(name) else imported(name, module, attribute)
 
 
 def imported(name: str, module: str, attribute: str) -> Any:
@@ -52,3 +56,8 @@ def imported(name: str, module: str, attribute: str) -> Any:
         raise SettingsError(f"{name!r}: module {module!r} has no {attribute!r}") from None
     except Exception as error:  # a module may fail in any way
         raise SettingsError(f"{name!r} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def entry_names(group: str) -> list[str]:
+    """Names that installed packages give in a group of entry points."""
+    return sorted(point.name for point in entry_points(group=group))

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from fedali_simulations.scenario import load_scenario as load_scenario
     from fedali_simulations.study import resume as resume
     from fedali_simulations.study import simulate as simulate
+    from fedali_simulations.tracking.callbacks import Callback as Callback
 
 _HOMES = {
+    "Callback": "fedali_simulations.tracking.callbacks",
     "Comparison": "fedali_simulations.comparing.comparison",
     "compare_runs": "fedali_simulations.comparing.runs",
     "Results": "fedali_simulations.report.results",
@@ -36,6 +38,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Callback",
     "Comparison",
     "Results",
     "Scenario",

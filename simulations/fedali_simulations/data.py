@@ -135,11 +135,12 @@ def load_dataset(scenario: Scenario, seed: int) -> data.Dataset:
             f"data.schema {settings.schema} tells of data that are elsewhere, and a simulation needs them here: set data.source "
             "instead; fedali run trains where they are"
         )
-    return load_named(
+    kind = scenario.task.build().kind
+    found = load_named(
         settings.source,
         window=settings.window,
         stride=settings.stride,
-        reading=reading_of(settings),
+        reading=replace(reading_of(settings), targets=kind),
         subjects=settings.subjects,
         devices=settings.devices,
         clients=settings.clients,
@@ -147,6 +148,11 @@ def load_dataset(scenario: Scenario, seed: int) -> data.Dataset:
         seed=seed,
         options=settings.options,
     )
+    if found.kind != kind:
+        raise SettingsError(
+            f"{settings.source} has {found.kind} to learn, and task {scenario.task.name!r} learns {kind}: choose another task, or other data"
+        )
+    return found
 
 
 def reading_for_others(settings: DataSettings) -> Reading:
@@ -181,7 +187,9 @@ def _texts(values: tuple[int | float | str, ...] | None) -> tuple[str, ...] | No
 def _partition(scenario: Scenario, dataset: data.Dataset, rng: np.random.Generator) -> data.Partition:
     settings = scenario.partition
     if settings.kind == "dirichlet":
-        return data.dirichlet(dataset.y, settings.clients, settings.alpha, rng, minimum=settings.minimum)
+        return data.dirichlet(
+            dataset.strata(), settings.clients, settings.alpha, rng, minimum=settings.minimum
+        )
     if settings.kind == "shards":
-        return data.shards(dataset.y, settings.clients, settings.shards_per_client, rng)
+        return data.shards(dataset.strata(), settings.clients, settings.shards_per_client, rng)
     return data.natural(dataset)

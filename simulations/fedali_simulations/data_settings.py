@@ -31,6 +31,8 @@ class ColumnSettings(Settings):
     time: str | None = None
     channels: tuple[str, ...] | None = None
     """The channels, in this order; other columns are left out. Without: every column that may be one."""
+    target: Annotated[tuple[str, ...], BeforeValidator(as_list)] | None = None
+    """Columns of a task's targets, of a task of numbers or of several labels for each sample; there is no label then."""
 
 
 with warnings.catch_warnings():

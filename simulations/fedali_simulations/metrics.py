@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedali.errors import CheckpointError
 from fedali.support.files import flush_folder
-from fedali_simulations.report.tablefile import Columns, write_table
+from fedali_simulations.report.tablefile import Columns, read_table, write_table
 
 if TYPE_CHECKING:  # needed when a run has ended: importing it takes as long as a short round
     import pandas as pd
@@ -29,6 +29,11 @@ class MetricsFiles:
         write_table(path, columns)
         flush_folder(path.parent)
 
+    def read_round(self, round_: int) -> dict[str, list[Any]] | None:
+        """A round's columns by name, without pandas; None where it has none."""
+        path = self.path / "metrics" / f"{round_:05d}.parquet"
+        return read_table(path) if path.exists() else None
+
     def write_unseen(self, columns: Columns) -> None:
         """Write how clients that never took part fare before and after adapting."""
         write_table(self.path / "unseen.parquet", columns)
@@ -46,6 +51,7 @@ class MetricsFiles:
 
         paths = [self.path / "metrics" / f"{round_:05d}.parquet" for round_ in range(1, rounds + 1)]
         try:
-            return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
+            found = [frame for frame in map(pd.read_parquet, paths) if len(frame)]  # a round may have nobody
+            return pd.concat(found, ignore_index=True)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"cannot read the metrics of {self.path}: {error}") from error

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from flwr.app import Context
@@ -56,7 +57,7 @@ class _Here:
     def __init__(self, setup: Setup) -> None:
         self._sites = setup.sites
         self.adapt = setup.sites[0].adapt
-        self.checkpoint = setup.store.checkpoint
+        self.checkpoint = setup.checkpoint
 
     def pieces(self) -> Iterator[tuple[int, Piece]]:
         for site in self._sites:
@@ -92,7 +93,7 @@ def _train(job: Job, folder: RunFolder, report: Report) -> None:
     setup = build_setup(job.scenario, job.line, job.seed, workers=job.workers, clients=folder.clients)
     folder.sweep()
     checkpoint = folder.read_checkpoint() or Checkpoint(0, setup.initial)
-    setup.store.restore(checkpoint.kept)
+    setup.restore(checkpoint.kept)
 
     def find_site(context: Context) -> Site:
         return setup.sites[int(context.node_config["partition-id"])]
@@ -123,25 +124,30 @@ def run_rounds(
 ) -> None:
     """The rounds after ``checkpoint``, over ``grid``; the job is complete when this returns."""
     scenario = job.scenario
-    rounds = scenario.training.rounds
+    training = scenario.training_for(job.line)
+    rounds = training.rounds
     report(Progress(job.line.title, job.seed, checkpoint.round, rounds))
 
     def done(round_: int, accuracy: float) -> None:
         report(Progress(job.line.title, job.seed, round_, rounds, accuracy))
 
-    writer = RoundWriter(folder, plan, clients, checkpoint, scenario.training, done)
+    writer = RoundWriter(folder, plan, clients, checkpoint, training, done)
     strategy = PersonalisedStrategy(
         plan.method,
         plan.layouts,
         on_round=writer,
         generalisation_every=scenario.evaluation.generalisation_every,
+        ended=lambda: writer.ended,
+        empty_rounds=rounds if scenario.sampling.may_be_nobody else 0,
     )
     started, processor = time.perf_counter(), time.process_time()
     first = checkpoint.round + 1
-    strategy.start(grid, records.from_shared(checkpoint.shared), rounds, timeout=_TIMEOUT, first_round=first)
+    if not writer.ended:  # killed between its last round and its end
+        start = records.from_shared(checkpoint.shared)
+        strategy.start(grid, start, rounds, timeout=_TIMEOUT, first_round=first)
     folder.finish(
         {
-            "rounds": rounds,
+            "rounds": writer.round,
             "best_round": writer.best_round,
             "parameters": plan.layouts.parameters.size,
             "prototype_values": plan.layouts.prototypes.size,
@@ -157,7 +163,13 @@ def run_rounds(
 
 
 class RoundWriter:
-    """Writes what a finished round leaves; the checkpoint last."""
+    """Writes what a finished round leaves; the checkpoint last.
+
+    Attributes:
+        round: the last finished one.
+        ended: whether no other follows: it is the last of ``training.rounds``, or validation has not been better for ``training.patience``
+            rounds. That is looked at in rounds that measure everything, which are those where a round may be chosen.
+    """
 
     def __init__(
         self,
@@ -171,6 +183,10 @@ class RoundWriter:
         self.folder, self.plan, self.clients, self.report = folder, plan, clients, report
         self.rounds, self.keep_models = training.rounds, training.keep_models
         self.best_round, self.best_score = checkpoint.best_round, checkpoint.best_score
+        self.round, self._patience = checkpoint.round, training.patience
+        self.ended = self.round >= self.rounds
+        if checkpoint.is_stale(self._patience):
+            self.ended |= "generalisation" in (MetricsFiles(folder.path).read_round(self.round) or {})
         self.names = [client.name for client in plan.federation.clients]
         self._began = checkpoint.shared if plan.method.answer == "gate" else None
 
@@ -179,14 +195,21 @@ class RoundWriter:
         shared = records.to_shared(result.arrays)
         rows = self._rows(result)
         MetricsFiles(self.folder.path).write_metrics(result.round, rows)
+        measured = "generalisation" in rows
+        score = self.plan.task.better(_mean(rows.get("validation", [])))
+        drawn = [report for report in result.reports if report.get("state") == "drawn"]
+        if drawn:
+            self.folder.write_drawn(result.round, _together(drawn, self.names))
         last = result.round == self.rounds
-        score = _mean(rows["validation"]) if "generalisation" in rows else -1.0
-        if score > self.best_score or (last and not self.best_round):
+        first = measured and not self.best_round and not math.isnan(score)
+        if first or (measured and score > self.best_score) or (last and not self.best_round):
             self.best_round, self.best_score = result.round, score
             if self.keep_models == "all":
                 where = personal_indices(self.plan.method, self.plan.layouts.parameters)
                 pieces = ((self.names[client], piece) for client, piece in self.clients.pieces())
                 self.folder.write_best(shared, pieces, result.round, where, self._began)
+        now = Checkpoint(result.round, shared, {}, self.best_round, self.best_score)
+        self.ended = last = last or (measured and now.is_stale(self._patience))
         if last and self.keep_models != "none":
             models = (
                 (self.names[client], theta, prototypes)
@@ -197,17 +220,24 @@ class RoundWriter:
             adapted = self.clients.adapt(self.plan.unseen, result.round, shared)
             MetricsFiles(self.folder.path).write_unseen(self._named(adapted))
         self._began = None if self._began is None else shared
-        kept = self.clients.checkpoint()
-        self.folder.write_checkpoint(Checkpoint(result.round, shared, kept, self.best_round, self.best_score))
-        self.report(result.round, _mean(rows["personalisation"]))
+        self.folder.write_checkpoint(replace(now, kept=self.clients.checkpoint()))
+        self.round = result.round
+        self.report(result.round, _mean(rows.get("personalisation", [])))
 
     def _rows(self, result: RoundResult) -> dict[str, list[Any]]:
-        columns = _side_by_side(result.train, result.evaluate) if result.evaluate else result.train
+        train = result.train or {"client": []}  # nobody was on, or all dropped out
+        columns = _side_by_side(train, result.evaluate) if result.evaluate else train
         named = self._named(columns)
         return {**named, "round": [result.round] * len(named["client"])}
 
     def _named(self, columns: ClientMetrics) -> dict[str, list[Any]]:
         return {**columns, "client": [self.names[int(client)] for client in columns["client"]]}
+
+
+def _together(drawn: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """What all sites drew, clients by name."""
+    lists = {key: [names[client] for one in drawn for client in one[key]] for key in ("trained", "dropped")}
+    return {"on": sum(one["on"] for one in drawn), **lists}
 
 
 def _side_by_side(one: ClientMetrics, other: ClientMetrics) -> ClientMetrics:

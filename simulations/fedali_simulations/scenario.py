@@ -10,16 +10,22 @@ from typing import Annotated, Any, Literal
 import tomllib
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
-from fedali.engines.choose import EngineName
 from fedali.errors import SettingsError, did_you_mean
 from fedali.methods import Method, build_method
 from fedali.models import MODEL_NAMES
 from fedali.slots import epochs_of
+from fedali.support.doors import entry_names
 from fedali.support.held import is_held
 from fedali_simulations.baselines import BASELINES
 from fedali_simulations.data_settings import DataSettings as DataSettings
 from fedali_simulations.data_settings import Settings
 from fedali_simulations.names_before import WRITTEN_BY, as_called_now, is_stored
+from fedali_simulations.sampling_settings import BufferedSettings as BufferedSettings
+from fedali_simulations.sampling_settings import SamplingSettings as SamplingSettings
+from fedali_simulations.sampling_settings import check_buffered
+from fedali_simulations.task_settings import TaskSettings, as_task
+from fedali_simulations.training_settings import LINES_OWN as LINES_OWN
+from fedali_simulations.training_settings import TrainingSettings as TrainingSettings
 
 SUFFIX = ".toml"
 
@@ -73,14 +79,19 @@ class ModelSettings(Settings):
     """The model of every client."""
 
     name: str = "cnn1d"
-    """One of the registry: mlp, cnn1d, cnn2d, hart."""
+    """One of the registry: mlp, cnn1d, cnn2d, hart; an entry point's; or ``module:Name``, any network of one's own."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The model's own options, such as ``channels`` or ``hidden``."""
+    adapt: dict[str, Any] = Field(default_factory=dict)
+    """How a network of one's own becomes a model, see ``fedali.adapt``: head, embedding, alp_at, trainable, batchnorm; of the
+    registry's ``trainable`` alone."""
 
     @model_validator(mode="after")
     def _known(self) -> ModelSettings:
-        if self.name not in MODEL_NAMES and not is_held(self.name):
-            raise ValueError(f"unknown model {self.name!r}; {did_you_mean(self.name, MODEL_NAMES)}")
+        if self.name not in MODEL_NAMES and ":" not in self.name and not is_held(self.name):
+            known = [*MODEL_NAMES, *entry_names("fedali.models")]
+            if self.name not in known:
+                raise ValueError(f"unknown model {self.name!r}; {did_you_mean(self.name, known)}")
         return self
 
 
@@ -105,36 +116,6 @@ class ALPOptions(Settings):
     """Length of an aligned embedding; published: 1."""
 
 
-class TrainingSettings(Settings):
-    """What every client does in a round, and how many rounds there are."""
-
-    rounds: int = Field(default=10, ge=1)
-    epochs: int = Field(default=2, ge=1)
-    batch_size: int = Field(default=64, ge=1)
-    optimizer: Literal["adam", "sgd"] = "adam"
-    """Fresh each round."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    """SGD only."""
-    participation: float = Field(default=1.0, gt=0, le=1)
-    """Share of the clients that train in a round."""
-    keep_models: Literal["all", "personal", "none"] = "all"
-    """``personal``: each client's final model; ``all``: also those of the round chosen on validation; ``none``."""
-    engine: EngineName = "auto"
-    """``loop``: eager torch; ``compiled``: for this CPU, once; ``onnx``: by onnxruntime; ``stacked``: many clients at
-    once, for a GPU; ``ray``: over the machines of a Ray cluster; ``auto``: the fastest that this machine can run."""
-    precision: Literal["highest", "high"] = "highest"
-    """Matrix products on a GPU: float32, or tf32."""
-
-
-LINES_OWN = (
-    "epochs",
-    "optimizer",
-    "learning_rate",
-    "momentum",
-)  # of a line's training; the rest is the table's
-
-
 class EvaluationSettings(Settings):
     """What is measured."""
 
@@ -151,8 +132,8 @@ class EvaluationSettings(Settings):
     """Measure the calibration error of what is tested, in the rounds when everyone's data are; it runs models once more, on the CPU."""
     unseen_clients: int = Field(default=0, ge=0)
     """Whole clients held out of training, adapted and tested at the end."""
-    unseen_samples: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple)] = ()
-    """With how many labelled samples such a client is adapted, besides all: [5, 20, 50]; one of each class in turn."""
+    unseen_samples: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_as_tuple)] = ()
+    """With how many labelled samples such a client is adapted, besides all: [5, 20, 50]; one of each class in turn. 0: without a label."""
 
     @model_validator(mode="after")
     def _held_out(self) -> EvaluationSettings:
@@ -175,7 +156,7 @@ class MethodSettings(Settings):
     alp: dict[str, Any] = Field(default_factory=dict)
     """Settings of the ALP layers for this line alone."""
     training: dict[str, Any] = Field(default_factory=dict)
-    """Settings of local training for this line alone: epochs, optimizer, learning_rate, momentum."""
+    """Settings of local training for this line alone: epochs, optimizer, learning_rate, schedule, weight_decay, patience, ..."""
 
     @model_validator(mode="after")
     def _known(self) -> MethodSettings:
@@ -233,12 +214,15 @@ class Scenario(Settings):
     sites: int = Field(default=1, ge=1)
     """Flower nodes the clients are spread over."""
     data: DataSettings
+    task: Annotated[TaskSettings, BeforeValidator(as_task)] = TaskSettings()
     partition: PartitionSettings = PartitionSettings()
     shift: ShiftSettings = ShiftSettings()
     split: SplitSettings = SplitSettings()
     model: ModelSettings = ModelSettings()
     alp: ALPOptions = ALPOptions()
     training: TrainingSettings = TrainingSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    buffered: BufferedSettings = BufferedSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
     @model_validator(mode="after")
@@ -257,13 +241,24 @@ class Scenario(Settings):
                         hint = did_you_mean(key, known)
                         raise ValueError(f"methods.{method.title}.{where}.{key}: unknown setting; {hint}")
             training = self.training_for(method)
-            if method.is_baseline:
-                continue
+            if training.patience and not self.split.validation:
+                raise ValueError(
+                    "training.patience looks at validation data, and there are none: set split.validation, or patience = 0"
+                )
             try:
-                made = method.build()
+                if method.name.startswith("forest"):
+                    self.task.build().need_classes(method.name)
+                if method.is_baseline:
+                    continue
+                made = method.build().for_task(self.task.build())
+            except SettingsError as error:
+                raise ValueError(str(error)) from error
+            try:
                 epochs_of(made.phases, training.epochs + made.extra_epochs)
             except SettingsError as error:
                 raise ValueError(f"{method.title}: {error}: set training.epochs") from error
+            if training.mode == "buffered":
+                check_buffered(made, method.title, self.sampling, self.sites)
         return self
 
     def alp_for(self, method: MethodSettings) -> ALPOptions:
@@ -291,7 +286,8 @@ def load_scenario(
 ) -> Scenario:
     """A scenario by built-in name, TOML file or mapping, with ``key=value`` settings laid over it.
 
-    Keys are dotted (``training.epochs=5``), values TOML, or plain words, or words with commas between for a list. ``stored``: the file is
+    Keys are dotted (``training.epochs=5``), values TOML, or plain words, or words with commas between for a list. Another
+    ``model.name`` takes the options of the one before away. ``stored``: the file is
     a run's own, whose methods are called as in the version that wrote it; so is a file that `fedali tune` found.
     Raises ``SettingsError`` naming the key, and the nearest one that exists.
     """
@@ -336,7 +332,10 @@ def _override(settings: dict[str, Any], override: str) -> None:
         settings = settings.setdefault(part, {})
         if not isinstance(settings, dict):
             raise SettingsError(f"--set {override}: {part!r} holds a value, not settings")
-    settings[last] = _value(text.strip())
+    value = _value(text.strip())
+    if key.strip() == "model.name" and settings.get(last) != value:
+        settings.clear()  # options and the like were the other model's
+    settings[last] = value
 
 
 def _value(text: str) -> Any:

@@ -29,10 +29,13 @@ from fedali_simulations.machines.workers import run_side_by_side
 from fedali_simulations.metrics import MetricsFiles
 from fedali_simulations.objects.gathering import gather, hold_again
 from fedali_simulations.objects.reach import held_here
+from fedali_simulations.sampling_checks import check_who_trains
 from fedali_simulations.scenario import MethodSettings, Scenario, load_scenario
 from fedali_simulations.template import to_toml
+from fedali_simulations.tracking.trackers import calling, check_callbacks
 
 if TYPE_CHECKING:
+    from fedali.data import Federation
     from fedali_simulations.report.results import Results
 
 log = structlog.get_logger("fedali.data")
@@ -53,6 +56,7 @@ def simulate(
     workers: int | None = None,
     link: Link | None = None,
     report: Report | None = None,
+    callbacks: Sequence[Any] = (),
     **settings: Any,
 ) -> Results:
     """Run a scenario, or one's own data, model and methods, and return what was found.
@@ -74,6 +78,7 @@ def simulate(
         workers: processes or threads; the number of cores without. It changes no result.
         link: to a SuperLink whose sites hold the clients, see docs/engines.md; all are in this process without.
         report: called after each round, and once more when a run is complete.
+        callbacks: called after each round, for each client, and at the end, see ``fedali_simulations.Callback``; or names of trackers.
         settings: a scenario's by their names: ``seeds=2``, ``split={"test": 0.2, ...}``; those of ``training`` and ``evaluation`` directly
             too: ``epochs=5``, ``learning_rate=1e-3``, ``engine="onnx"``.
 
@@ -97,7 +102,9 @@ def simulate(
         partition=partition,
         settings=given,
     )
-    return replace(run(prepare(asked, out, link), workers=workers, report=report), objects=tuple(objects))
+    check_callbacks(callbacks)
+    found = run(prepare(asked, out, link), workers=workers, report=report, callbacks=callbacks)
+    return replace(found, objects=tuple(objects))
 
 
 def resume(
@@ -109,6 +116,7 @@ def resume(
     partition: Any = None,
     workers: int | None = None,
     report: Report | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> Results:
     """Continue the run in ``folder`` where it stopped; the results are those of an uninterrupted run, bit by bit.
 
@@ -117,7 +125,9 @@ def resume(
     Raises ``CheckpointError`` when the folder holds no run, or a file of it is broken.
     """
     objects = hold_again(data, model, methods, partition)
-    return replace(run(existing(folder), workers=workers, report=report), objects=tuple(objects))
+    check_callbacks(callbacks)
+    found = run(existing(folder), workers=workers, report=report, callbacks=callbacks)
+    return replace(found, objects=tuple(objects))
 
 
 def prepare(scenario: Scenario, out: Path | str | None = None, link: Link | None = None) -> Path:
@@ -130,6 +140,7 @@ def prepare(scenario: Scenario, out: Path | str | None = None, link: Link | None
             raise MissingExtraError(module, "sim")
     scenario = at_home(scenario)
     dataset, federation = load(scenario, scenario.seed)
+    check_who_trains(scenario, [client.name for client in federation.clients], remote=link is not None)
     for note in (*dataset.notes, *federation.constant):
         log.info("data", note=note)
     for folder in [Path(out)] if out else _untaken(scenario):
@@ -165,7 +176,11 @@ def at_home(scenario: Scenario) -> Scenario:
         paths["source"] = absolute_source(scenario.data.source)
     if scenario.data.schema is not None:
         paths["schema"] = str(user_path(scenario.data.schema).absolute())
-    return scenario.model_copy(update={"data": scenario.data.model_copy(update=paths)})
+    changes: dict[str, Any] = {"data": scenario.data.model_copy(update=paths)}
+    if scenario.sampling.trace is not None:
+        trace = {"availability": str(user_path(scenario.sampling.trace).absolute())}
+        changes["sampling"] = scenario.sampling.model_copy(update=trace)
+    return scenario.model_copy(update=changes)
 
 
 def existing(folder: Path | str) -> Path:
@@ -202,26 +217,36 @@ def scenario_of(folder: Path) -> Scenario:
 
 
 def run(
-    folder: Path, *, workers: int | None = None, link: Link | None = None, report: Report | None = None
+    folder: Path,
+    *,
+    workers: int | None = None,
+    link: Link | None = None,
+    report: Report | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> Results:
     """Do what is left to do in ``folder``, and write tables and pictures.
 
     ``link`` replaces the SuperLink that the folder names, where the clients are on other machines.
     """
     with running_alone(folder):
-        return _run(folder, workers or cores(), link, report or (lambda _: None))
+        return _run(folder, workers or cores(), link, report or (lambda _: None), callbacks)
 
 
-def _run(folder: Path, workers: int, link: Link | None, report: Report) -> Results:
+def _run(
+    folder: Path, workers: int, link: Link | None, report: Report, callbacks: Sequence[Any] = ()
+) -> Results:
     scenario, remote = scenario_of(folder), find_remote_sites(folder, link)
     dataset, federation = load(scenario, scenario.seed)  # others may partition differently
     check_facts(folder, dataset)
-    run_jobs(jobs_of(scenario, folder), workers, remote, report)
+    jobs, settings = jobs_of(scenario, folder), flat(scenario.model_dump(mode="json", exclude={"methods"}))
+    run_jobs(jobs, workers, remote, calling(callbacks, settings, jobs, folder, report))
     from fedali_simulations.report.results import to_markdown
 
     results = collect(scenario, folder)
     write_text(folder / "results.json", json.dumps(results.to_dict(), indent=1))
     write_text(folder / "table.csv", results.table.to_csv(index=False))
+    if results.targets is not None:
+        write_text(folder / "targets.csv", results.targets.to_csv(index=False))
     write_text(folder / "table.md", to_markdown(results, environment()))
     place_matplotlib()
     from fedali_simulations.report import pictures
@@ -232,10 +257,18 @@ def _run(folder: Path, workers: int, link: Link | None, report: Report) -> Resul
         selected=results.selected,
         counts=federation.counts(),
         client_names=[client.name for client in federation.clients],
-        class_names=federation.class_names,
+        class_names=federation.count_names,
         title=scenario.name,
+        score=results.task.main,
+        what=_counted(federation),
     )
     return results
+
+
+def _counted(federation: Federation) -> str:
+    """What clients' samples are counted by."""
+    targets = federation.targets
+    return {"classes": "class", "labels": "label", "numbers": targets.names[0]}[targets.kind]
 
 
 def jobs_of(scenario: Scenario, folder: Path) -> list[Job]:
@@ -274,9 +307,11 @@ def numbers(folder: Path, label: str, seed: int) -> str:
     scenario = scenario_of(folder)
     chosen = [job for job in jobs_of(scenario, folder) if (job.line.title, job.seed) == (label, seed)]
     table = collect_jobs(scenario, folder, chosen).table
-    known = [line for line in table.to_dict("records") if not math.isnan(line["accuracy"])]
-    found = ", ".join(f"{line['measure']} {100 * line['accuracy']:.1f}" for line in known)
-    return f"{found} % at round {table['selected_round'][0]:.0f}"
+    main = scenario.task.build().main
+    known = [line for line in table.to_dict("records") if not math.isnan(line[main.name])]
+    found = ", ".join(f"{line['measure']} {main.number(line[main.name])}" for line in known)
+    unit = "%" if main.share else f"({main.title})"
+    return f"{found} {unit} at round {table['selected_round'][0]:.0f}"
 
 
 def collect_jobs(scenario: Scenario, folder: Path, jobs: Sequence[Job]) -> Results:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from fedali.answers import PROTOTYPES
+from fedali.answers.between import HALFWAY, model_at
+from fedali.answers.gate import Gate, mixed, probabilities
 from fedali.bundle.manifest import BundleNormalisation, Component
 from fedali.data import Normalisation
 from fedali.data.normalisation import channel_shape
 from fedali.methods import build_method
-from fedali.models import ALPSettings, build_model
+from fedali.models import ALPSettings, Model, build_model
 from fedali.optimizers.rules import SGD, Adam
 from fedali.step import (
     Batch,
@@ -50,14 +56,18 @@ VARIANTS = {  # method, ALP layers, optimizer, mode
     ),
     "fedali-head": ("fedali-head", ALPSettings(num_prototypes=(4,), decay=DECAY), Adam(), "head"),
     "fedper": ("fedper", None, SGD(0.05), "full"),
+    "fedali": ("fedali", None, Adam(), "full"),
 }
+OPTIONS = {
+    "fedali": {"balance": 0.0}
+}  # the step is FedAvg's: of another balance it has a slot of class counts
 
 
 def write_case(folder: Path, name: str, model_name: str, variant: str) -> None:
     """Write ``NAME.fedali``, and ``NAME.npz`` with samples and what torch makes of them."""
     shape, options = SMALL[model_name]
     method_name, alp, optimizer, mode = VARIANTS[variant]
-    method = build_method(method_name)
+    method = build_method(method_name, OPTIONS.get(method_name))
     model = build_model(model_name, shape, len(CLASSES), alp=alp, seed=0, **options)
     head, theta = mode == "head", model.theta()
     subject = Subject(model, method, optimizer, theta, shape, len(CLASSES), mode, BATCH)
@@ -67,13 +77,20 @@ def write_case(folder: Path, name: str, model_name: str, variant: str) -> None:
     statistics = BundleNormalisation("global", mean, np.full_like(mean, 2.0))
     count = BATCH - 2  # the rest of the batch is padding
     raw = draw.x[:count].numpy() * statistics.std + statistics.mean
+    start = Start(theta.numpy(), local, theta.numpy(), shared)
+    x = torch.from_numpy(Normalisation(statistics.mean, statistics.std)(raw))
+    logits = make_predict(model, matcher="cosine")(
+        theta, draw.local, x, torch.tensor(method.influence(ROUND))
+    ).numpy()
+    if method.answer == "gate":
+        start, logits = _gated(model, theta, x)
     source = Source(
         name=name,
         model=model,
         component=Component(model_name, dict(options), None if alp is None else dataclasses.asdict(alp)),
         method=method,
         optimizer=optimizer,
-        start=Start(theta.numpy(), local, theta.numpy(), shared),
+        start=start,
         round=ROUND,
         decay=DECAY,
         normalisation=statistics,
@@ -85,7 +102,6 @@ def write_case(folder: Path, name: str, model_name: str, variant: str) -> None:
     )
 
     influence, decay = torch.tensor(draw.influence), torch.tensor(DECAY)
-    x = torch.from_numpy(Normalisation(statistics.mean, statistics.std)(raw))
     y = draw.y[:count].numpy()
     seen = make_embed(model, matcher="cosine")(theta, draw.local, x, influence) if head else x
     batches = Batches(BATCH, seen.numpy(), y, None)
@@ -101,7 +117,7 @@ def write_case(folder: Path, name: str, model_name: str, variant: str) -> None:
     expected = {
         **{name: value.numpy() for name, value in state._asdict().items()},
         "loss": np.float32(metrics.loss / metrics.weight),
-        "logits": make_predict(model, matcher="cosine")(theta, draw.local, x, influence).numpy(),
+        "logits": logits,
     }
     if alp is not None and not head:
         given = (batches.x, batches.weights)
@@ -109,8 +125,27 @@ def write_case(folder: Path, name: str, model_name: str, variant: str) -> None:
             theta, draw.local, *map(torch.from_numpy, given), draw.global_, influence, decay
         )
         expected["adapted"] = moved.numpy()
-    start = {"start_theta": trained.numpy(), "start_prototypes": local}
-    np.savez(folder / f"{name}.npz", x=raw, y=y, **start, **expected)
+    expected |= {"start_theta": trained.numpy(), "start_prototypes": local}
+    np.savez(folder / f"{name}.npz", x=raw, y=y, **expected)
+
+
+def _gated(model: Model, theta: torch.Tensor, x: torch.Tensor) -> tuple[Start, np.ndarray]:
+    """A client that answers by a gate which is half open, and the logarithms of its answers' probabilities."""
+    random, nothing = np.random.default_rng(3), torch.zeros(0)
+    shared = theta + 0.1 * torch.from_numpy(random.standard_normal(len(theta)).astype(np.float32))
+    seen = make_embed(model, matcher="cosine")(shared, nothing, x, torch.tensor(0.0)).numpy()
+    near = [seen[random.integers(len(seen), size=PROTOTYPES)] for _ in range(2)]
+    own, everyone = (z + z.std() * random.standard_normal(z.shape).astype(np.float32) for z in near)
+    gate = Gate.of(own, everyone, seen)
+    personal = torch.from_numpy(model_at(HALFWAY, theta.numpy(), shared.numpy()))
+    answer = make_predict(model, matcher="cosine")
+    both = (probabilities(answer(v, nothing, x, torch.tensor(0.0)).numpy()) for v in (personal, shared))
+    answers = mixed(gate(seen), *both)
+    of_all = everyone.reshape(-1).astype(np.float32)
+    vectors = (np.concatenate([vector.numpy(), of_all]) for vector in (theta, shared))
+    empty = np.zeros(0, np.float32)
+    mine, others = vectors
+    return Start(mine, empty, others, empty, gate), np.log(answers).astype(np.float32)
 
 
 def _clear_draw(subject: Subject, influence: float) -> Draw:
@@ -124,13 +159,18 @@ def _clear_draw(subject: Subject, influence: float) -> Draw:
     return draws[max(found)[1]]
 
 
+def _case(folder: Path, model: str, variant: str) -> None:
+    torch.set_num_threads(1)
+    write_case(folder / CASES, f"{model}-{variant}", model, variant)
+
+
 def main() -> None:
     """Write all cases, and the bundle that the client's own tests open."""
     folder = Path(sys.argv[1])
     (folder / CASES).mkdir(parents=True, exist_ok=True)
-    for model in SMALL:
-        for variant in VARIANTS:
-            write_case(folder / CASES, f"{model}-{variant}", model, variant)
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        for case in [pool.submit(_case, folder, *pair) for pair in product(SMALL, VARIANTS)]:
+            case.result()
     bundles.write_full(folder / COPY)
     (folder / FACTS).write_text(json.dumps({"shape": bundles.SHAPE, "classes": bundles.CLASSES}))
 

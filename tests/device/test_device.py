@@ -35,7 +35,7 @@ def relative(found, expected, start=0.0):
 
 
 def test_there_are_cases_and_no_torch():
-    assert len(NAMES) == 12
+    assert len(NAMES) == 16
     for package in ("torch", "scipy", "flwr"):
         with pytest.raises(ModuleNotFoundError):
             __import__(package)
@@ -110,7 +110,7 @@ with EdgeClient.open(path, folder, allow_unsigned=True) as client:
 """
 
 
-@pytest.mark.parametrize("name", ["cnn1d-fedali", "hart-fedali-head"])
+@pytest.mark.parametrize("name", ["cnn1d-fedali", "cnn1d-fedali-paper", "hart-fedali-head"])
 def test_a_killed_fit_goes_on_and_ends_with_the_same_bits(name, tmp_path):
     path, epochs = str(Path(FOLDER) / CASES / f"{name}.fedali"), 400
     client, known = opened(name, tmp_path / "whole")

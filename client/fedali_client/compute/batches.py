@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fedali.data.normalisation import Normalisation
 
 Array = npt.NDArray[Any]
-Labels = npt.NDArray[np.int64]
+Labels = npt.NDArray[Any]  # classes [n] int64, or targets [n, T] float32
 Indices = npt.NDArray[np.int64]
 
 
@@ -61,19 +61,19 @@ class InOrder:
 class Batches:
     """Places for a batch, and what fills them.
 
-    ``x`` [B, *shape] float32, ``y`` [B] int64 and ``weights`` [B] float32 are the same arrays all the time.
+    ``x`` [B, *shape] float32, ``y`` [B] int64, or [B, T] float32, and ``weights`` [B] float32 are the same arrays all the time.
 
     Args:
         size: B.
         x: samples [n, *shape] of any float or integer dtype; also a mapped file, of which a batch is read at a time.
-        y: labels [n].
+        y: classes [n], or targets [n, T].
         normalisation: of the samples; None leaves them as they are.
     """
 
     def __init__(self, size: int, x: Array, y: Labels, normalisation: Normalisation | None) -> None:
         self._samples, self._labels, self._normalisation = x, y, normalisation
         self.x = np.zeros((size, *x.shape[1:]), np.float32)
-        self.y = np.zeros(size, np.int64)
+        self.y = np.zeros((size, *y.shape[1:]), np.int64 if y.ndim == 1 else np.float32)
         self.weights = np.zeros(size, np.float32)
         self.per_epoch = -(-len(x) // size)
         self._permutation = np.empty(0, np.int64)
@@ -97,7 +97,7 @@ class Batches:
         if self._normalisation is not None:
             np.subtract(self.x, self._normalisation.mean, out=self.x)
             np.divide(self.x, self._normalisation.std, out=self.x)
-        np.take(self._labels, chosen, out=self.y, mode="clip")
+        np.take(self._labels, chosen, axis=0, out=self.y, mode="clip")
         self.weights[:count], self.weights[count:] = 1.0, 0.0
         return count
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedali.targets import counts
 from fedali_client.compute.batches import Labels
 from fedali_client.compute.graphs import BoundGraph
 from fedali_client.state.personal import PersonalState
@@ -29,10 +30,10 @@ class Beginning:
 
     def __init__(self, state: PersonalState, session: onnxruntime.InferenceSession, y: Labels) -> None:
         self._state = state
-        counts = np.bincount(y, minlength=len(state.manifest.classes)).astype(np.float32)
+        given = counts(state.manifest.targets.kind, y, len(state.manifest.classes))
         self._theta, self._phase = state.theta()[: state.manifest.known].copy(), np.zeros((), np.float32)
         self._new = np.empty_like(self._theta)
-        inputs = {"theta": self._theta, "shared_theta": state.known_theta, "class_counts": counts}
+        inputs = {"theta": self._theta, "shared_theta": state.known_theta, "class_counts": given}
         self._graph = BoundGraph(session, {**inputs, "phase": self._phase}, {"new_theta": self._new})
         self._graph.run()
         self.kept: Vector = self._new[state.sizes.theta :].copy()

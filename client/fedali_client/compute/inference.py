@@ -126,9 +126,8 @@ class Inference:
 
     def _both(self, answer: Answer, x: Array) -> tuple[Vector, Vector]:
         """Logits [n, classes] and weights [n] by the gate."""
-        width = len(self._bundle.manifest.classes)
         found = self._run(self._forward("infer.onnx"), x, answer.inputs())
-        return found[:, :width], found[:, width]
+        return found[:, :-1], found[:, -1]
 
     def _run(self, forward: Forward, x: Array, constants: Mapping[str, Array]) -> Vector:
         normalisation = self.normalisation

@@ -63,7 +63,7 @@ class Learning:
         number = state.progress.fit + (not goes_on)
         report = self._run(x, y, epochs, identity, goes_on, OwnOrder(seed, number), progress)
         if self._bundle.manifest.answer[0] >= state.sizes.theta:  # what answers is made of what was trained
-            self._finish(x, y, report.steps)
+            self._finish(x, y, report.steps, 1.0)
         return report
 
     def fit_round(
@@ -72,11 +72,12 @@ class Learning:
         """``fit`` for a round of a federation; see ``EdgeClient.fit_round``."""
         identity = round_identity(x, y, epochs, entropy)
         there = self._state.progress.identity == identity
-        report = self._run(x, y, epochs, identity, there, RoundOrder(entropy), progress)
-        self._finish(x, y, report.steps)
+        factor = self._bundle.manifest.schedule.factor(self._state.checkpoint.round)
+        report = self._run(x, y, epochs, identity, there, RoundOrder(entropy), progress, factor)
+        self._finish(x, y, report.steps, factor)
         return report
 
-    def _finish(self, x: Array, y: Labels, steps: int) -> None:
+    def _finish(self, x: Array, y: Labels, steps: int, factor: float) -> None:
         """What the method makes of the rest of the vector after a round's training; always of what the round began with."""
         state, manifest = self._state, self._bundle.manifest
         if "finish.onnx" not in self._bundle.parts:
@@ -89,7 +90,8 @@ class Learning:
             measured = self._measure(x, y, theta)
         kept = np.empty(theta.size - state.sizes.theta, np.float32)
         inputs = {"theta": theta, "shared_theta": state.known_theta, "measured": measured}
-        numbers = {"steps": steps, "step_size": manifest.optimizer["learning_rate"], "samples": len(x)}
+        rate = factor * manifest.optimizer["learning_rate"]
+        numbers = {"steps": steps, "step_size": rate, "samples": len(x)}
         BoundGraph(
             open_session(self._bundle, "finish.onnx", self._runtime),
             {**inputs, **{name: np.full((), value, np.float32) for name, value in numbers.items()}},
@@ -145,6 +147,7 @@ class Learning:
         goes_on: bool,
         order: Order,
         progress: Callback | None,
+        factor: float = 1.0,
     ) -> FitReport:
         began = time.monotonic()
         state = self._state
@@ -156,7 +159,7 @@ class Learning:
             resumed_at = state.progress.step
             session = open_session(self._bundle, "train.onnx", self._runtime)
             give_back()
-            Trainer(state, session, batches, self._beginning(y)).run(order, progress)
+            Trainer(state, session, batches, self._beginning(y), factor).run(order, progress)
         else:
             resumed_at = state.progress.step
         done = state.progress

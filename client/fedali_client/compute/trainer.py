@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedali.errors import FedaliError
-from fedali.optimizers.schedules import schedule_of
+from fedali.optimizers.schedules import schedule_of, takes
 from fedali.slots import share_epochs
 from fedali_client.compute.batches import Batches, Order
 from fedali_client.compute.beginning import Beginning
@@ -72,6 +72,7 @@ class Trainer:
         session: of ``train.onnx``.
         batches: of the fit's samples, or of their embeddings.
         beginning: what the method does as a phase starts; None for nothing.
+        factor: of the learning rate, see ``RateSchedule``.
     """
 
     def __init__(
@@ -80,12 +81,15 @@ class Trainer:
         session: onnxruntime.InferenceSession,
         batches: Batches,
         beginning: Beginning | None = None,
+        factor: float = 1.0,
     ) -> None:
+        self._factor = factor
         self._state, self._batches, self._beginning = state, batches, beginning
         self._schedule = schedule_of(state.manifest.optimizer)
+        names = ("step_size", "correction", *takes(state.manifest.optimizer))
+        self._numbers = {name: np.zeros((), np.float32) for name in names}
         self._hyper = {
-            "step_size": np.zeros((), np.float32),
-            "correction": np.zeros((), np.float32),
+            **self._numbers,
             "influence": np.full((), state.checkpoint.influence, np.float32),
             "decay": np.full((), state.manifest.hyper.decay, np.float32),
         }
@@ -143,8 +147,10 @@ class Trainer:
                 self._state.slots.current[moment][...] = 0.0
         if within == 0 and self._beginning is not None:
             self._beginning.enter(float(self._phases.now))
-        size, correction = self._schedule(within + 1)
-        self._hyper["step_size"][...], self._hyper["correction"][...] = size, correction
+        for number, value in zip(
+            self._numbers.values(), self._schedule(within + 1, self._factor), strict=True
+        ):
+            number[...] = value
         slots = self._state.slots
         self._graphs[slots.now].run()
         loss, correct, weight = (float(value) for value in self._metrics.values())

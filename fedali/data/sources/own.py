@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from fedali.data.sources.reading import ITSELF, PLAIN, ForModel, Reading
 from fedali.data.sources.unpacking import PACKED
 from fedali.data.windows import check_window
 from fedali.errors import DataError, did_you_mean
+from fedali.targets import Kind
 
 CSV = tuple(text + packed for text in (".csv", ".tsv") for packed in ("", *PACKED))
 ENDINGS = (".npz", *CSV)
@@ -71,7 +73,7 @@ def load_own(path: str | Path, *, window: int = 128, stride: int = 64, reading: 
     else:
         _check_ending(path)
         pieces = [read_piece(path, window, stride, None, reading)]
-    return _assemble(path, pieces, stride)
+    return _assemble(path, pieces, stride, reading.targets)
 
 
 def client_files(folder: Path) -> list[Path]:
@@ -151,8 +153,8 @@ def read_piece(
     return read_csv(path, window, stride, client, reading, model)
 
 
-def _assemble(path: Path, pieces: Sequence[Piece], stride: int) -> Dataset:
-    """One data set of all pieces, whose windows were cut every ``stride`` rows."""
+def _assemble(path: Path, pieces: Sequence[Piece], stride: int, kind: Kind) -> Dataset:
+    """One data set of all pieces, whose windows were cut every ``stride`` rows; ``kind`` is what is known of samples."""
     first = pieces[0]
     pieces = [first, *(_like(first, piece) for piece in pieces[1:])]
     owners = [owner for piece in pieces for owner in piece.clients]
@@ -163,7 +165,7 @@ def _assemble(path: Path, pieces: Sequence[Piece], stride: int) -> Dataset:
                 raise DataError(f"{piece.where}: {_too_few(client, windows[client], piece)}")
     client_names = tuple(dict.fromkeys(owners))
     index = {name: k for k, name in enumerate(client_names)}
-    class_names, y = _classes(pieces)
+    class_names, y = _classes(pieces) if kind == "classes" else _targets(pieces)
     _check_kinds(pieces)
     offsets = np.cumsum([0, *(int(p.recording.max()) + 1 for p in pieces[:-1])])
     channels = first.x.shape[channel_axis(first.x.ndim - 1) + 1]
@@ -196,6 +198,7 @@ def _assemble(path: Path, pieces: Sequence[Piece], stride: int) -> Dataset:
         interval=_interval(pieces),
         stride=stride if any(piece.longest for piece in pieces) else None,
         files=tuple(piece.seen for piece in pieces if piece.seen is not None),
+        kind=kind,
     )
 
 
@@ -290,6 +293,16 @@ def _like(first: Piece, piece: Piece) -> Piece:
         order = [piece.channel_names.index(name) for name in first.channel_names]
         return replace(piece, x=np.take(piece.x, order, axis=channel_axis(piece.x.ndim - 1) + 1))
     return piece
+
+
+def _targets(pieces: Sequence[Piece]) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
+    """Names of the targets, and those of each sample [N, T]."""
+    for piece in pieces:
+        if piece.target_names != pieces[0].target_names or piece.targets is None:
+            raise DataError(f"{piece.where} has other targets than {pieces[0].where}; make them the same")
+    return pieces[0].target_names, np.concatenate(
+        [piece.targets for piece in pieces if piece.targets is not None]
+    )
 
 
 def _classes(pieces: Sequence[Piece]) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.data.sources.own_numbers import grouped
+from fedali.data.sources.own_targets import target_columns
 from fedali.data.sources.reading import ITSELF, ROLES, Columns, ForModel
 from fedali.errors import DataError, MisfitError, did_you_mean
 
@@ -39,11 +40,12 @@ _NUMBERS = {"nan", "inf", "infinity", "na", "null", "none"}  # words that stand 
 
 @dataclass(frozen=True)
 class Roles:
-    """Where columns stand: ``at`` of those with a role, ``channels`` that may be ones; ``notes`` on what was left out."""
+    """Where columns stand: ``at`` of those with a role, ``channels`` that may be ones, ``targets``; ``notes`` on what was left out."""
 
     at: dict[str, int]
     channels: tuple[int, ...]
     notes: tuple[str, ...] = ()
+    targets: tuple[int, ...] = ()
 
 
 def nameless(name: str) -> bool:
@@ -68,15 +70,17 @@ def has_roles(cells: Sequence[str], client: str | None, columns: Columns, model:
     """Whether a line names the columns that a header has to name; never where it has to name none."""
     needed = [getattr(columns, role) for role in ROLES if role not in model.may_lack]
     needed += list(columns.channels or ())
+    needed += list(columns.target or ()) if "label" not in model.may_lack else []
     if any(name is not None and name not in cells for name in needed):
         return False
-    roles = [role for role in _needed(client) if role not in model.may_lack]
+    roles = [role for role in _needed(client, columns) if role not in model.may_lack]
     known = [cell.lower() for cell in cells]
     return bool(roles or any(needed)) and all(getattr(columns, role) or role in known for role in roles)
 
 
-def _needed(client: str | None) -> tuple[str, ...]:
-    return ("label",) if client is not None else ("client", "label")
+def _needed(client: str | None, columns: Columns) -> tuple[str, ...]:
+    label = () if columns.target else ("label",)
+    return label if client is not None else ("client", *label)
 
 
 def roles_of(
@@ -108,7 +112,7 @@ def roles_of(
             f"{path} has a column {header[at['client']]!r}, but the file's name is the client; remove the column"
         )
     one = " (all in one column: data.separator says what is between them)"
-    for name in _needed(client):
+    for name in _needed(client, columns):
         if name not in at and name not in model.may_lack:
             raise DataError(
                 f"{path} lacks the column {name!r} (data.columns.{name} gives it another name); "
@@ -122,12 +126,19 @@ def roles_of(
     notes += [
         f"there is no column {getattr(columns, role)!r}: {_WITHOUT[role]}" for role in _lacking(at, columns)
     ]
-    rest = [i for i in range(len(header)) if i not in at.values()]
+    targets = target_columns(path, header, columns, model)
+    for i in targets:
+        if i in used:
+            raise DataError(
+                f"{path}: data.columns names {header[i]!r} as {used[i]} and as a target; name another"
+            )
+    rest = [i for i in range(len(header)) if i not in at.values() and i not in targets]
     if columns.channels is not None:
         return Roles(
             at,
             _named(path, header, rest, columns.channels, model),
             (*notes, *_unnamed(header, rest, columns.channels, model)),
+            targets,
         )
     spare = [i for i in rest if header[i] in ROLES]
     notes += [
@@ -136,7 +147,7 @@ def roles_of(
     rest = [i for i in rest if i not in spare]
     if not rest:
         raise DataError(f"{path} has no channels; add a column for each measured quantity")
-    return Roles(at, tuple(rest), tuple(notes))
+    return Roles(at, tuple(rest), tuple(notes), targets)
 
 
 def _lacking(at: Mapping[str, int], columns: Columns) -> list[str]:
@@ -153,6 +164,8 @@ def _is_number(cell: str) -> bool:
 
 
 def _place(path: Path, header: Sequence[str], role: str, columns: Columns, model: ForModel) -> int | None:
+    if role == "label" and columns.target:
+        return None
     name = getattr(columns, role)
     if name is not None and (name in header or role not in model.may_lack):
         if name not in header:
@@ -254,7 +267,7 @@ def without_words(
             )
     if not kept:
         raise DataError(f"{path} has no channels; add a column for each measured quantity")
-    return Roles(roles.at, tuple(kept), (*roles.notes, *notes))
+    return Roles(roles.at, tuple(kept), (*roles.notes, *notes), roles.targets)
 
 
 def judged(

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from fedali.data.labels import Label
 from fedali.data.look.files import SeenFile, clock_of
 from fedali.data.sources.own_table import check_header, numbered, read_table, together
+from fedali.data.sources.own_targets import check_kind, of_windows
 from fedali.data.sources.own_time import check_order, in_order, interval_of, pauses, still
 from fedali.data.sources.reading import ITSELF, ForModel, Reading
 from fedali.data.windows import cut_windows, window_starts
@@ -26,7 +27,7 @@ class Piece:
     left out, and why; ``short`` has the rows of each stretch that is shorter than a window, by its label, ``longest`` the rows of the
     longest stretch of each client. Of windows, ``rows`` [n] are their first rows, from 0 below the header, and ``times`` [n] the times
     of those, where there are times, seconds since 1970 of what is ``dated``; ``interval`` is what is between two rows;
-    ``seen`` says how the file was read.
+    ``seen`` says how the file was read. Of tasks without classes there are ``targets`` [n, T] with their names in the place of labels.
     """
 
     where: str
@@ -47,6 +48,8 @@ class Piece:
     dated: bool = False
     interval: float | None = None
     seen: SeenFile | None = None
+    targets: npt.NDArray[np.float32] | None = None
+    target_names: tuple[str, ...] = ()
 
 
 def read_csv(
@@ -64,6 +67,8 @@ def read_csv(
 
     Raises ``DataError`` naming the line for whatever is wrong with the file.
     """
+    check_kind(path, reading)
+    keep = "label" in model.may_lack or reading.targets != "classes"
     table = together(read_table(path, client, reading, model, most=most), window)
     label = numbered(table.labels)
     new_recording = np.concatenate([[True], np.diff(table.group) != 0])
@@ -92,7 +97,7 @@ def read_csv(
     short: dict[Label | None, list[int]] = {}
     longest = dict.fromkeys(table.clients, 0)
     for begin, end in zip(begins, [*begins[1:], len(label)], strict=True):
-        if table.labels[begin] is None and "label" not in model.may_lack:
+        if table.labels[begin] is None and not keep:
             continue
         if end - begin < window:
             short.setdefault(table.labels[begin], []).append(end - begin)
@@ -100,14 +105,19 @@ def read_csv(
         parts.append(cut_windows(table.values[begin:end], window, stride))
         at.append(begin + window_starts(end - begin, window, stride))
     x, rows = np.concatenate(parts), np.concatenate(at)
-    holes = np.isnan(x).any(axis=(1, 2))
+    holes, targets = np.isnan(x).any(axis=(1, 2)), None
+    if table.targets is not None:
+        targets = of_windows(table.targets, rows, window, reading.targets)
+        holes |= np.isnan(targets).any(axis=1)
     if holes.any():
         missing = int(np.isnan(table.values).sum())
+        missing += 0 if table.targets is None else int(np.isnan(table.targets).sum())
         notes.append(
             f"{int(holes.sum())} of {len(x)} windows are left out: they hold one of {missing} missing values (data.missing)"
         )
         x, rows = x[~holes], rows[~holes]
-    none = 0 if "label" in model.may_lack else sum(label is None for label in table.labels)
+        targets = None if targets is None else targets[~holes]
+    none = 0 if keep else sum(label is None for label in table.labels)
     notes += _left_out(len(label), none, [n for runs in short.values() for n in runs], window)
     return Piece(
         where=str(path),
@@ -127,6 +137,8 @@ def read_csv(
         dated=table.dated,
         interval=interval,
         seen=seen,
+        targets=targets,
+        target_names=reading.columns.target or () if targets is not None else (),
     )
 
 

@@ -16,8 +16,11 @@ from fedali.data.npz import read_arrays
 from fedali.data.sources.layouts import arranged
 from fedali.data.sources.own_csv import Piece
 from fedali.data.sources.own_numbers import check_codes, stand_ins
+from fedali.data.sources.own_targets import names_of, targets_of
 from fedali.data.sources.reading import ITSELF, ForModel, Reading
 from fedali.errors import DataError, did_you_mean
+
+_KNOWN = {"x", "y", "client", "recording", "start", "class_names", "channel_names", "target_names"}
 
 
 def read_npz(path: Path, client: str | None, reading: Reading, model: ForModel = ITSELF) -> Piece:
@@ -30,7 +33,7 @@ def read_npz(path: Path, client: str | None, reading: Reading, model: ForModel =
     needed = ["x", "y"] if client is not None else ["x", "y", "client"]
     missing = [name for name in needed if name not in arrays and roles.get(name) not in model.may_lack]
     if missing:
-        odd = sorted(set(arrays) - {"x", "y", "client", "recording", "start", "class_names", "channel_names"})
+        odd = sorted(set(arrays) - _KNOWN)
         hint = did_you_mean(missing[0], odd) if odd else f"it holds {', '.join(sorted(arrays)) or 'nothing'}"
         raise DataError(f"{path} lacks the array {missing[0]!r}; {hint}")
     if client is not None and "client" in arrays and not model.owners:
@@ -56,7 +59,10 @@ def read_npz(path: Path, client: str | None, reading: Reading, model: ForModel =
     if n == 0:
         raise DataError(f"{path} holds no samples; add some")
     labels: list[Label | None] = [None] * n
-    if "y" in arrays:
+    targets, classes = None, reading.targets == "classes"
+    if "y" in arrays and not classes:
+        targets = targets_of(arrays["y"], n, str(path), reading.targets)
+    elif "y" in arrays:
         labels = labels_of(arrays["y"], n, str(path), unlabelled=reading.unlabelled)
     for name in ("client", "recording", "start"):
         if name in arrays and arrays[name].shape != (n,):
@@ -74,7 +80,7 @@ def read_npz(path: Path, client: str | None, reading: Reading, model: ForModel =
     owners = _client_names(arrays["client"], path) if "client" in arrays else [str(client)] * n
     start = arrays["start"].astype(np.int64) if overlap else np.zeros(n, np.int64)
     recording = arrays["recording"].astype(np.int64) if overlap else np.arange(n)
-    keep = "label" in model.may_lack
+    keep = "label" in model.may_lack or not classes
     rows = [row for row, label in enumerate(labels) if (label is not None or keep) and not holes[row]]
     none = sum(label is None for label in labels)
     if none and not keep:
@@ -85,6 +91,7 @@ def read_npz(path: Path, client: str | None, reading: Reading, model: ForModel =
         )
     if len(rows) < n:
         x, recording, start = x[rows], recording[rows], start[rows]
+        targets = None if targets is None else targets[rows]
     kept = [labels[row] for row in rows]
     if not all(isinstance(label, int) for label in kept if label is not None):
         kept = [None if label is None else str(label) for label in kept]
@@ -98,11 +105,17 @@ def read_npz(path: Path, client: str | None, reading: Reading, model: ForModel =
         length=(x.shape[1] if x.ndim == 3 else 1) if overlap else 0,
         everyone=tuple(dict.fromkeys(owners)),
         channel_names=names.get("channel_names"),
-        class_names=names.get("class_names"),
+        class_names=names.get("class_names") if classes else None,
         notes=tuple(notes),
-        seen=SeenFile(str(path), f"{arrays['y'].dtype} {list(arrays['y'].shape)}", unlabelled=none),
+        seen=SeenFile(str(path), _form(arrays.get("y")), unlabelled=none if classes else 0),
         rows=np.array(rows, np.int64),
+        targets=targets,
+        target_names=() if targets is None else names_of(arrays, targets.shape[1], str(path)),
     )
+
+
+def _form(y: npt.NDArray[Any] | None) -> str:
+    return "none" if y is None else f"{y.dtype} {list(y.shape)}"
 
 
 def _to_stored(

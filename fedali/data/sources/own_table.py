@@ -38,7 +38,7 @@ class Table:
     none), recording and time (all or none).
 
     ``group`` [n] numbers the pairs of client and recording; ``dated`` is whether times are seconds since 1970 of what were dates, all of
-    them; ``seen`` says how the file was read.
+    them; ``seen`` says how the file was read. ``targets`` [n, T] are those of a task without classes, NaN for a missing value.
     """
 
     channel_names: tuple[str, ...]
@@ -52,6 +52,7 @@ class Table:
     dated: bool
     seen: SeenFile
     notes: tuple[str, ...]
+    targets: npt.NDArray[np.float64] | None = None
 
 
 def read_table(
@@ -109,7 +110,10 @@ def together(table: Table, window: int) -> Table:
         for name in ("lines", "clients", "labels", "recordings", "times")
         if (found := getattr(table, name)) is not None
     }
-    return replace(table, values=table.values[order], group=group, notes=tuple(notes), **lists)
+    targets = None if table.targets is None else table.targets[order]
+    return replace(
+        table, values=table.values[order], group=group, notes=tuple(notes), targets=targets, **lists
+    )
 
 
 def _in_time(
@@ -147,6 +151,7 @@ def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading, model
     if "time" in columns and reading.time_format is None:
         _check_digits(path, header[columns["time"]], [row[columns["time"]].strip() for row in peek])
     values: list[list[float]] = []
+    targets: list[list[float]] = []
     lines, clients, labels, recordings, times, dates = [], [], [], [], [], 0
     known: dict[str, Label | None] = {}
     owners: dict[str, str] = {}
@@ -165,6 +170,7 @@ def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading, model
             )
         at_once = number.row([row[i] for i in channels])
         values.append(at_once or [number.of(where, header[i], row[i]) for i in channels])
+        targets.append([number.of(where, header[i], row[i]) for i in roles.targets])
         lines.append(line)
         owner = row[columns["client"]] if "client" in columns else str(client)
         if owner not in owners:
@@ -237,6 +243,7 @@ def _parse(path: Path, sheet: Sheet, client: str | None, reading: Reading, model
         dated=0 < dates == len(times),
         seen=seen,
         notes=tuple(notes),
+        targets=np.array(targets, np.float64) if roles.targets else None,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fedali.errors import SettingsError, did_you_mean
+from fedali.targets import Kind
 
 ROLES = ("client", "label", "recording", "time")
 """Columns of a CSV that are no channels, by what they are for."""
@@ -24,7 +25,7 @@ class Columns:
     """Names of a CSV's columns, where they are not called ``client``, ``label``, ``recording`` and ``time``.
 
     With ``channels`` these columns are the channels, in this order, and what is named nowhere is left out; without, every
-    other column is one that may be one.
+    other column is one that may be one. ``target`` are columns of a task's targets, of tasks without classes: there is no ``label`` then.
     """
 
     client: str | None = None
@@ -32,6 +33,7 @@ class Columns:
     recording: str | None = None
     time: str | None = None
     channels: tuple[str, ...] | None = None
+    target: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Reading:
         encoding: of a CSV without a byte order mark; None for UTF-8.
         time_format: of dates, as ``datetime.strptime`` takes it; None for numbers and ISO 8601.
         layout: axes of a ``.npz``'s samples, one of ``LAYOUTS``; None for ``chw`` and ``tc``, or what is certain.
+        targets: what the task learns; no setting, the task says it.
 
     >>> Reading(columns=Columns(client="user", label="activity"), unlabelled=("-1", "")).gap
     10.0
@@ -68,6 +71,7 @@ class Reading:
     encoding: str | None = None
     time_format: str | None = None
     layout: str | None = None
+    targets: Kind = "classes"
 
     def __post_init__(self) -> None:
         if not self.gap > 1:

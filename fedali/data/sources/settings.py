@@ -60,7 +60,7 @@ def plain_settings(reading: Reading) -> dict[str, Any]:
     >>> plain_settings(Reading(columns=Columns(client="user"), missing=("-999",)))
     {'columns.client': 'user', 'missing': ['-999']}
     """
-    found = {f"columns.{name}": getattr(reading.columns, name) for name in (*ROLES, "channels")}
+    found = {f"columns.{name}": getattr(reading.columns, name) for name in (*ROLES, "channels", "target")}
     found |= {name: getattr(reading, name) for name in _KINDS if "." not in name and hasattr(reading, name)}
     default = Reading()
     return {
@@ -101,6 +101,7 @@ def _count(value: Any) -> int:
 _KINDS: dict[str, Callable[[Any], Any]] = {
     **{f"columns.{role}": _text for role in ROLES},
     "columns.channels": _texts,
+    "columns.target": _texts,
     "gap": _number,
     "unlabelled": _texts,
     "missing": _texts,

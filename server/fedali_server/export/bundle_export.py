@@ -36,6 +36,7 @@ from fedali.capture.structure import structure_key
 from fedali.errors import SettingsError
 from fedali.methods import name_of, options_of, personal_indices
 from fedali.methods.base import begins, finishes
+from fedali.optimizers.rules import described
 from fedali.slots import layout_of, slot_slice
 from fedali.step import Vectors
 from fedali.support.memory import collecting_rarely
@@ -94,6 +95,10 @@ def export_bundle(
         raise SettingsError(
             f"int8 is for bundles whose trained model answers, not for +{source.method.answer}"
         )
+    if int8 is not None and source.task.kind != "classes":
+        raise SettingsError(
+            f"int8 is kept by its accuracy, and task {source.task.name!r} has none: leave --int8 away"
+        )
     with collecting_rarely():
         graphs = export_graphs(source, mode, batch, report=lambda name: report(f"exporting {name}.onnx ..."))
     report("comparing every graph with torch ...")
@@ -108,6 +113,7 @@ def export_bundle(
         classes=len(source.classes),
         mode=mode,
         batch=batch,
+        task=source.task,
     )
     parity = check_parity(subject, graphs)
     facts: dict[str, Any] | None = None
@@ -139,7 +145,9 @@ def export_graphs(
     captures = _captures(source, mode, batch)
     if from_the_end:
         captures = dict(reversed(captures.items()))
-    structure = structure_key(source.model, source.method, source.optimizer, source.input_shape, mode, batch)
+    structure = structure_key(
+        source.model, source.method, source.optimizer, source.input_shape, mode, batch, task=source.task
+    )
     found = exported(captures, structure, report=report)
     return {name.removeprefix(_GATED): graph for name, graph in found.items()}
 
@@ -149,14 +157,14 @@ def _captures(source: Source, mode: Mode, batch: int) -> dict[str, Callable[[], 
     given: dict[str, Any] = {"input_shape": shape, "table": ONNX}
     step = capture_head_step if mode == "head" else capture_step
     found: dict[str, Callable[[], Graph]] = {
-        "train": lambda: step(model, source.method, source.optimizer, batch=batch, **given),
+        "train": lambda: step(model, source.method, source.optimizer, batch=batch, task=source.task, **given),
         "infer": lambda: capture_predict(model, matcher="cosine", batch=None, **given),
     }
     gated = source.method.answer == "gate"
     if gated:
         del found["infer"]
         found[f"{_GATED}infer"] = lambda: capture_gated(
-            model, matcher="cosine", batch=None, prototypes=PROTOTYPES, **given
+            model, matcher="cosine", batch=None, prototypes=PROTOTYPES, kind=source.task.kind, **given
         )
     if mode == "head" or gated:
         found["embed"] = lambda: capture_embed(model, matcher="cosine", batch=None, **given)
@@ -166,7 +174,9 @@ def _captures(source: Source, mode: Mode, batch: int) -> dict[str, Callable[[], 
         found["begin"] = lambda: capture_begin(model, source.method, table=ONNX)
     if mode == "full" and finishes(source.method):
         if Vectors(model, source.method).measured.size:
-            found["measure"] = lambda: capture_measure(model, source.method, batch=batch, **given)
+            found["measure"] = lambda: capture_measure(
+                model, source.method, batch=batch, task=source.task, **given
+            )
         found["finish"] = lambda: capture_finish(model, source.method, table=ONNX)
     return found
 
@@ -201,7 +211,7 @@ def _write(
         "normalisation": source.normalisation,
         "layouts": layouts,
         "personal": stretches(personal_indices(method, layouts.parameters)),
-        "optimizer": {"name": type(source.optimizer).__name__.lower(), **vars(source.optimizer)},
+        "optimizer": described(source.optimizer),
         "hyper": ALPNumbers(method.influence(source.round), source.decay),
         "keeps_local_prototypes": method.keeps_local_prototypes,
         "prototypes": method.prototypes,
@@ -214,6 +224,8 @@ def _write(
         "int8": int8,
         "data": source.data,
         "answers_by": method.answer,
+        "task": source.bundled_task,
+        "schedule": source.schedule,
         **({"created": created} if created else {}),
     }
     state = source.start.tensors()

@@ -11,11 +11,15 @@ from fedali.methods import SharedState, build_method
 from fedali.models import ALPSettings, Model, build_model
 from fedali.optimizers.rules import SGD, Adam
 from fedali.slots import model_layout
+from fedali.tasks import CLASSIFICATION, Task, build_task
 from fedali_server.export.source import Source, Start
 
 
-def model_of(bundle: Bundle) -> Model:
-    """The bundle's architecture; ``BundleError`` where this version makes another one of it."""
+def model_of(bundle: Bundle, *, doors: bool = False) -> Model:
+    """The bundle's architecture; ``BundleError`` where this version makes another one of it.
+
+    ``doors``: whether a network from outside of FedAli is taken; its code is run.
+    """
     manifest = bundle.manifest
     component, layouts = manifest.model, manifest.layouts
     try:
@@ -24,6 +28,7 @@ def model_of(bundle: Bundle) -> Model:
             manifest.input_shape,
             len(manifest.classes),
             alp=None if component.alp is None else ALPSettings(**_tuples(component.alp)),
+            doors=doors,
             **component.options,
         )
     except (SettingsError, TypeError, ValueError) as error:
@@ -41,6 +46,12 @@ def optimizer_of(bundle: Bundle) -> Adam | SGD:
     return SGD(**options) if plain["name"] == "sgd" else Adam(**options)
 
 
+def task_of(bundle: Bundle, *, doors: bool = True) -> Task:
+    """What the bundle's devices learn; ``doors`` as for ``fedali.tasks.build_task``."""
+    task = bundle.manifest.task
+    return CLASSIFICATION if task is None else build_task(task.name, task.options, doors=doors)
+
+
 def source_of(bundle: Bundle, shared: SharedState, round_: int, name: str | None = None) -> Source:
     """What a new bundle is of, whose devices start from the server's state after ``round_`` of a federation of ``bundle``.
 
@@ -55,7 +66,7 @@ def source_of(bundle: Bundle, shared: SharedState, round_: int, name: str | None
         )
     return Source(
         name=name or manifest.name,
-        model=model_of(bundle),
+        model=model_of(bundle, doors=True),
         component=dataclasses.replace(manifest.model),
         method=build_method(manifest.method.name, manifest.method.options),
         optimizer=optimizer_of(bundle),
@@ -66,6 +77,9 @@ def source_of(bundle: Bundle, shared: SharedState, round_: int, name: str | None
         input_shape=manifest.input_shape,
         classes=manifest.classes,
         data=manifest.data,
+        task=task_of(bundle),
+        targets=None if manifest.task is None else manifest.task.targets,
+        schedule=manifest.schedule,
     )
 
 

@@ -22,6 +22,7 @@ from fedali.methods import Method
 from fedali.models import Model
 from fedali.optimizers.rules import Optimizer
 from fedali.step import make_embed
+from fedali.tasks import CLASSIFICATION, Task
 
 TIES = (1e-4, 3e-5, 1e-5)  # how near is near, relative; smaller where no batch is without
 _BATCHES, _TRIES = 3, 60
@@ -39,6 +40,7 @@ class Subject:
     classes: int
     mode: Mode
     batch: int
+    task: Task = CLASSIFICATION
 
     @property
     def theta(self) -> Tensor:
@@ -58,7 +60,7 @@ class Draw:
         self._random = torch.Generator().manual_seed(1_000 * number + size)
         shape = (size, *subject.input_shape)
         self.x = torch.randn(shape, generator=self._random)
-        self.y = torch.randint(0, subject.classes, (size,), generator=self._random)
+        self.y = self._targets(subject, size)
         self.weights = torch.ones(size)
         if size > 3:  # padding, as the last batch of an epoch has it
             self.weights[-2:] = 0
@@ -67,6 +69,15 @@ class Draw:
         self.influence, self.decay = 0.3, 0.5
         model, theta = subject.model, subject.theta
         self.embedding = make_embed(model, matcher="cosine")(theta, self.local, self.x, self.influence)
+
+    def _targets(self, subject: Subject, size: int) -> Tensor:
+        """Of random samples: classes [B], or targets [B, T]."""
+        shape = (size, subject.classes)
+        if subject.task.kind == "classes":
+            return torch.randint(0, subject.classes, (size,), generator=self._random)
+        if subject.task.kind == "labels":
+            return torch.randint(0, 2, shape, generator=self._random).float()
+        return torch.randn(shape, generator=self._random)
 
     def like(self, tensor: Tensor) -> Tensor:
         """Random numbers of a tensor's shape."""
@@ -104,10 +115,21 @@ class Draw:
         with torch.no_grad():
             parameters = subject.model.parameter_layout.unflatten(theta)
             output = functional_call(subject.model, parameters, (self.x, watching))
-        best = output.logits.topk(2, 1).values
-        watching.see((best[:, 0] - best[:, 1]) / best[:, 0].abs().clamp(min=1e-3))
+        if subject.task.kind == "classes":
+            best = output.logits.topk(2, 1).values
+            watching.see((best[:, 0] - best[:, 1]) / best[:, 0].abs().clamp(min=1e-3))
+        else:
+            watching.see(clearness(subject.task, output.logits))
         gaps = watching.gaps
         return torch.where(self.weights > 0, gaps, torch.full_like(gaps, math.inf)) if training else gaps
+
+
+def clearness(task: Task, logits: Tensor) -> Tensor:
+    """How clear what outputs [B, T] say is, [B]: how far the best class is from the next, or a label from a half; infinite of numbers."""
+    if task.kind == "classes":
+        best = logits.topk(2, 1).values
+        return best[:, 0] - best[:, 1]
+    return logits.abs().amin(1) if task.kind == "labels" else torch.full_like(logits[:, 0], math.inf)
 
 
 class _Watching(Alignment):

@@ -9,11 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.answers.gate import Gate
-from fedali.bundle.manifest import BundleNormalisation, Component
+from fedali.bundle.manifest import BundleNormalisation, BundleTask, Component
 from fedali.data.facts import NO_FACTS, DataFacts
 from fedali.methods import Method
 from fedali.models import Model
 from fedali.optimizers.rules import SGD, Adam
+from fedali.optimizers.schedules import CONSTANT, RateSchedule
+from fedali.targets import Targets
+from fedali.tasks import CLASSIFICATION, Task, task_name
 
 Vector = npt.NDArray[np.floating[Any]]
 
@@ -62,6 +65,9 @@ class Source:
         input_shape: of one sample.
         classes: their names.
         data: what another file of the kind needs to give such samples.
+        task: what is learnt, fitted to the data.
+        targets: of the data; None for classes alone.
+        schedule: of the learning rate over rounds.
     """
 
     name: str
@@ -76,3 +82,16 @@ class Source:
     input_shape: tuple[int, ...]
     classes: tuple[str, ...]
     data: DataFacts = NO_FACTS
+    schedule: RateSchedule = CONSTANT
+    task: Task = CLASSIFICATION
+    targets: Targets | None = None
+
+    @property
+    def bundled_task(self) -> BundleTask | None:
+        """What a bundle says of the task; nothing of classification as ever."""
+        if self.task == CLASSIFICATION:
+            return None
+        options = dict(vars(self.task))
+        return BundleTask(
+            task_name(self.task), options, self.targets or Targets(self.classes, self.task.kind)
+        )

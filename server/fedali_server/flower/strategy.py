@@ -43,6 +43,7 @@ class PersonalisedStrategy(Strategy):
         layouts: of the model.
         on_round: called after each round; writes checkpoints and metrics. The round counts as done when it returns.
         generalisation_every: rounds between evaluations of generalisation; the last round always has one.
+        ended: asked after each round whether it was the last one, however many there could be.
         on_sum: sees all that the sites sent together, and gives what the method makes the next state of: for noise, or another mean.
         weights: by a site's node, what its clients may weigh in the next round; whatever they say without.
         empty_rounds: how many rounds in a row may pass without any upload, and so without a change; in a deployment all
@@ -59,9 +60,10 @@ class PersonalisedStrategy(Strategy):
         empty_rounds: int = 0,
         on_sum: Callable[[Upload], Upload] | None = None,
         weights: Callable[[int], Weights] = lambda _: Weights(),
+        ended: Callable[[], bool] = lambda: False,
     ) -> None:
         self.method, self.layouts = method, layouts
-        self.on_round = on_round
+        self.on_round, self._ended = on_round, ended
         self.on_sum, self._weights = on_sum, weights
         self.generalisation_every, self.empty_rounds = generalisation_every, empty_rounds
         self._last_round, self._empty = 0, 0
@@ -100,6 +102,8 @@ class PersonalisedStrategy(Strategy):
                 metrics = self._train, _join(r for _, r in evaluated)
                 reports = sorted(self._reports, key=lambda report: int(report.get("number", 0)))
                 self.on_round(RoundResult(round_, arrays, *metrics, tuple(reports)))
+            if self._ended():
+                break
         return result
 
     def settings(self, round_: int) -> RoundSettings:

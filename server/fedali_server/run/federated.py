@@ -20,7 +20,7 @@ import structlog
 from fedali.bundle.file import Bundle, read_bundle
 from fedali.bundle.keys import PublicKey
 from fedali.cohort.weights import only
-from fedali.errors import CheckpointError, SettingsError
+from fedali.errors import BundleError, CheckpointError, SettingsError
 from fedali.methods import Layouts, Method, SharedState, build_method
 from fedali.wire.messages import LARGEST_STEP, RUN_NAME
 from fedali.wire.tensors import Encoding
@@ -62,6 +62,7 @@ class RunSettings:
         patience: seconds to wait for them.
         empty_rounds: rounds in a row that may pass without any update.
         evaluate_every: rounds between evaluations of the server's model on the devices; the last round always has one.
+        stop_after: rounds without a better mean validation accuracy of the devices after which the run ends; 0: never.
 
     Raises ``SettingsError`` for values that make no sense.
     """
@@ -81,6 +82,7 @@ class RunSettings:
     patience: float = 600.0
     empty_rounds: int = 3
     evaluate_every: int = 1
+    stop_after: int = 0
 
     def __post_init__(self) -> None:
         if not RUN_NAME.fullmatch(self.name):
@@ -90,7 +92,7 @@ class RunSettings:
         if self.encoding not in [encoding.name.lower() for encoding in Encoding]:
             raise SettingsError(f"encoding is {self.encoding!r}; it has to be float32, float16 or int8")
         least = {"rounds": 1, "epochs": 1, "seed": 0, "sites": 1, "empty_rounds": 0, "evaluate_every": 1}
-        least |= {"largest_samples": 0}
+        least |= {"largest_samples": 0, "stop_after": 0}
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it has to be at least {value}")
@@ -155,9 +157,15 @@ class Operator:
     sites: tuple[str, ...] = field(default=())
 
 
+OVER_DEVICES = "devices of a federation report accuracy and macro-F1 alone; simulate it, or export a bundle for single devices"
+
+
 def start_run(folder: RunFolder, bundle: Path, settings: RunSettings, operator: Operator) -> None:
-    """Make the folder of a run; ``BundleError`` for a bundle that devices would refuse."""
-    read_bundle(bundle, [operator.trusted_key])
+    """Make the folder of a run; ``BundleError`` for a bundle that devices would refuse, ``SettingsError`` for rounds that train nothing."""
+    manifest = read_bundle(bundle, [operator.trusted_key]).manifest
+    if manifest.targets.kind != "classes":
+        raise BundleError(f"{bundle}: it learns {manifest.targets.kind}, no classes: {OVER_DEVICES}")
+    manifest.schedule.check_rounds(settings.rounds, "Run as many, or export the bundle with another schedule")
     folder.create(bundle.read_bytes(), asdict(settings))
 
 
@@ -260,7 +268,7 @@ class _Run:
         """Rounds until the last, over one connection."""
         settings = self._settings
         self._tell(RunProgress(self.checkpoint.round, settings.rounds))
-        if self.checkpoint.round < settings.rounds:
+        if not self._ended:
             with running(self._operator.link, config_of(settings, self._wanted.sha256)) as grid:
                 sites = SiteGrid(grid, self._wanted, self._changed, self._meanwhile)
                 devices = wait_for_devices(sites, settings, self._say, claims=not self._claims.begun)
@@ -273,6 +281,7 @@ class _Run:
                     generalisation_every=settings.evaluate_every,
                     empty_rounds=settings.empty_rounds,
                     weights=lambda node: only(self._claims.weights(), sites.devices_of(node)),
+                    ended=lambda: self._ended,
                 )
                 self._began = time.monotonic()
                 strategy.start(
@@ -282,8 +291,14 @@ class _Run:
                     timeout=settings.seconds + SLACK,
                     first_round=self.checkpoint.round + 1,
                 )
-        self._folder.finish({"rounds": settings.rounds, "best_round": self.checkpoint.best_round})
+        self._folder.finish({"rounds": self.checkpoint.round, "best_round": self.checkpoint.best_round})
         self._status("done", [])
+
+    @property
+    def _ended(self) -> bool:
+        """Whether the last round was done: of all, or since validation was better for the last time."""
+        checkpoint, settings = self.checkpoint, self._settings
+        return checkpoint.round >= settings.rounds or checkpoint.is_stale(settings.stop_after)
 
     def _done(self, result: RoundResult) -> None:
         """Write what a round leaves; the checkpoint last."""

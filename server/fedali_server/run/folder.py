@@ -9,6 +9,7 @@ Each line of the table and seed has a folder of its own:
 Where clients are simulated, or over machines:
 
     metrics/00001.parquet ...  per-client metrics of a round, a row a client
+    drawn/00001.json ...    where sampling is set: how many were on, who trained and who dropped out
     clients.f32, clients.json  what clients keep, two records each; none where nothing is personal
     personal/<client>.safetensors  each client's final personal model
 
@@ -57,6 +58,10 @@ class Checkpoint:
     kept: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     best_round: int = 0
     best_score: float = -1.0
+
+    def is_stale(self, patience: int) -> bool:
+        """Whether the best round lies ``patience`` rounds back, or more; never where patience is 0, or no round was the best."""
+        return patience > 0 and self.best_round > 0 and self.round - self.best_round >= patience
 
 
 class RunFolder:
@@ -195,6 +200,10 @@ class RunFolder:
         """A finished round."""
         write_text(self._round(round_), json.dumps(facts))
         flush_folder(self.path / "rounds")
+
+    def write_drawn(self, round_: int, drawn: Mapping[str, Any]) -> None:
+        """Who was chosen in a round."""
+        write_text(self.path / "drawn" / f"{round_:05d}.json", json.dumps(drawn))
 
     def rounds(self, last: int) -> list[dict[str, Any]]:
         """What ``write_round`` wrote of rounds 1 to ``last``."""

@@ -11,7 +11,7 @@ from fedali.errors import BundleError
 from fedali.methods import SharedState, build_method, personal_indices
 from fedali.recipe import Recipe
 from fedali_server.export.bundle_export import stretches
-from fedali_server.export.bundle_source import model_of, optimizer_of
+from fedali_server.export.bundle_source import model_of, optimizer_of, task_of
 from fedali_server.gateway.rounds.bundles import RoundModel
 
 
@@ -79,6 +79,7 @@ class TrainedBundle:
                 epochs,
                 manifest.batch,
                 manifest.hyper.decay,
+                task_of(self._bundle, doors=False),
             )
             self._engine = epochs, build_engine(name, recipe, workers=workers)
         return self._engine[1]

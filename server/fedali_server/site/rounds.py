@@ -19,7 +19,8 @@ from fedali.errors import CheckpointError, DataError, FedaliError, MisfitError
 from fedali.layout import Layout
 from fedali.methods import Trained, Upload
 from fedali.slots import slot_slice
-from fedali.task import CLASSIFICATION
+from fedali.targets import Targets
+from fedali.targets import scores as scores_of
 from fedali.v1 import relay_pb2
 from fedali.wire.statistics import to_message
 from fedali_server.gateway.rounds.bounds import Bounds
@@ -206,6 +207,7 @@ class DataRound:
             shared.prototypes,
             order.influence,
             entropy,
+            bundle.manifest.schedule.factor(order.round),
         )
         if bundle.manifest.normalisation.kind == "client":
             self._personal.normalisations[number] = normalisation
@@ -246,7 +248,7 @@ class DataRound:
         self, models: Sequence[tuple[Vector, Vector, Mapping[str, Samples]]]
     ) -> Iterator[dict[str, float]]:
         """Of each theta [P] and prototypes [L] on its samples, by the metric's name."""
-        classes, influence = len(self._bundle.manifest.classes), self.order.influence
+        targets, influence = Targets(self._bundle.manifest.classes), self.order.influence
         queries = (
             Query(theta, prototypes, tuple(tests.values()), influence)
             for theta, prototypes, tests in models
@@ -256,7 +258,7 @@ class DataRound:
         for _, _, tests in models:
             scores: dict[str, float] = {}
             for (name, samples), found in zip(tests.items(), next(answers) if tests else (), strict=True):
-                scores |= CLASSIFICATION.scores(name, samples.y, found, classes)
+                scores |= scores_of(name, samples.y, found, targets)
             yield scores
 
     def _answers(self, gate: SiteGate, number: int, test: Samples) -> dict[str, float]:
@@ -272,7 +274,7 @@ class DataRound:
         scores: dict[str, float] = {}
         for (name, samples), said in zip(sets.items(), found or (), strict=found is not None):
             if len(samples):
-                scores |= CLASSIFICATION.scores(name, samples.y, said.argmax(1), len(manifest.classes))
+                scores |= scores_of(name, samples.y, said.argmax(1), Targets(manifest.classes))
         return scores
 
     def _test(self, number: int) -> Samples:

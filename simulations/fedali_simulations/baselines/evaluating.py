@@ -11,7 +11,6 @@ import numpy.typing as npt
 from fedali.cohort.site import Cohort
 from fedali.engines.base import Labels, Samples
 from fedali.metrics import calibration_error
-from fedali.task import CLASSIFICATION
 
 Probabilities = npt.NDArray[np.floating[Any]]
 Answer = Callable[[int, Samples], Probabilities]
@@ -39,16 +38,18 @@ def evaluated(
         mine = answer(client, own)
         validation = cohort.validation[client]
         row: _Row = {"client": client, "samples": len(cohort.train[client]), "test_samples": len(own)}
-        row |= scores("validation", validation.y, answer(client, validation))
-        row |= scores("personalisation", own.y, mine)
+        row |= scores(cohort, "validation", validation.y, answer(client, validation))
+        row |= scores(cohort, "personalisation", own.y, mine)
         if everyone:
             said = np.concatenate([answer(client, samples) for samples in tests])
-            row |= scores("generalisation", labels, said)
-            row["personalisation_ece"] = calibration_error(own.y, mine)
-            row["generalisation_ece"] = calibration_error(labels, said)
+            row |= scores(cohort, "generalisation", labels, said)
+            if cohort.task.kind == "classes":
+                row["personalisation_ece"] = calibration_error(own.y, mine)
+                row["generalisation_ece"] = calibration_error(labels, said)
             if shared:
-                row |= scores("global", own.y, mine)
-                row["global_ece"] = row["personalisation_ece"]
+                row |= scores(cohort, "global", own.y, mine)
+                if cohort.task.kind == "classes":
+                    row["global_ece"] = row["personalisation_ece"]
         rows.append(row)
     return {name: [row[name] for row in rows] for name in rows[0]}
 
@@ -65,6 +66,6 @@ def remembered(answer: Callable[[Samples], Probabilities]) -> Answer:
     return ask
 
 
-def scores(name: str, labels: Labels, said: Probabilities) -> _Row:
+def scores(cohort: Cohort, name: str, labels: Labels, said: Probabilities) -> _Row:
     """Metrics of what was said of samples, named after ``name``."""
-    return dict(CLASSIFICATION.scores(name, labels, said.argmax(1), said.shape[1]))
+    return dict(cohort.task.scores(name, labels, cohort.task.decide(said), cohort.targets))

@@ -12,7 +12,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from fedali.cohort.newcomers import labelled, stream
 from fedali.cohort.site import Cohort
-from fedali.engines.base import Samples
+from fedali.engines.base import Labels, Samples
 from fedali_server.run.folder import RunFolder
 from fedali_simulations.baselines.evaluating import Answer, Probabilities, evaluated, remembered, scores
 from fedali_simulations.baselines.written import write_round
@@ -83,13 +83,25 @@ class _Forests:
         test, train = self._cohort.test[client], self._cohort.train[client]
         theirs = [self._cohort.train[other] for other in others]
         forests = {"before": self._grown(theirs) if theirs else None}
-        for name, samples in labelled(train, counts, stream(self._seed, client)):
+        if not theirs:  # nobody's forest says what its samples could be
+            counts, forests = (
+                [count for count in counts if count],
+                forests | ({"after_0": None} if 0 in counts else {}),
+            )
+
+        def guess(samples: Samples) -> Labels:
+            said: Labels = self._says(forests["before"], samples).argmax(1)
+            return said
+
+        for name, samples in labelled(train, counts, stream(self._seed, client), guess):
             forests[name] = self._grown([*theirs, samples])
         numbers: dict[str, float] = {"client": client, "samples": len(train)}
         for name, forest in forests.items():
             said = None if forest is None else self._says(forest, test)
             numbers |= (
-                scores(name, test.y, said) if said is not None else {name: math.nan, f"{name}_f1": math.nan}
+                scores(self._cohort, name, test.y, said)
+                if said is not None
+                else {name: math.nan, f"{name}_f1": math.nan}
             )
         return numbers
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from fedali.answers.gate import probabilities
 from fedali.data import Normalisation
 from fedali.engines.base import Samples, TrainJob
 from fedali.engines.outputs import Outputs
@@ -30,13 +30,24 @@ def run_pooled(job: Job, folder: RunFolder, report: Report) -> dict[str, int]:
     """
     scenario, line = job.scenario, MethodSettings(name="fedavg", training=job.line.training)
     setup = build_setup(scenario, line, job.seed, workers=job.workers, clients=folder.clients)
-    site, rounds, names = setup.sites[0], scenario.training.rounds, [c.name for c in setup.federation.clients]
+    site, training, names = (
+        setup.sites[0],
+        scenario.training_for(line),
+        [c.name for c in setup.federation.clients],
+    )
+    rounds = training.rounds
     outputs, samples = Outputs(setup.model), _together([site.cohort.train[client] for client in setup.seen])
     now = folder.read_checkpoint() or Checkpoint(0, setup.initial)
+    every = scenario.evaluation.generalisation_every
+    last = now.round % every == 0 and now.is_stale(training.patience)
     for round_ in range(now.round + 1, rounds + 1):
+        if last:
+            break
         before = now.shared.theta, now.shared.prototypes
         seed = np.random.SeedSequence([job.seed, _POOLED, round_])
-        (trained,) = site.engine.train([TrainJob(samples, *before, *before, 0.0, seed)])
+        (trained,) = site.engine.train(
+            [TrainJob(samples, *before, *before, 0.0, seed, training.rates.factor(round_))]
+        )
         if not np.isfinite(trained.theta).all():
             raise DivergedError(
                 f"{job.line.title} diverged in round {round_}: its weights are not finite. Try a lower training.learning_rate"
@@ -45,23 +56,27 @@ def run_pooled(job: Job, folder: RunFolder, report: Report) -> dict[str, int]:
 
         def says(samples: Samples, shared: SharedState = shared) -> Probabilities:
             ((logits, _),) = outputs(shared.theta, shared.prototypes, [samples], 0.0)
-            return probabilities(logits)
+            shares: Probabilities = setup.task.shares(logits)
+            return shares
 
-        due = round_ == rounds or round_ % scenario.evaluation.generalisation_every == 0
+        due = round_ == rounds or round_ % every == 0
         found = evaluated(site.cohort, setup.seen, remembered(says), everyone=due, shared=True)
         found |= {"train_loss": [trained.loss] * len(setup.seen)}
         mean = write_round(folder, round_, found, names)
-        if round_ == rounds and setup.unseen:
+        score = setup.task.better(mean["validation"])
+        first = not now.best_round and not math.isnan(score)
+        best = (round_, score) if due and (first or score > now.best_score) else None
+        now = Checkpoint(round_, shared, {}, *(best or (now.best_round, now.best_score)))
+        last = round_ == rounds or (due and now.is_stale(training.patience))
+        if last and setup.unseen:
             adapted = site.adapt(setup.unseen, round_, shared)
             MetricsFiles(folder.path).write_unseen(
                 {**adapted, "client": [names[int(client)] for client in adapted["client"]]}
             )
-        best = (round_, mean["validation"]) if due and mean["validation"] > now.best_score else None
-        now = Checkpoint(round_, shared, {}, *(best or (now.best_round, now.best_score)))
         folder.write_checkpoint(now)
         report(Progress(job.line.title, job.seed, round_, rounds, mean["personalisation"]))
     return {
-        "rounds": rounds,
+        "rounds": now.round,
         "best_round": now.best_round or rounds,
         "parameters": setup.layouts.parameters.size,
     }

@@ -103,6 +103,14 @@ def run(
             show_default="600",
         ),
     ] = None,
+    stop_after: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Rounds without a better mean validation accuracy after which a run ends; 0: never.",
+            show_default="the scenario's training.patience, or 0",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the table.")] = False,
 ) -> None:
@@ -154,7 +162,7 @@ def run(
         "largest_weight": largest_weight,
         "patience": 600.0,
         **waiting,
-        **_given(rounds=rounds, epochs=epochs),
+        **_given(rounds=rounds, epochs=epochs, stop_after=stop_after),
     }
     folder = resume or _prepare(str(what), out, settings or [], options, operators)
     with RunDisplay(folder, Console(stderr=True, quiet=as_json or quiet)) as display:

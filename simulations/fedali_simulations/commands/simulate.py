@@ -60,6 +60,14 @@ def simulate(
         Path | None,
         typer.Option(help="PEM file: who signs for the SuperLink on another machine.", show_default=False),
     ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TRACKER",
+            help="tensorboard, mlflow or wandb: curves of every round, in the run's folder; repeat for more.",
+            show_default=False,
+        ),
+    ] = None,
     profile: Annotated[
         bool,
         typer.Option(
@@ -81,6 +89,7 @@ def simulate(
       fedali simulate my_study.toml --out runs/mine
       fedali simulate --resume runs/mine
       fedali simulate digits --sites 2 --superlink 127.0.0.1:9092
+      fedali simulate digits --track tensorboard
       fedali simulate digits --json | jq '.table[0]'
     """
     if resume is not None and out is not None:
@@ -89,9 +98,9 @@ def simulate(
         raise SettingsError(
             "which scenario? For example: fedali simulate digits. `fedali scenarios` lists them"
         )
-    if profile and (resume is not None or (workers or 1) > 1):
+    if profile and (resume is not None or (workers or 1) > 1 or track):
         raise SettingsError(
-            "--profile measures a run of its own in one worker: leave --resume and --workers away"
+            "--profile measures a run of its own in one worker: leave --resume, --workers and --track away"
         )
     if superlink is not None and (profile or workers is not None):
         raise SettingsError("with --superlink the sites do the work: leave --profile and --workers away")
@@ -104,8 +113,10 @@ def simulate(
     from fedali_simulations.environment import log_to_stderr
     from fedali_simulations.report.console import Display, print_results
     from fedali_simulations.scenario import load_scenario
+    from fedali_simulations.tracking.trackers import check_callbacks
 
     log_to_stderr()
+    check_callbacks(track or ())
     messages = Console(stderr=True, quiet=as_json or quiet)
     changes = [*(settings or []), *([f"training.rounds={rounds}"] if rounds else [])]
     changes += [f"seed={seed}"] if seed is not None else []
@@ -128,7 +139,9 @@ def simulate(
         if profile:
             results, spent = profiling.run(folder, display.report)
         else:
-            results = study.run(folder, workers=workers, link=link, report=display.report)
+            results = study.run(
+                folder, workers=workers, link=link, report=display.report, callbacks=track or ()
+            )
     if as_json:
         typer.echo(json.dumps(results.to_dict()))
     else:

@@ -46,7 +46,7 @@ def to_markdown(comparison: Comparison) -> str:
     lines = [f"{numbers.heading(comparison)}.", ""]
     for measure in comparison.accuracies:
         head = [
-            f"{measure.name}, %",
+            numbers.title_of(comparison, measure.name),
             "mean ± 95 %",
             "rank",
             "difference ± 95 %",
@@ -68,7 +68,7 @@ def to_latex(comparison: Comparison) -> str:
         parts += [
             "",
             *_latex(
-                [_escape(f"{measure.name}, %"), *head],
+                [_escape(numbers.title_of(comparison, measure.name)), *head],
                 _tested(comparison, measure),
                 _best(comparison, measure),
             ),

@@ -1,7 +1,8 @@
 """What is compared: numbers of each method, seed and client, and what follows of them over clients.
 
-A column of the per-client metrics that has a macro-F1 beside it (``<name>_f1``) is an accuracy of its own, whatever it is called; a
-new one in the evaluation is compared without a word here.
+A column of the per-client metrics that has another score of the task beside it (``<name>_f1``) is an accuracy of its own, whatever it is
+called; a new one in the evaluation is compared without a word here. Of other tasks than classification, their main score stands where
+accuracy does.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from fedali.metrics import spread
+from fedali.targets import Score
+from fedali.tasks import Task
 from fedali_simulations.comparing.statistics import gini
-from fedali_simulations.report.results import MEASURES, Results
+from fedali_simulations.report.results import MEASURES, Results, worst_decile
 
 Better = Literal["more", "less"]
 Unit = Literal["share", "bytes", "megabytes", "seconds", "rounds", "index"]
 
 COST, WORST, GATE, FORGETTING, TARGET = "cost", "worst decile", "gate", "forgetting", "to"
-_F1, _ECE = "_f1", "_ece"
+_ECE = Score("_ece", "ece", "ECE", "less")
 _NOT_COMPARED = ("validation",)  # chooses the round
 _ELSEWHERE = "_transductive"  # the published inference of the same models: in table.csv
 
@@ -35,9 +37,9 @@ class Measure:
 
     Args:
         name: such as ``personalisation``, or ``personalisation worst decile``.
-        about: the accuracy that it belongs to, its own name for one; or ``COST``, ``GATE``, ``FORGETTING``, or ``TARGET`` and which.
+        about: the accuracy, or the task's main score, that it belongs to, its own name for one; or ``COST``, ``GATE``, ``FORGETTING``, or ``TARGET`` and which.
         better: which way.
-        unit: ``share``: 0 to 1.
+        unit: ``share``: 0 to 1; ``index``: a number without a unit.
         seeds: a row a seed, a column a method.
         clients: a row (seed, client), a column a method; None where a number is of all clients together.
         weights: of the rows of ``clients`` in a mean over clients; None where all count the same.
@@ -66,24 +68,28 @@ def measures_of(results: Results, costs: pd.DataFrame) -> list[Measure]:
     methods = list(dict.fromkeys(results.clients["method"]))
     chosen = _chosen(results)
     found: list[Measure] = []
-    for name in _accuracies(results.clients):
-        found += _about(name, chosen, methods)
-        found += _without_own(results, chosen, methods) if name == "generalisation" else []
+    task = results.task
+    for name in _accuracies(results.clients, task):
+        found += _about(name, chosen, methods, task)
+        if name == "generalisation" and task.main.name == "accuracy":
+            found += _without_own(results, chosen, methods)
     if results.unseen is not None:
         for moment in results.moments:
             name = f"unseen {moment.replace('_', ' ')}"
-            rows = results.unseen.rename(columns={moment: name, f"{moment}_f1": f"{name}_f1"})
-            found += (m for m in _about(name, rows, methods) if m.clients is not None)
-    found += _gates(chosen, methods)
+            endings = ("", *(one.ending for one in task.beside))
+            rows = results.unseen.rename(columns={f"{moment}{end}": f"{name}{end}" for end in endings})
+            found += (m for m in _about(name, rows, methods, task) if m.clients is not None)
+    found += _gates(chosen, methods, task.main)
     for name, unit in (("bytes down", "bytes"), ("bytes up", "bytes"), ("compute", "seconds")):
         seeds = costs.pivot(index="seed", columns="method", values=name).reindex(columns=methods)
         found.append(Measure(name, COST, "less", unit, seeds, tested=False))  # type: ignore[arg-type]
     return [measure for measure in found if measure.seeds.notna().to_numpy().any()]
 
 
-def _accuracies(clients: pd.DataFrame) -> list[str]:
+def _accuracies(clients: pd.DataFrame, task: Task) -> list[str]:
     """Columns that are accuracies, those of the table first."""
-    others = [str(name).removesuffix(_F1) for name in clients if str(name).endswith(_F1)]
+    ending = task.beside[0].ending if task.beside else "none"
+    others = [str(name).removesuffix(ending) for name in clients if str(name).endswith(ending)]
     return [
         name
         for name in dict.fromkeys((*MEASURES, *others))
@@ -99,25 +105,26 @@ def _chosen(results: Results) -> pd.DataFrame:
     return rows
 
 
-def _about(name: str, rows: pd.DataFrame, methods: Sequence[str]) -> Iterator[Measure]:
+def _about(name: str, rows: pd.DataFrame, methods: Sequence[str], task: Task) -> Iterator[Measure]:
     """An accuracy, and what says how it is spread and what it is worth."""
     weights = _weights(name, rows)
     clients = pivot(rows, name, methods)
-    yield Measure(name, name, "more", "share", over_clients(clients, weights), clients, weights)
-    worst = _by_seed(clients, lambda values: spread(values).worst_decile)
-    yield Measure(f"{name} {WORST}", name, "more", "share", worst)
+    main = task.main
+    unit = _unit(main)
+    yield Measure(name, name, main.better, unit, over_clients(clients, weights), clients, weights)
+    worst = _by_seed(clients, lambda values: worst_decile(values, main))
+    yield Measure(f"{name} {WORST}", name, main.better, unit, worst)
     yield Measure(f"{name} Gini", name, "less", "index", _by_seed(clients, gini))
-    for ending, title, better in ((_F1, "macro-F1", "more"), (_ECE, "ECE", "less")):
-        if f"{name}{ending}" in rows:
-            table = pivot(rows, f"{name}{ending}", methods)
+    for one in (*task.beside, _ECE):
+        if f"{name}{one.ending}" in rows:
+            table = pivot(rows, f"{name}{one.ending}", methods)
             yield Measure(
-                f"{name} {title}",
-                name,
-                better,  # type: ignore[arg-type]
-                "share",
-                over_clients(table, None),
-                table,
+                f"{name} {one.title}", name, one.better, _unit(one), over_clients(table, None), table
             )
+
+
+def _unit(score: Score) -> Unit:
+    return "share" if score.share else "index"
 
 
 def _without_own(results: Results, rows: pd.DataFrame, methods: Sequence[str]) -> Iterator[Measure]:
@@ -136,18 +143,19 @@ def _without_own(results: Results, rows: pd.DataFrame, methods: Sequence[str]) -
     )
 
 
-def _gates(rows: pd.DataFrame, methods: Sequence[str]) -> Iterator[Measure]:
+def _gates(rows: pd.DataFrame, methods: Sequence[str], main: Score) -> Iterator[Measure]:
     """How well clients' gates know whose a sample is, and what is lost to one that knows."""
     if "gate_auc" not in rows:
         return
     lost = rows["generalisation_perfect"] - rows["generalisation"]
+    lost = lost if main.better == "more" else -lost
     rows = rows.assign(gate_lost=lost)
     for column, title, better, unit in (
         ("gate_auc", "AUC", "more", "index"),
         ("gate_agreement", "agreement", "more", "share"),
         ("gate_own", "own", "more", "share"),
-        ("generalisation_perfect", "perfect", "more", "share"),
-        ("gate_lost", "lost", "less", "share"),
+        ("generalisation_perfect", "perfect", main.better, _unit(main)),
+        ("gate_lost", "lost", "less", _unit(main)),
     ):
         table = pivot(rows, column, methods)
         yield Measure(f"{GATE} {title}", GATE, better, unit, over_clients(table, None), table)  # type: ignore[arg-type]

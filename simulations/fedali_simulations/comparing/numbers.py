@@ -20,6 +20,14 @@ def unit_of(row: Mapping[str, Any]) -> str:
     return _UNITS[row["unit"]]
 
 
+def title_of(comparison: Comparison, name: str) -> str:
+    """The heading of a block of the task's main score."""
+    main = comparison.scenario.task.build().main
+    if main.name == "accuracy":
+        return f"{name}, %"
+    return f"{name}, {main.title}{', %' if main.share else ''}"
+
+
 def number(row: Mapping[str, Any], name: str, *, sign: bool = False) -> str:
     """One number of a row in its unit."""
     value = row[name] * _SCALES[row["unit"]]

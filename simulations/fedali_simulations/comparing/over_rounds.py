@@ -25,11 +25,18 @@ def forgetting(results: Results) -> Iterator[Measure]:
         if name not in rows:
             continue
         by = rows.dropna(subset=[name]).sort_values("round").groupby(["method", "seed", "client"])[name]
-        drop = (by.max() - by.last()).where(by.size() > 1).rename("drop").reset_index()
+        best = by.max() if results.task.main.better == "more" else by.min()
+        drop = (best - by.last()).abs().where(by.size() > 1).rename("drop").reset_index()
         table = pivot(drop, "drop", methods)
         if table.notna().to_numpy().any():
             yield Measure(
-                f"{FORGETTING} {title}", FORGETTING, "less", "share", over_clients(table, None), table
+                *(
+                    f"{FORGETTING} {title}",
+                    FORGETTING,
+                    "less",
+                    "share" if results.task.main.share else "index",
+                ),
+                *(over_clients(table, None), table),
             )
 
 
@@ -46,10 +53,14 @@ def to_targets(results: Results, costs: pd.DataFrame, targets: Mapping[str, floa
     Raises ``SettingsError`` for an accuracy that there is not.
     """
     rows, methods = results.clients, list(dict.fromkeys(results.clients["method"]))
+    main = results.task.main
+    if targets and (not main.share or main.better == "less"):
+        raise SettingsError(f"--target is for what is 0 to 1; these runs are told by {main.title}")
     each = {(str(row["method"]), int(row["seed"])): row for row in costs.to_dict("records")}
     for name, target in targets.items():
-        if name not in rows or f"{name}_f1" not in rows:
-            known = [str(column).removesuffix("_f1") for column in rows if str(column).endswith("_f1")]
+        ending = results.task.beside[0].ending if results.task.beside else ""
+        if name not in rows or f"{name}{ending}" not in rows:
+            known = [str(c).removesuffix(ending) for c in rows if str(c).endswith(ending)]
             raise SettingsError(
                 f"--target {name}: no method here has that accuracy; {did_you_mean(name, known)}"
             )

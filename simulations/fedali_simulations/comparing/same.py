@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from fedali_simulations.scenario import LINES_OWN, MethodSettings, Scenario
+from fedali_simulations.scenario import MethodSettings, Scenario
 from fedali_simulations.study import flat
+from fedali_simulations.training_settings import LINES_OWN, OPTIMIZATION
 
 _A_METHODS_OWN = (
     "name",
     "description",
     "methods",
     "alp",
-    "training.optimizer",
-    "training.learning_rate",
-    "training.momentum",
+    *(f"training.{name}" for name in OPTIMIZATION),
 )
 _THE_MACHINES = (
     "training.engine",

@@ -35,7 +35,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 def _block(comparison: Comparison, measure: Measure, console: Console) -> Table:
     """One accuracy: each method, and its difference from the one that all are compared with."""
     for shown in (range(len(_HEADINGS)), _LEAST):
-        table = _table(f"{measure.name}, %", console)
+        table = _table(numbers.title_of(comparison, measure.name), console)
         for column in shown:
             table.add_column(_HEADINGS[column], justify="right", no_wrap=True)
         for method in comparison.methods:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import structlog
@@ -19,7 +19,8 @@ from fedali.cohort.tensorfile import read_tensors
 from fedali.data.facts import NO_FACTS, DataFacts, real_names
 from fedali.data.normalisation import Normalisation, channel_statistics, constant_channels
 from fedali.errors import CheckpointError, SettingsError, did_you_mean
-from fedali.models import ALPSettings
+from fedali.models import ALPSettings, Model
+from fedali.targets import Targets
 from fedali_server.export.bundle_export import export_bundle
 from fedali_server.export.bundle_source import source_of
 from fedali_server.export.source import Source, Start
@@ -56,6 +57,7 @@ class Described:
     classes: tuple[str, ...]
     normalisation: BundleNormalisation
     data: DataFacts = NO_FACTS
+    targets: Targets | None = None
 
 
 def export(
@@ -297,16 +299,16 @@ def _source(
             f"{line.title}: the bundle answers with the model that training left; +{method.answer} is for simulations"
         )
         method = dataclasses.replace(method, answer="trained")
-    alp = scenario.alp_for(line)
+    alp, training = scenario.alp_for(line), scenario.training_for(line)
     settings = (
         dataclasses.asdict(ALPSettings(**alp.model_dump())) if untrained.method.uses_prototypes else None
     )
     return Source(
         name=name,
         model=untrained.model,
-        component=Component(scenario.model.name, scenario.model.options, settings),
+        component=Component(scenario.model.name, _model_options(scenario, untrained.model), settings),
         method=method,
-        optimizer=build_optimizer(scenario.training_for(line)),
+        optimizer=build_optimizer(training),
         start=start,
         round=round_,
         decay=alp.decay,
@@ -314,7 +316,20 @@ def _source(
         input_shape=described.input_shape,
         classes=described.classes,
         data=described.data,
+        task=untrained.task.fitted(described.targets or Targets(described.classes)),
+        targets=described.targets,
+        schedule=training.rates,
     )
+
+
+def _model_options(scenario: Scenario, model: Model) -> dict[str, Any]:
+    """What makes the model again: what of it neither trains nor travels is of its seed."""
+    adapt = {"adapt": scenario.model.adapt} if scenario.model.adapt else {}
+    return {
+        **scenario.model.options,
+        **adapt,
+        **({"seed": model.seed_of_constants} if model.has_constants else {}),
+    }
 
 
 def _name(chosen: Chosen, client: str | None) -> str:
@@ -332,7 +347,8 @@ def _described(scenario: Scenario, plan: Plan, client: str | None) -> Described:
     federation = plan.federation
     normalisation = _normalisation(scenario, plan, client)
     return Described(
-        federation.input_shape, federation.class_names, normalisation, _data(scenario, plan, normalisation)
+        *(federation.input_shape, federation.class_names, normalisation),
+        *(_data(scenario, plan, normalisation), plan.targets),
     )
 
 

@@ -36,7 +36,7 @@ def gated_start(
         structlog.get_logger().warning(
             "this run did not keep what its best round began with: the gate's shared model is the one that the round made"
         )
-    cohort, outputs = Cohort(plan.federation), Outputs(plan.model)
+    cohort, outputs = Cohort(plan.federation, plan.task), Outputs(plan.model)
     sets = cohort.train[client], cohort.validation[client]
     influence = plan.method.influence(round_)
     (_, train), (_, validation) = outputs(theta[where], prototypes, sets, influence)

@@ -22,6 +22,7 @@ from fedali.wire.kit import OperatorKit
 from fedali_server.flower.link import Link
 from fedali_server.provisioning.certificates import RevocationList
 from fedali_server.run.federated import (
+    OVER_DEVICES,
     Operator,
     RunProgress,
     RunSettings,
@@ -39,6 +40,7 @@ from fedali_simulations.federate.deployed import (
 )
 from fedali_simulations.jobs import Job
 from fedali_simulations.report.pace import duration
+from fedali_simulations.sampling_checks import check_for_devices
 from fedali_simulations.scenario import DataSettings, MethodSettings, Scenario, TrainingSettings
 from fedali_simulations.study import at_home, jobs_of, scenario_of
 from fedali_simulations.template import to_toml
@@ -77,6 +79,10 @@ def prepare_scenario(scenario: Scenario, folder: Path, options: Options, kit: Op
         raise SettingsError(
             "evaluation.on is for simulations: devices are tested on the test data that they hold; leave it away"
         )
+    task = scenario.task.build()
+    if task.kind != "classes":
+        raise SettingsError(f"task {scenario.task.name!r}: {OVER_DEVICES}")
+    check_for_devices(scenario)
     for line in scenario.methods:
         answer = line.build().answer
         if answer not in BUNDLED:
@@ -246,8 +252,8 @@ def _checked(folder: Path) -> Path:
 def _settings(job: Job, stamp: str, options: Options) -> RunSettings:
     training = job.scenario.training_for(job.line)
     epochs = training.epochs + job.line.build().extra_epochs
-    given = {"rounds": training.rounds, "epochs": epochs, "seed": job.seed, **options}
-    return RunSettings(name=f"{_word(job.line.title)}-{job.seed}-{stamp}", **given)
+    given = {"rounds": training.rounds, "epochs": epochs, "seed": job.seed, "stop_after": training.patience}
+    return RunSettings(name=f"{_word(job.line.title)}-{job.seed}-{stamp}", **{**given, **options})
 
 
 def _word(title: str) -> str:

@@ -36,6 +36,7 @@ from fedali.errors import CheckpointError, FedaliError, SettingsError
 from fedali.methods import SharedState, build_method
 from fedali.support.files import flush_folder, reporting, write_bytes
 from fedali.support.names import file_name
+from fedali.tasks import build_task
 from fedali_server.flower.client_app import make_client_app
 from fedali_simulations.baselines import BASELINES
 from fedali_simulations.data import SOURCES
@@ -149,13 +150,13 @@ class _PartOfRun:
 
     def train(self, settings: RoundSettings, shared: SharedState) -> SiteReply:
         """One round, from what clients kept of the one before."""
-        store, before = self.setup.store, settings.round - 1
+        setup, before = self.setup, settings.round - 1
         if self._round != before:
-            store.restore(self._read(before))
+            setup.restore(self._read(before))
         self._round = None  # until the round is complete
         self._forget_all_but(before)
         reply = self.site.train(settings, shared)
-        self._write(settings.round, store.checkpoint())
+        self._write(settings.round, setup.checkpoint())
         self._round = settings.round
         return reply
 
@@ -165,7 +166,8 @@ class _PartOfRun:
 
     def _read(self, round_: int) -> Table:
         path = self._path(round_)
-        if round_ == 0 or not (self.setup.store.sizes or path.exists()):
+        keeps = self.setup.store.sizes or self.setup.sampler is not None
+        if round_ == 0 or not (keeps or path.exists()):
             return {}
         if not path.exists():
             raise CheckpointError(
@@ -198,7 +200,11 @@ class _PartOfRun:
 
 
 def _check_methods(settings: Mapping[str, Any]) -> None:
-    """Raise ``SettingsError`` for a method from outside FedAli: a server does not say which code is run here."""
+    """Raise ``SettingsError`` for a method or task from outside FedAli: a server does not say which code is run here."""
+    task = settings.get("task", "")
+    name = task.get("name", "") if isinstance(task, Mapping) else task
+    if name:
+        build_task(str(name), doors=False)
     given = settings.get("methods", ())
     for line in [given] if isinstance(given, str | Mapping) else given:
         name = line["name"] if isinstance(line, Mapping) else line

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from fedali.targets import Score
 from fedali_server.console import Console
 from fedali_simulations.baselines import BASELINES
 from fedali_simulations.federate.deployed import Traffic
@@ -23,6 +24,7 @@ from fedali_simulations.report.pace import Pace, duration
 from fedali_simulations.scenario import Scenario, builtin_scenarios
 
 if TYPE_CHECKING:
+    from fedali.tasks import Task
     from fedali_simulations.report.results import Results
 
 _WIDE = 1000  # columns: a table's own width is asked for as if there were room
@@ -61,7 +63,7 @@ class Display:
             disable=not console.live,
         )
         self._bars: dict[tuple[str, int], TaskID] = {}
-        self._scenario = scenario
+        self._scenario, self._main = scenario, scenario.task.build().main
         self._runs = scenario.seeds * len(scenario.methods)
         self._pace = Pace(self._runs * scenario.training.rounds)
         self._total: TaskID | None = None
@@ -86,9 +88,10 @@ class Display:
         """Take note of a round."""
         key = (progress.label, progress.seed)
         name = self._name(*key)
-        accuracy = (
-            "" if progress.personalisation is None else f"personalisation {progress.personalisation:6.1%}"
-        )
+        accuracy = ""
+        if progress.personalisation is not None:
+            shown = self._main.text(progress.personalisation)
+            accuracy = f"personalisation {shown.replace(' %', '%'):>6}"
         self._pace.note(name, progress.round)
         if progress.done:
             self._done += 1
@@ -131,12 +134,13 @@ def print_results(results: Results, console: Console) -> None:
     from fedali_simulations.report.results import MEASURES
 
     lines = results.table.to_dict("records")
-    headings = [
+    main, beside = results.task.main, results.task.beside
+    headings: list[tuple[str, ...]] = [
         (
             "mean\n± seeds",
             "std",
             "worst\n10 %",
-            "macro\nF1",
+            *(one.title.replace("-", "\n").replace(" ", "\n") for one in beside),
             "trans-\nductive",
             "last\nround",
             "chosen\nround",
@@ -149,7 +153,7 @@ def print_results(results: Results, console: Console) -> None:
     chosen = "other training" if on_validation else "validation"
     for shown in headings:
         table = Table(
-            title=f"{results.scenario.name}: accuracy in %, at the round chosen on {chosen} data",
+            title=f"{results.scenario.name}: {_heading(main)}, at the round chosen on {chosen} data",
             box=box.SIMPLE_HEAD,
             padding=(0, 1, 0, 0),
             pad_edge=False,
@@ -163,7 +167,7 @@ def print_results(results: Results, console: Console) -> None:
             if line["method"] != method:
                 method = line["method"]
                 table.add_row(method, style="bold")
-            cells = dict(zip(everything, _cells(line), strict=True))
+            cells = dict(zip(everything, _cells(line, results.task), strict=True))
             last = line["measure"] == MEASURES[-1]
             table.add_row(f" {line['measure']}", *(cells[heading] for heading in shown), end_section=last)
         if (
@@ -171,9 +175,10 @@ def print_results(results: Results, console: Console) -> None:
         ):  # else with fewer columns
             break
     console.print(table)
+    _print_targets(results, console)
     if results.unseen is not None:
         unseen = Table(
-            title="clients that never took part: accuracy in % before and after one local training"
+            title=f"clients that never took part: {_heading(main)} before and after one local training"
             + (", with k labelled samples and with all" if len(results.moments) > 2 else ""),
             box=box.SIMPLE_HEAD,
             pad_edge=False,
@@ -184,7 +189,7 @@ def print_results(results: Results, console: Console) -> None:
                 heading.replace("_", " "), justify="right" if heading != "method" else "left", overflow="fold"
             )
         for method, rows in results.unseen.groupby("method", sort=False):
-            unseen.add_row(str(method), *(_percent(rows[moment].mean()) for moment in results.moments))
+            unseen.add_row(str(method), *(_number(rows[moment].mean(), main) for moment in results.moments))
         console.print(unseen)
     seeds = results.scenario.seeds
     console.print(
@@ -193,6 +198,8 @@ def print_results(results: Results, console: Console) -> None:
         "global: the server's model on all test data."
         + (" The test data here are validation data." if on_validation else "")
     )
+    if results.stopped:
+        console.print(results.stopped)
     if len(shown) < len(everything):
         console.print("There are more columns in a wider terminal, and in table.csv.")
     if results.folder.exists():
@@ -236,18 +243,41 @@ def print_scenarios(console: Console) -> None:
         console.print()
 
 
-def _cells(line: Mapping[Hashable, Any]) -> list[str]:
-    if math.isnan(line["accuracy"]):
-        return ["–"] * 7
-    mean = _percent(line["accuracy"])
+def _cells(line: Mapping[Hashable, Any], task: Task) -> list[str]:
+    main = task.main
+    if math.isnan(line[main.name]):
+        return ["–"] * (6 + len(task.beside))
+    mean = _number(line[main.name], main)
     if not math.isnan(line["seed_std"]):
-        mean = f"{mean} ± {_percent(line['seed_std'])}"
-    rest = [
-        _percent(line[name])
-        for name in ("client_std", "worst_decile", "macro_f1", "transductive", "last_round")
-    ]
+        mean = f"{mean} ± {_number(line['seed_std'], main)}"
+    rest = [_number(line[name], main) for name in ("client_std", "worst_decile")]
+    rest += [_number(line[one.name], one) for one in task.beside]
+    rest += [_number(line[name], main) for name in ("transductive", "last_round")]
     return [mean, *rest, f"{line['selected_round']:.{0 if line['seeds'] == 1 else 1}f}"]
 
 
-def _percent(value: float) -> str:
-    return "–" if math.isnan(value) else f"{100 * value:.1f}"
+def _number(value: float, score: Score) -> str:
+    return "–" if math.isnan(value) else score.number(value)
+
+
+def _heading(score: Score) -> str:
+    return f"{score.title} in %" if score.share else f"{score.title} ({score.better} is better)"
+
+
+def _print_targets(results: Results, console: Console) -> None:
+    """Of regression: the errors of each target in its unit."""
+    from fedali_simulations.report.results import target_cells
+
+    targets = results.targets
+    if targets is None:
+        return
+    table = Table(
+        title="of each target, at the same round", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False
+    )
+    for heading in ("method", "measure", "target", "MAE", "RMSE", "R2"):
+        left = heading in ("method", "measure", "target")
+        table.add_column(heading, justify="left" if left else "right", overflow="fold")
+    for line in targets.to_dict("records"):
+        if not math.isnan(line["mae"]):
+            table.add_row(*target_cells(line))
+    console.print(table)

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fedali.support.files import atomic
+from fedali.targets import Score
 
 # Okabe and Ito's colours without yellow, and three more: at least 15 apart (CIE Lab) for every pair and every kind of
 # colour blindness (Machado 2009), and markers differ too.
@@ -168,6 +169,41 @@ def percent(axes: Axes, axis: str, low: float, high: float) -> None:
     step = next(s for s in (2, 5, 10, 20) if (high - low) / s <= 6)
     ticks = np.arange(step * math.ceil(low / step), high + 1, step)
     axes.set(**{f"{axis}ticks": ticks, f"{axis}lim": (low - margin, high + margin)})
+
+
+def around(values: Iterable[float]) -> tuple[float, float]:
+    """The least and the most of some numbers of any size, apart; 0 and 1 for none.
+
+    >>> around([0.5, 0.75]), around([])
+    ((0.5, 0.75), (0.0, 1.0))
+    """
+    known = [value for value in values if not math.isnan(value)]
+    low, high = (min(known), max(known)) if known else (0.0, 1.0)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def axis_name(name: str, score: Score) -> str:
+    """What an axis of a score is called."""
+    return f"{name} (%)" if score.share else name
+
+
+def shown(values: Any, score: Score) -> Any:
+    """Numbers of a score as they are drawn."""
+    return 100 * values if score.share else values
+
+
+def reach(values: Iterable[float], score: Score) -> tuple[float, float]:
+    """``limits``, or, of what is no share, ``around``."""
+    return limits(values) if score.share else around(values)
+
+
+def scale(axes: Axes, axis: str, low: float, high: float, *, share: bool) -> None:
+    """``percent``, or, of what is no ``share``, the same with matplotlib's own ticks."""
+    if share:
+        percent(axes, axis, low, high)
+        return
+    margin = 0.06 * (high - low)
+    axes.set(**{f"{axis}lim": (low - margin, high + margin)})
 
 
 def wrap(text: str, most: int) -> list[str]:

@@ -20,8 +20,10 @@ from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap, ListedColor
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fedali.targets import Score
 from fedali_simulations.report import drawing
 
+ACCURACY = Score("", "accuracy", "accuracy")
 Counts = npt.NDArray[np.integer[Any]]
 
 _BLUES = LinearSegmentedColormap.from_list(
@@ -56,18 +58,22 @@ def draw_all(
     client_names: Sequence[str],
     class_names: Sequence[str],
     title: str,
+    score: Score = ACCURACY,
+    what: str = "class",
 ) -> list[Path]:
-    """Write ``curves.png``, ``clients.png`` and ``holdings.png`` into ``folder``; their paths."""
+    """Write ``curves.png``, ``clients.png`` and ``holdings.png`` into ``folder``; their paths. ``score`` is what the numbers of clients are,
+    ``what`` is counted of what they hold.
+    """
     paths = [folder / name for name in ("curves.png", "clients.png", "holdings.png")]
-    draw_curves(clients, paths[0], title=title)
-    draw_clients(clients, selected, paths[1], title=title)
+    draw_curves(clients, paths[0], title=title, score=score)
+    draw_clients(clients, selected, paths[1], title=title, score=score)
     first_seed = f", seed {clients['seed'].min()}" if clients["seed"].nunique() > 1 else ""
-    draw_holdings(counts, client_names, class_names, paths[2], title=title + first_seed)
+    draw_holdings(counts, client_names, class_names, paths[2], title=title + first_seed, what=what)
     return paths
 
 
-def draw_curves(clients: pd.DataFrame, path: Path, *, title: str) -> None:
-    """Accuracy by round of each method: personalisation, generalisation and the global model side by side.
+def draw_curves(clients: pd.DataFrame, path: Path, *, title: str, score: Score = ACCURACY) -> None:
+    """Accuracy, or another ``score``, by round of each method: personalisation, generalisation and the global model side by side.
 
     Lines are means over clients, then over seeds, as in the table: ``global`` weighs clients by ``test_samples`` where
     that column is there. Bands hold the middle 80 % of the clients, all seeds together.
@@ -76,12 +82,18 @@ def draw_curves(clients: pd.DataFrame, path: Path, *, title: str) -> None:
         clients: a row for each method, seed, round and client; accuracies 0..1, NaN or no column where not evaluated.
         path: of the PNG.
         title: what was run.
+        score: what the numbers of clients are.
     """
-    drawing.save(_curves_figure(clients, title), path)
+    drawing.save(_curves_figure(clients, title, score), path)
 
 
 def draw_clients(
-    clients: pd.DataFrame, selected: Mapping[tuple[str, int], int], path: Path, *, title: str
+    clients: pd.DataFrame,
+    selected: Mapping[tuple[str, int], int],
+    path: Path,
+    *,
+    title: str,
+    score: Score = ACCURACY,
 ) -> None:
     """A dot for each client, generalisation against personalisation at the selected round, a panel for each method.
 
@@ -92,12 +104,19 @@ def draw_clients(
         selected: (method, seed) -> round.
         path: of the PNG.
         title: what was run.
+        score: what the numbers of clients are.
     """
-    drawing.save(_clients_figure(clients, selected, title), path)
+    drawing.save(_clients_figure(clients, selected, title, score), path)
 
 
 def draw_holdings(
-    counts: Counts, client_names: Sequence[str], class_names: Sequence[str], path: Path, *, title: str
+    counts: Counts,
+    client_names: Sequence[str],
+    class_names: Sequence[str],
+    path: Path,
+    *,
+    title: str,
+    what: str = "class",
 ) -> None:
     """How many samples of each class each client holds: a matrix up to 60 clients, beyond that bars sorted by size.
 
@@ -107,25 +126,26 @@ def draw_holdings(
         class_names: [classes].
         path: of the PNG.
         title: what was run.
+        what: a class is.
     """
-    drawing.save(_holdings_figure(counts, client_names, class_names, title), path)
+    drawing.save(_holdings_figure(counts, client_names, class_names, title, what), path)
 
 
 # Accuracy by round
 
 
-def _curves_figure(clients: pd.DataFrame, title: str) -> Figure:
+def _curves_figure(clients: pd.DataFrame, title: str, score: Score = ACCURACY) -> Figure:
     methods, width = list(dict.fromkeys(clients["method"])), 12.5
     room = 0.24 * math.ceil(len(methods) / drawing.legend_columns(methods, width))
-    sheet = drawing.Sheet(width, 3.55, title, "accuracy by round", _what_curves_show(clients), room)
+    sheet = drawing.Sheet(width, 3.55, title, f"{score.title} by round", _what_curves_show(clients), room)
     drawing.method_legend(sheet, methods)
     panels = sheet.figure.subplots(1, 3, sharey=True)
     reach: list[float] = []
     evaluated = False  # generalisation, and with it the global models there are
     for axes, panel in zip(panels, _PANELS, strict=True):
-        drawing.style(axes, x="round", y="accuracy (%)" * (panel is _PANELS[0]))
+        drawing.style(axes, x="round", y=drawing.axis_name(score.title, score) * (panel is _PANELS[0]))
         drawing.panel_title(axes, panel.title, panel.tested)
-        means, bands = _by_round(clients, panel.measure)
+        means, bands = _by_round(clients, panel.measure, score)
         if len(means):
             evaluated = panel.measure == "generalisation"
             reach += [*means, *bands["low"], *bands["high"]]
@@ -133,7 +153,7 @@ def _curves_figure(clients: pd.DataFrame, title: str) -> Figure:
         else:
             drawing.say(axes, "no method here\nhas a global model" if evaluated else "not evaluated")
             axes.set_xticks([])
-    drawing.percent(panels[0], "y", *drawing.limits(reach))
+    drawing.scale(panels[0], "y", *drawing.reach(reach, score), share=score.share)
     return sheet.figure
 
 
@@ -147,17 +167,19 @@ def _what_curves_show(clients: pd.DataFrame) -> str:
     return f"{text} Without a global model: {', '.join(without)}." if having and without else text
 
 
-def _by_round(clients: pd.DataFrame, measure: str) -> tuple[pd.Series[float], pd.DataFrame]:
-    """Means in percent by (method, round), and the same of the 10th (``low``) and 90th (``high``) percentile."""
+def _by_round(clients: pd.DataFrame, measure: str, score: Score) -> tuple[pd.Series[float], pd.DataFrame]:
+    """Means, of shares in percent, by (method, round), and the same of the 10th (``low``) and 90th (``high``) percentile."""
     if measure not in clients:
         clients = clients.assign(**{measure: math.nan})
     known = clients.dropna(subset=[measure])
     weighted = measure == "global" and "test_samples" in known
     weight = known["test_samples"] if weighted else pd.Series(1.0, known.index)
-    parts = known[["method", "seed", "round"]].assign(value=100 * known[measure] * weight, weight=weight)
+    parts = known[["method", "seed", "round"]].assign(
+        value=drawing.shown(known[measure], score) * weight, weight=weight
+    )
     sums = parts.groupby(["method", "seed", "round"])[["value", "weight"]].sum()
     means = (sums["value"] / sums["weight"]).groupby(["method", "round"]).mean().dropna()
-    pooled = (100 * known[measure]).groupby([known["method"], known["round"]])
+    pooled = drawing.shown(known[measure], score).groupby([known["method"], known["round"]])
     return means, pd.DataFrame({"low": pooled.quantile(0.1), "high": pooled.quantile(0.9)}).loc[means.index]
 
 
@@ -208,32 +230,37 @@ def _round_ticks(last: int) -> list[int]:
 # Clients one by one
 
 
-def _clients_figure(clients: pd.DataFrame, selected: Mapping[tuple[str, int], int], title: str) -> Figure:
+def _clients_figure(
+    clients: pd.DataFrame, selected: Mapping[tuple[str, int], int], title: str, score: Score = ACCURACY
+) -> Figure:
     methods, seeds = list(dict.fromkeys(clients["method"])), clients["seed"].nunique()
     columns = len(methods) if len(methods) < 5 else max(3, min(5, math.ceil(len(methods) / 2)))
     rows = math.ceil(len(methods) / columns)
     side = {1: 4.8, 2: 4.2, 3: 3.3, 4: 3.1}.get(columns, 2.8)
     note = (
         f"Dot: a client{f' in one of {seeds} seeds' if seeds > 1 else ''}, at the round selected on validation data. "
-        "Cross: the method's mean. Above the dashed line: better on own data than on everyone's."
+        f"Cross: the method's mean. {'Above' if score.better == 'more' else 'Below'} the dashed line: better on own data than on everyone's."
     )
-    what = "personalisation and generalisation of each client"
+    what = "personalisation and generalisation of each client" + (
+        "" if score.name == ACCURACY.name else f": {score.title}"
+    )
     sheet = drawing.Sheet(max(side * columns + 0.9, 7.5), (side + 0.65) * rows + 0.4, title, what, note)
     panels = sheet.figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     chosen = _at_selected(clients, selected)
-    limits = drawing.limits(100 * chosen[_PAIR].dropna().to_numpy().ravel())
+    limits = drawing.reach(drawing.shown(chosen[_PAIR].dropna(), score).to_numpy().ravel(), score)
     styles = drawing.styles(methods)
     for place, (axes, method) in enumerate(zip(panels, methods, strict=False)):
         lowest = place + columns >= len(methods)
-        x_name, y_name = "generalisation (%)" * lowest, "personalisation (%)" * (place % columns == 0)
+        x_name = drawing.axis_name("generalisation", score) * lowest
+        y_name = drawing.axis_name("personalisation", score) * (place % columns == 0)
         drawing.style(axes, x=x_name, y=y_name)
         axes.xaxis.set_tick_params(labelbottom=lowest)
         axes.set_box_aspect(1)
-        axes.plot([-20, 120], [-20, 120], linestyle=(0, (4, 3)), color="#999999", linewidth=1, zorder=1)
+        axes.plot([-1000, 1000], [-1000, 1000], linestyle=(0, (4, 3)), color="#999999", linewidth=1, zorder=1)
         name = drawing.short(method, int(side / 0.1))
-        _draw_dots(axes, chosen[chosen["method"] == method], styles[method][0], name)
-        drawing.percent(axes, "x", *limits)
-        drawing.percent(axes, "y", *limits)
+        _draw_dots(axes, chosen[chosen["method"] == method], styles[method][0], name, score)
+        drawing.scale(axes, "x", *limits, share=score.share)
+        drawing.scale(axes, "y", *limits, share=score.share)
     for axes in panels[len(methods) :]:
         axes.remove()
     return sheet.figure
@@ -249,14 +276,16 @@ def _at_selected(clients: pd.DataFrame, selected: Mapping[tuple[str, int], int])
     return chosen
 
 
-def _draw_dots(axes: Axes, rows: pd.DataFrame, colour: str, title: str) -> None:
-    dots = 100 * rows.dropna(subset=_PAIR)[_PAIR]
+def _draw_dots(axes: Axes, rows: pd.DataFrame, colour: str, title: str, score: Score) -> None:
+    dots = drawing.shown(rows.dropna(subset=_PAIR)[_PAIR], score)
     if not len(dots):
         drawing.panel_title(axes, title, "")
         drawing.say(axes, "not evaluated")
         return
-    x, y = (100 * rows.groupby("seed")[_PAIR].mean().mean()).to_numpy()
-    drawing.panel_title(axes, title, f"mean {y:.1f} % own, {x:.1f} % everyone's")
+    means = rows.groupby("seed")[_PAIR].mean().mean()
+    x, y = drawing.shown(means, score).to_numpy()
+    own, everyones = (score.text(float(means[name])) for name in reversed(_PAIR))
+    drawing.panel_title(axes, title, f"mean {own} own, {everyones} everyone's")
     crowd = min(1.0, math.sqrt(20 / len(dots)))
     dot: dict[str, Any] = {"s": 9 + 27 * crowd, "alpha": 0.3 + 0.4 * crowd, "color": colour, "linewidths": 0}
     axes.scatter(dots["generalisation"], dots["personalisation"], zorder=3, **dot)
@@ -268,16 +297,16 @@ def _draw_dots(axes: Axes, rows: pd.DataFrame, colour: str, title: str) -> None:
 
 
 def _holdings_figure(
-    counts: Counts, client_names: Sequence[str], class_names: Sequence[str], title: str
+    counts: Counts, client_names: Sequence[str], class_names: Sequence[str], title: str, what: str = "class"
 ) -> Figure:
     counts = np.asarray(counts)
     if len(counts) <= _MATRIX:
-        return _matrix_figure(counts, client_names, class_names, title)
-    return _stack_figure(counts, class_names, title)
+        return _matrix_figure(counts, client_names, class_names, title, what)
+    return _stack_figure(counts, class_names, title, what)
 
 
 def _matrix_figure(
-    counts: Counts, client_names: Sequence[str], class_names: Sequence[str], title: str
+    counts: Counts, client_names: Sequence[str], class_names: Sequence[str], title: str, what: str = "class"
 ) -> Figure:
     """A column for each client, a row for each class, and above each column its sum."""
     clients, classes = counts.shape
@@ -291,7 +320,8 @@ def _matrix_figure(
     upright = 0.085 * longest < cell[0]
     width = max(cell[0] * clients + 1.2 + 0.08 * max(map(len, rows)), 7.5)
     below = 0.45 if upright else 0.45 + 0.075 * longest
-    note = "Cells: samples of a class. Bars: all samples of a client." + (" Blank: none." if numbers else "")
+    of_all = "all that a client has" if what == "label" else "all samples of a client"
+    note = f"Cells: samples of a {what}. Bars: {of_all}." + (" Blank: none." if numbers else "")
     height = cell[1] * classes
     sheet = drawing.Sheet(width, height + 1.0 + below, title, "samples that each client holds", note)
     bars, axes = sheet.figure.subplots(2, 1, sharex=True, height_ratios=[0.9, height])
@@ -303,7 +333,7 @@ def _matrix_figure(
     }
     edges = np.arange(clients + 1) - 0.5, np.arange(classes + 1) - 0.5
     cells = axes.pcolormesh(*edges, counts.T, linewidth=0.5, **scale)
-    drawing.style(axes, grid=False, x="client", y="class")
+    drawing.style(axes, grid=False, x="client", y=what)
     axes.invert_yaxis()
     axes.set_yticks(range(classes), rows)
     axes.set_xticks(range(clients), columns, rotation=0 if upright else 90)
@@ -333,7 +363,7 @@ def _write_numbers(axes: Axes, bars: Axes, counts: Counts) -> None:
         bars.text(client, total, drawing.compact(int(total)), va="bottom", color=drawing.DARK, **style)
 
 
-def _stack_figure(counts: Counts, class_names: Sequence[str], title: str) -> Figure:
+def _stack_figure(counts: Counts, class_names: Sequence[str], title: str, what: str = "class") -> Figure:
     """A bar for each client, the largest first, made of its classes."""
     clients, classes = counts.shape
     note = "Clients in the order of their size; each is a stack of its classes."
@@ -356,6 +386,6 @@ def _stack_figure(counts: Counts, class_names: Sequence[str], title: str) -> Fig
     named = range(0, classes, math.ceil(classes / 18))
     key.set_ticks(list(named), labels=[drawing.short(class_names[label], 20) for label in named])
     key.minorticks_off()
-    drawing.style_key(key, "class")
+    drawing.style_key(key, what)
     key.ax.tick_params(length=0)
     return sheet.figure

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,11 @@ import pandas as pd
 
 from fedali.data import Federation
 from fedali.metrics import spread
+from fedali.targets import Score, of_score
+from fedali.tasks import Task
 from fedali_simulations.data import load_federation
 from fedali_simulations.scenario import Scenario
+from fedali_simulations.training_settings import TrainingSettings
 
 if TYPE_CHECKING:
     from fedali.models import Model
@@ -73,7 +77,12 @@ class Results:
     def moments(self) -> list[str]:
         """Columns of ``unseen`` that are accuracies: ``before``, ``after_<k>`` with k labelled samples, ``after``; in that order."""
         names = [] if self.unseen is None else [str(name) for name in self.unseen]
-        return [name for name in names if f"{name}_f1" in names]
+        return [name for name in names if re.fullmatch(r"before|after(_[0-9]+)?", name)]
+
+    @property
+    def task(self) -> Task:
+        """What was learnt."""
+        return self.scenario.task.build()
 
     @property
     def table(self) -> pd.DataFrame:
@@ -82,7 +91,11 @@ class Results:
         ``accuracy``, ``client_std``, ``worst_decile`` and ``macro_f1`` are over clients, then the mean over seeds;
         ``seed_std`` is the sample standard deviation of ``accuracy`` over seeds. ``transductive`` is the accuracy
         of the published inference, ``last_round`` that of the last round. ``global`` weighs clients by their test
-        data: accuracy on all test data together. All are 0..1; NaN where a method has no such number.
+        data: accuracy on all test data together. All are 0..1; NaN where a method has no such number. ``rounds`` is how many there
+        were, which are fewer where ``training.patience`` stopped.
+
+        Of another task than classification the columns are its scores (``fedali.tasks``) in the places of ``accuracy`` and ``macro_f1``, and
+        ``worst_decile`` is of the clients with the worst ones.
         """
         lines: list[dict[str, Any]] = []
         for label in dict.fromkeys(self.clients["method"]):
@@ -90,25 +103,26 @@ class Results:
         return pd.DataFrame(lines)
 
     def _line(self, label: str, measure: str) -> dict[str, Any]:
+        main, beside = self.task.main, self.task.beside
         of_method = self.clients[self.clients["method"] == label]
-        last = int(of_method["round"].max())
         per_seed = []
         for seed in sorted(of_method["seed"].unique()):
             of_seed = of_method[of_method["seed"] == seed]
+            last = int(of_seed["round"].max())
             chosen = of_seed[of_seed["round"] == self.selected[label, int(seed)]]
             per_seed.append(
                 {
-                    "accuracy": _mean(chosen, measure),
+                    main.name: _mean(chosen, measure),
                     "client_std": spread(_column(chosen, measure)).std,
-                    "worst_decile": spread(_column(chosen, measure)).worst_decile,
-                    "macro_f1": spread(_column(chosen, f"{measure}_f1")).mean,
+                    "worst_decile": worst_decile(_column(chosen, measure), main),
+                    **{one.name: spread(_column(chosen, f"{measure}{one.ending}")).mean for one in beside},
                     "transductive": _mean(chosen, f"{measure}_transductive"),
                     "last_round": _mean(of_seed[of_seed["round"] == last], measure),
                 }
             )
         seeds = pd.DataFrame(per_seed)
         means: dict[str, Any] = {str(name): float(seeds[name].mean()) for name in seeds}
-        deviation = float(seeds["accuracy"].std()) if len(seeds) > 1 else math.nan
+        deviation = float(seeds[main.name].std()) if len(seeds) > 1 else math.nan
         rounds = [self.selected[label, int(seed)] for seed in sorted(of_method["seed"].unique())]
         return {
             "method": label,
@@ -117,7 +131,46 @@ class Results:
             "seed_std": deviation,
             "seeds": len(seeds),
             "selected_round": float(np.mean(rounds)),
+            "rounds": float(of_method.groupby("seed")["round"].max().mean()),
         }
+
+    @property
+    def targets(self) -> pd.DataFrame | None:
+        """Of regression: a row for each method, measure and target, at the round chosen on validation data.
+
+        ``mae`` and ``rmse`` in ``unit``, ``r2`` the share of the variance that is explained; means over clients, then seeds. None of other tasks.
+        """
+        names = of_score([str(name) for name in self.clients], MEASURES[0], "mae")
+        if self.task.kind != "numbers" or not names:
+            return None
+        units = getattr(self.task, "units", ()) or ("",) * len(names)
+        lines: list[dict[str, Any]] = []
+        for label in dict.fromkeys(self.clients["method"]):
+            rows = self.clients[self.clients["method"] == label]
+            chosen = [
+                rows[(rows["seed"] == seed) & (rows["round"] == self.selected[label, int(seed)])]
+                for seed in sorted(rows["seed"].unique())
+            ]
+            for measure in MEASURES:
+                for target, unit in zip(names, units, strict=True):
+                    numbers = {
+                        what: float(np.mean([_mean(one, f"{measure}_{what}_{target}") for one in chosen]))
+                        for what in ("mae", "rmse", "r2")
+                    }
+                    lines.append(
+                        {"method": label, "measure": measure, "target": target, "unit": unit, **numbers}
+                    )
+        return pd.DataFrame(lines)
+
+    @property
+    def stopped(self) -> str:
+        """What ended before the last round, in a sentence; empty where nothing did. A forest has one round in any case."""
+        short = []
+        for line in self.scenario.methods:
+            mine = self.clients[self.clients["method"] == line.title].groupby("seed")["round"].max()
+            if not line.name.startswith("forest") and (mine < self.scenario.training.rounds).any():
+                short.append(f"{line.title} after {', '.join(str(int(last)) for last in mine)}")
+        return f"Rounds until validation was no better, a number a seed: {'; '.join(short)}." if short else ""
 
     def to_dict(self) -> dict[str, Any]:
         """The results as plain JSON values; NaN becomes null."""
@@ -128,10 +181,20 @@ class Results:
             "table": json.loads(self.table.to_json(orient="records", double_precision=15)),
             "timing": json.loads(self.timing.to_json(orient="records")),
         }
+        targets = self.targets
+        if targets is not None:
+            found["targets"] = json.loads(targets.to_json(orient="records", double_precision=15))
         if self.unseen is not None:
             means = self.unseen.groupby("method", sort=False)[self.moments].mean().reset_index()
             found["unseen"] = json.loads(means.to_json(orient="records", double_precision=15))
         return found
+
+
+def worst_decile(values: Sequence[float], score: Score) -> float:
+    """The mean of the tenth of the clients that are worst, at least one."""
+    if score.better == "more":
+        return spread(values).worst_decile
+    return -spread([-value for value in values]).worst_decile
 
 
 def _column(rows: pd.DataFrame, name: str) -> list[float]:
@@ -149,29 +212,39 @@ def _mean(rows: pd.DataFrame, measure: str) -> float:
 
 
 def to_markdown(results: Results, machine: Mapping[str, Any]) -> str:
-    """The table for a document: accuracy in % over clients ± over seeds, with what it was measured on.
+    """The table for a document: accuracy in %, or the task's main score, over clients ± over seeds, with what it was measured on.
 
     ``machine`` is ``fedali_simulations.study.environment``'s.
     """
     training, packages = results.scenario.training, machine["packages"]
+    main, beside = results.task.main, results.task.beside[:1]
+    unit = "in %" if main.share else f"{main.title}, {main.better} is better"
+    if main.share and main.name != "accuracy":
+        unit = f"{main.title} {unit}"
     lines = [
         f"Scenario `{results.scenario.name}`: {results.scenario.seeds} seed(s), {training.rounds} rounds of "
-        f"{training.epochs} epochs, batch {training.batch_size}, {training.optimizer} {training.learning_rate:g}; "
-        f"{results.clients['client'].nunique()} clients. Mean over clients ± standard deviation over seeds, in %."
+        f"{training.epochs} epochs, batch {training.batch_size}, {training.optimizer} {_rate(training)}; "
+        f"{results.clients['client'].nunique()} clients. Mean over clients ± standard deviation over seeds, {unit}."
         + (" Measured on validation data." if results.scenario.evaluation.on == "validation" else ""),
         "",
-        "| method | personalisation | worst 10 % | generalisation | global | macro-F1 (pers.) | CPU s/round |",
-        "|---|---|---|---|---|---|---|",
+        "| method | personalisation | worst 10 % | generalisation | global |"
+        + "".join(f" {one.title} (pers.) |" for one in beside)
+        + " CPU s/round |",
+        "|---|---|---|---|---|" + "---|" * len(beside) + "---|",
     ]
     table = results.table.set_index(["method", "measure"])
     seconds = results.timing.set_index("method")["cpu_seconds_per_round"]
     for label in dict.fromkeys(results.clients["method"]):
-        cells = [_cell(table.loc[label, measure]) for measure in MEASURES]
+        cells = [_cell(table.loc[label, measure], main) for measure in MEASURES]
         own = table.loc[label, MEASURES[0]]
-        worst, f1 = (f"{100 * own[name]:.1f}" for name in ("worst_decile", "macro_f1"))
+        worst = main.number(own["worst_decile"])
+        more = "".join(f" {one.number(own[one.name])} |" for one in beside)
         lines.append(
-            f"| {label} | {cells[0]} | {worst} | {cells[1]} | {cells[2]} | {f1} | {seconds[label]:.1f} |"
+            f"| {label} | {cells[0]} | {worst} | {cells[1]} | {cells[2]} |{more} {seconds[label]:.1f} |"
         )
+    lines += _of_targets(results.targets)
+    if results.stopped:
+        lines += ["", results.stopped]
     lines += [
         "",
         f"Measured on {machine['cores']} cores of {machine['processor']}, Python {machine['python']}, "
@@ -180,8 +253,41 @@ def to_markdown(results: Results, machine: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(line: Mapping[str, Any]) -> str:
-    if math.isnan(line["accuracy"]):
+def _of_targets(targets: pd.DataFrame | None) -> list[str]:
+    """A table of each target, of regression."""
+    if targets is None:
+        return []
+    rows = [line for line in targets.to_dict("records") if not math.isnan(line["mae"])]
+    return [
+        "",
+        "| method | measure | target | MAE | RMSE | R2 |",
+        "|---|---|---|---|---|---|",
+        *(f"| {' | '.join(target_cells(line))} |" for line in rows),
+    ]
+
+
+def target_cells(line: Mapping[Any, Any]) -> list[str]:
+    """A row of ``Results.targets`` for people."""
+    errors = [f"{line[name]:.4g} {line['unit']}".rstrip() for name in ("mae", "rmse")]
+    fit = "–" if math.isnan(line["r2"]) else f"{line['r2']:.3f}"
+    return [line["method"], line["measure"], line["target"], *errors, fit]
+
+
+def _rate(training: TrainingSettings) -> str:
+    """The learning rate, and what else there is of it, in words.
+
+    >>> _rate(TrainingSettings(schedule="cosine", weight_decay=0.01))
+    '0.001, cosine, weight decay 0.01'
+    """
+    more: list[str] = [] if training.schedule == "constant" else [training.schedule]
+    more += [f"warm-up {training.warmup_rounds}"] if training.warmup_rounds else []
+    more += [f"weight decay {training.weight_decay:g}"] if training.weight_decay else []
+    more += [f"gradients clipped to {training.clip_norm:g}"] if training.clip_norm else []
+    return ", ".join([f"{training.learning_rate:g}", *more])
+
+
+def _cell(line: Mapping[str, Any], main: Score) -> str:
+    if math.isnan(line[main.name]):
         return "–"
-    spread_over_seeds = "" if math.isnan(line["seed_std"]) else f" ± {100 * line['seed_std']:.1f}"
-    return f"{100 * line['accuracy']:.1f}{spread_over_seeds}"
+    spread_over_seeds = "" if math.isnan(line["seed_std"]) else f" ± {main.number(line['seed_std'])}"
+    return f"{main.number(line[main.name])}{spread_over_seeds}"

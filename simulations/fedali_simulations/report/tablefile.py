@@ -29,6 +29,12 @@ def write_table(path: Path, columns: Columns) -> None:
         pq.write_table(table, temporary)
 
 
+def read_table(path: Path) -> dict[str, list[Any]]:
+    """Columns of a file by name."""
+    found: dict[str, list[Any]] = pq.read_table(path).to_pydict()
+    return found
+
+
 def _column(values: Sequence[Any]) -> Any:
     if len(values) and isinstance(values[0], str):
         data = [value.encode() for value in values]

@@ -95,6 +95,11 @@ def search(scenario: Scenario, wanted: Search, folder: Path, *, workers: int, re
         workers: processes or threads; they change no result.
         report: called after each round.
     """
+    main = scenario.task.build().main
+    if not main.share or main.better == "less":
+        raise SettingsError(
+            f"a search is for what is 0 to 1 and better the more it is, and task {scenario.task.name!r} is told by {main.title}"
+        )
     study, before = _study(scenario, wanted), _before(folder)
     done: list[Trial] = []
     while len(done) < wanted.budget:
@@ -206,7 +211,8 @@ def value_of(scenario: Scenario, wanted: Search, folder: Path, jobs: Sequence[Jo
                 return None
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{job.folder} is not complete: {error}") from error
-    table = collect_jobs(scenario, folder, jobs).table.set_index("measure")["accuracy"]
+    main = scenario.task.build().main
+    table = collect_jobs(scenario, folder, jobs).table.set_index("measure")[main.name]
     values = [float(table[name]) for name in MEASURES[wanted.measure]]
     if any(value != value for value in values):
         raise SettingsError(

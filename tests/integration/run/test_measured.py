@@ -137,7 +137,7 @@ def test_the_gate_is_judged_by_whose_each_sample_is(tmp_path):
 
 def test_a_newcomer_answers_by_a_gate_that_few_labels_have_trained(tmp_path):
     """Trained in plain torch from the last state, on five samples; the gate is worked out anew."""
-    more = ("evaluation.unseen_clients=1", "evaluation.unseen_samples=[5,1000]")
+    more = ("evaluation.unseen_clients=1", "evaluation.unseen_samples=[5,0,1000]")
     scenario, _ = run(tmp_path / "gate", "fedavg+gate", *more)
     plan = build_plan(scenario, scenario.methods[0], 0)
     (who,), model, layout = plan.unseen, plan.model, plan.layouts.parameters
@@ -159,16 +159,25 @@ def test_a_newcomer_answers_by_a_gate_that_few_labels_have_trained(tmp_path):
     assert found["before"] == np.mean(theirs.argmax(1) == client.y_test)
 
     samples = Samples(client.x_train, client.y_train, normalisation)
-    chosen = few(samples, 5, np.random.default_rng(stream(0, who)))
-    rng = np.random.default_rng(np.random.SeedSequence([0, 0, 2, who]))
-    optimizer = torch.optim.Adam(model.parameters(), lr=scenario.training.learning_rate)
-    order = rng.permutation(5)
-    x, y = torch.from_numpy(normalisation(chosen.x[order])), torch.from_numpy(chosen.y[order])
-    torch.nn.functional.cross_entropy(model(x).logits, y).backward()
-    optimizer.step()
-    trained = {n: v.detach().clone() for n, v in model.named_parameters() if n in shared}
-    assert set(trained) == set(shared)
-    half = {n: (shared[n] + trained[n]) / 2 for n in shared}
+    guessed = says(shared, client.x_train)[0].argmax(1)
+    batch = scenario.training.batch_size
+    assert len(guessed) > batch
+
+    def halfway(x, y):
+        model.load_state_dict(shared, strict=False)
+        rng = np.random.default_rng(np.random.SeedSequence([0, 0, 2, who]))
+        optimizer = torch.optim.Adam(model.parameters(), lr=scenario.training.learning_rate)
+        order = rng.permutation(len(y))
+        x, y = torch.from_numpy(normalisation(x[order])), torch.from_numpy(y[order])
+        for some in range(0, len(y), batch):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(
+                model(x[some : some + batch]).logits, y[some : some + batch]
+            ).backward()
+            optimizer.step()
+        trained = {n: v.detach().clone() for n, v in model.named_parameters() if n in shared}
+        assert set(trained) == set(shared)
+        return {n: (shared[n] + trained[n]) / 2 for n in shared}
 
     own = centres(says(shared, client.x_train)[1], 64)
 
@@ -177,16 +186,18 @@ def test_a_newcomer_answers_by_a_gate_that_few_labels_have_trained(tmp_path):
 
     known = score(says(shared, client.x_validation)[1])
     weights = expit((np.quantile(known, 0.8) - score(embedded)) / known.std())[:, None]
-    answer = weights * says(half, client.x_test)[0] + (1 - weights) * theirs
-    assert found["after_5"] == pytest.approx(np.mean(answer.argmax(1) == client.y_test), abs=0.001)
+    chosen = few(samples, 5, np.random.default_rng(stream(0, who)))
+    for moment, known_to_it in (("after_5", (chosen.x, chosen.y)), ("after_0", (client.x_train, guessed))):
+        answer = weights * says(halfway(*known_to_it), client.x_test)[0] + (1 - weights) * theirs
+        assert found[moment] == pytest.approx(np.mean(answer.argmax(1) == client.y_test), abs=0.001)
 
 
 @pytest.mark.slow
 def test_newcomers_in_a_comparison(tmp_path):
     more = ["methods=fedavg,fedavg+shared,pooled,forest,forest-pooled", "evaluation.unseen_clients=2"]
-    more += ["evaluation.unseen_samples=[20,5]", "evaluation.calibration=false"]
+    more += ["evaluation.unseen_samples=[20,5,0]", "evaluation.calibration=false"]
     results = simulate("digits", overrides=[*SMALL, *more], out=tmp_path / "run", workers=1)
-    assert results.moments == ["before", "after_5", "after_20", "after"]
+    assert results.moments == ["before", "after_0", "after_5", "after_20", "after"]
     found = compare_runs([tmp_path / "run"])
     for moment in results.moments:
         means = results.unseen.groupby("method")[moment].mean()
@@ -195,8 +206,10 @@ def test_newcomers_in_a_comparison(tmp_path):
             assert row["mean"] == pytest.approx(means[method], nan_ok=True)
     alike = results.unseen[results.unseen["method"] == "fedavg+shared"]
     assert (alike["before"] == alike["after_5"]).all()
+    assert (alike["before"] == alike["after_0"]).all()
     forest = results.unseen[results.unseen["method"] == "forest"]
     assert forest["before"].isna().all()
+    assert forest["after_0"].isna().all()
     federation = load_federation(results.scenario, 0)
     for row in forest.to_dict("records"):
         (who,) = [k for k, client in enumerate(federation.clients) if client.name == row["client"]]

@@ -1,0 +1,1 @@
+"""Rounds that wait for nobody: FedBuff."""

@@ -1,0 +1,1 @@
+"""Callbacks of a simulation, and the trackers that are made of them."""
