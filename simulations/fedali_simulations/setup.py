@@ -125,10 +125,9 @@ def build_untrained(
         alp=ALPSettings(**scenario.alp_for(line).model_dump()) if method.uses_prototypes else None,
         seed=int(random_stream(seed, _MODEL).integers(2**31)),
         adapt=scenario.model.adapt,
+        tokens=tokens,
         **scenario.model.options,
     )
-    if tokens:
-        model.takes_tokens = True
     slots = (*method.slots, *slots_of(method.answer))
     layouts = Layouts(layout_of(model.facts, slots), model.prototype_layout)
     prototypes = {f"alp.{i}": layer.global_prototypes.numpy() for i, layer in enumerate(model.alp_layers)}

@@ -75,7 +75,7 @@ def open_function(source: str, names: Sequence[str]) -> dict[str, GivenClient]:
     What it does not divide into parts is split by class, in its order. Raises ``DataError`` or ``SettingsError`` where it fails, or gives
     data of no device.
     """
-    dataset = load_function(source, {})
+    dataset = load_function(source, {})  # of classes: what a federation learns is known with its bundle
     strangers = [name for name in dataset.client_names if name not in names]
     if len(strangers) == len(dataset.client_names):
         raise DataError(

@@ -165,7 +165,10 @@ def test_classes_that_can_be_imported_are_trained_by_worker_processes(tmp_path):
         ({"data": (X, Y)}, "these data are one client's: say whose samples are"),
         ({"data": (X, Y, WHOSE), "epoch": 3}, "unknown setting 'epoch'; did you mean 'epochs'?"),
         ({"data": (X, Y, WHOSE), "methods": [5]}, "method 5 is int; give a name"),
-        ({"data": (X, Y, WHOSE), "model": nn.Linear}, "; give a name, a fedali.Model, or what fedali.adapt"),
+        (
+            {"data": (X, Y, WHOSE), "model": 5},
+            "model 5 is int; give a name, a fedali.Model, or what fedali.adapt",
+        ),
         (
             {"data": (X, Y, WHOSE), "model": Words(classes=3)},
             "model Words has 3 outputs, and the data have 10",
@@ -207,6 +210,21 @@ def test_ids_of_tokens_are_learnt_and_not_normalised(tmp_path):
     image_model = build_model("cnn2d", (1, 8, 8), 3)
     with pytest.raises(SettingsError, match="model CNN2D has no"):
         fedali.simulate(data=_texts(), model=image_model, out=tmp_path / "cnn", **SMALL)
+
+
+def test_any_network_and_numbers_to_learn(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(90, 4)).astype(np.float32)
+    y, whose = x @ np.array([1.0, -2.0, 0.5, 0.0]), np.arange(90) % 3
+    net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 1))
+    settings = {**SMALL, "rounds": 3, "epochs": 10, "learning_rate": 0.01, "task": "regression"}
+    results = fedali.simulate(
+        data=(x, y, whose), model=net, methods="fedavg", out=tmp_path / "run", **settings
+    )
+    assert results.clients["personalisation"].iloc[-1] < 0.5
+    words = nn.Sequential(nn.Embedding(30, 8), nn.Flatten(), nn.Linear(40, 3))
+    texts = fedali.simulate(data=_texts(), model=words, methods="fedavg", out=tmp_path / "words", **SMALL)
+    assert len(texts.clients)
 
 
 @pytest.mark.slow
