@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks import report
 from benchmarks.engines import MissingEngineError, make_engine
 from benchmarks.measure import RoundClock, machine, memory, versions
+from benchmarks.million import run_million, summary, write_trace
 from benchmarks.processes import Launcher, leave_nothing
 from benchmarks.simulator import Simulation, build_simulation, make_federation
 from benchmarks.workloads import BATCH_SIZE, LEARNING_RATE, SEED
@@ -128,16 +129,54 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--engine", default="auto", help="one of ours by name")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="1,000 clients and 100: does it work?")
+    parser.add_argument(
+        "--million",
+        action="store_true",
+        help="1,000,000 clients, buffered rounds, a trace; prints what it found",
+    )
     parser.add_argument("--case", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def _child(text: str) -> None:
+    case = Case(**json.loads(text))
     try:
-        answer = run_case(Case(**json.loads(text)))
+        if case.name == "million":
+            stored = len(np.load(f"{case.data}/y.npy", mmap_mode="r")) // SAMPLES
+            size = (
+                stored,
+                SAMPLES,
+                case.clients,
+                max(1, round(case.participation * case.clients)),
+                case.rounds,
+            )
+            answer = run_million(Path(case.data), Path(case.scratch), *size, case.engine, case.workers)
+        else:
+            answer = run_case(case)
     except MissingEngineError as error:
         answer = {"skipped": str(error)}
     print("\n" + json.dumps(answer), flush=True)
+
+
+def _million(arguments: argparse.Namespace, clients: int, scale: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="fedali-scale-") as scratch:
+        print(f"writing samples, and who of {clients:,} clients is on", flush=True)
+        write_samples(10_000 // scale, Path(scratch))
+        write_trace(Path(scratch) / "on.csv", clients)
+        launcher = Launcher(Path(sys.executable), Path(sys.executable), Path(scratch))
+        case = Case(
+            "million", clients, 0.001, 10, arguments.engine, arguments.workers, scratch, f"{scratch}/million"
+        )
+        answer = launcher.module("scale", "--case", json.dumps(asdict(case)))
+    why = answer.get("skipped") or answer.get("failed")
+    if why:
+        sys.exit(f"million: {why}")
+    print(summary(answer))
+    if not arguments.quick:
+        report.RESULTS.mkdir(exist_ok=True)
+        (report.RESULTS / "scale_million.json").write_text(
+            json.dumps({"machine": machine(), **answer}, indent=1) + "\n"
+        )
 
 
 def main() -> None:
@@ -148,6 +187,9 @@ def main() -> None:
         return
     leave_nothing()
     scale = 10 if arguments.quick else 1
+    if arguments.million:
+        _million(arguments, 1_000_000 // scale, scale)
+        return
     clients, everyone = 10_000 // scale, 1_000 // scale
     cases = []
     with tempfile.TemporaryDirectory(prefix="fedali-scale-") as scratch:

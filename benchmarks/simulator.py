@@ -13,12 +13,14 @@ from flwr.app import Context
 
 from benchmarks.engines import TimedEngine
 from benchmarks.measure import Stopwatch
+from fedali.cohort.buffered.schedule import Schedule
+from fedali.cohort.buffered.site import BufferedSite
 from fedali.cohort.contract import Site
 from fedali.cohort.site import Cohort, CohortSettings, CohortSite
 from fedali.cohort.store import ClientStore
 from fedali.data import ClientData, Federation, Normalisation
 from fedali.engines.base import Engine
-from fedali.methods import FedAliPaper, Layouts, SharedState, Trained, Upload
+from fedali.methods import Layouts, Method, SharedState, Trained, Upload
 from fedali.models import Model
 from fedali_server.flower import records
 from fedali_server.flower.client_app import make_client_app
@@ -37,7 +39,7 @@ class Simulation:
     site: CohortSite
     initial: SharedState
     layouts: Layouts
-    method: FedAliPaper
+    method: Method
     folder: RunFolder
     watch: Stopwatch
 
@@ -48,7 +50,8 @@ class Simulation:
             shared = records.to_shared(result.arrays)
             with self.watch("checkpoint"):
                 MetricsFiles(self.folder.path).write_metrics(result.round, result.train)
-                self.folder.write_checkpoint(Checkpoint(result.round, shared, self.site.store.checkpoint()))
+                kept = {**self.site.store.checkpoint(), **self.site.checkpoint()}
+                self.folder.write_checkpoint(Checkpoint(result.round, shared, kept))
             on_round(shared)
 
         def find_site(_: Context) -> Site:
@@ -63,19 +66,20 @@ class Simulation:
 
 def build_simulation(
     model: Model,
-    method: FedAliPaper,
+    method: Method,
     engine: Engine,
     federation: Federation,
     folder: Path,
     *,
     seed: int,
     participation: float = 1.0,
+    schedule: Schedule | None = None,
 ) -> Simulation:
-    """A simulation of all clients of ``federation`` at one site, which writes to ``folder``."""
+    """A simulation of all clients of ``federation`` at one site, which writes to ``folder``; with a ``schedule`` rounds are buffered."""
     watch, files = Stopwatch(), RunFolder(folder, {"benchmark": "1"})
     layouts = Layouts(model.parameter_layout, model.prototype_layout)
     timed = _timed(method, watch)
-    site = CohortSite(
+    parts = (
         Cohort(federation),
         range(len(federation.clients)),
         (0,),
@@ -85,6 +89,7 @@ def build_simulation(
         CohortSettings(seed, participation, keep_trained=False),
         ClientStore(timed, layouts, files.clients),
     )
+    site = CohortSite(*parts) if schedule is None else BufferedSite(schedule, *parts)
     prototypes = {f"alp.{i}": layer.global_prototypes.numpy() for i, layer in enumerate(model.alp_layers)}
     initial = SharedState(model.theta().numpy(), layouts.prototypes.flatten(prototypes))
     return Simulation(site, initial, layouts, timed, files, watch)
@@ -111,12 +116,13 @@ def make_federation(x: list[Array], y: list[npt.NDArray[np.int64]], classes: int
     )
 
 
-def _timed(method: FedAliPaper, watch: Stopwatch) -> FedAliPaper:
+def _timed(method: Method, watch: Stopwatch) -> Method:
     """``method``, whose alignment on the client side adds to ``watch``."""
+    kind = type(method)
 
-    class Timed(FedAliPaper):
+    class Timed(kind):  # type: ignore[misc, valid-type]
         def upload(self, client: Trained, shared: SharedState, layouts: Layouts) -> Upload:
             with watch("alignment"):
-                return super().upload(client, shared, layouts)
+                return kind.upload(self, client, shared, layouts)
 
     return Timed(**{field.name: getattr(method, field.name) for field in fields(method)})

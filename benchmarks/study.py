@@ -15,6 +15,7 @@ import argparse
 import dataclasses
 import platform
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ _ALL = (
 )
 _MOST = "fedali,fedavg+gate,fedavg,fedntd,moon,feddbe,fedali-paper,knn-per,fedrod,local,pooled,forest-pooled"
 _SHORT = "fedali,fedavg+gate,fedavg,fedali-paper,local"
+_NEWCOMERS = "fedali,fedavg,fedavg+between,knn-per,fedavg-more"
+_HELD_OUT = ("evaluation.unseen_clients=5", "evaluation.unseen_samples=[0, 5, 20]")
 _BOTH = ("personalisation", "generalisation")
 _LINES = 8  # of the README's table, and
 _ALWAYS = ("fedavg", "fedali-paper")
@@ -59,7 +62,7 @@ class Study:
     @property
     def command(self) -> str:
         """What makes it."""
-        words = " ".join(f"--set {change}" for change in self.settings)
+        words = " ".join(f"--set {shlex.quote(change)}" for change in self.settings)
         return f"fedali compare {self.scenario} --methods {self.methods} --seeds {self.seeds} {words}"
 
     @property
@@ -72,6 +75,7 @@ class Study:
 STUDIES = (
     Study("digits", "digits", (), _ALL, 15),
     Study("digits-shards", "digits", ("partition.kind=shards",), _MOST, 15),
+    Study("digits-newcomers", "digits", _HELD_OUT, _NEWCOMERS, 15),
     Study("motionsense-time", "motionsense", ("split.order=time",), _FEW, 20),
     Study("motionsense-recording", "motionsense", (), _FEW, 20),
 )
@@ -96,7 +100,7 @@ def main() -> None:
             if words.quick:
                 study = dataclasses.replace(study, methods=_SHORT, seeds=2)
             comparison = run(study, out / study.name, words.workers)
-            text = "\n".join(table(comparison, study))
+            text = "\n".join((newcomers if study.changes == _HELD_OUT else table)(comparison, study))
             sys.stdout.write(f"## {study.name}\n\n{text}\n\n")
             sys.stdout.flush()
             if words.write:
@@ -135,6 +139,21 @@ def table(comparison: Comparison, study: Study) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
     yield ""
     yield from _gates(comparison)
+
+
+def newcomers(comparison: Comparison, study: Study) -> Iterator[str]:
+    """A row for each method: accuracy of clients that were held out, by how many labels they had."""
+    moments = [
+        str(name) for name in dict.fromkeys(comparison.rows["measure"]) if str(name).startswith("unseen ")
+    ]
+    moments = [name for name in moments if not name.endswith("macro-F1")]
+    yield f"`{study.command}`: {comparison.clients} clients, {study.rounds} rounds; {machine()}."
+    yield ""
+    yield f"| method | {' | '.join(name.removeprefix('unseen ') for name in moments)} |"
+    yield f"|---|{'---|' * len(moments)}"
+    for method in comparison.methods:
+        cells = [numbers.mean(comparison.row(name, method)) for name in moments]
+        yield f"| `{method}` | {' | '.join(cells)} |"
 
 
 def machine() -> str:

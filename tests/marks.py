@@ -22,6 +22,7 @@ TOGETHER = (
     "tests/integration/gateway/test_doors.py",
     "tests/integration/gateway/test_harm.py",
     "tests/integration/run/test_large.py",
+    "tests/integration/run/test_tracking.py",
     "tests/integration/site/test_site.py",
     "tests/unit/data/test_motionsense.py",
 )

@@ -83,7 +83,8 @@ class CohortSite:
         outputs: Outputs | None = None,
         sampler: Sampler | None = None,
     ) -> None:
-        self.cohort, self.clients, self.everyone = cohort, list(clients), list(everyone)
+        self.cohort, self.everyone = cohort, list(everyone)
+        self.clients = clients if isinstance(clients, range) else list(clients)
         self.sampler, self._ids = sampler, np.asarray(self.clients, np.int64)
         self.tells_who = sampler is not None
         self.engine, self.method, self.layouts, self.settings = engine, method, layouts, settings

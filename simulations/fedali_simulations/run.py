@@ -131,13 +131,12 @@ def run_rounds(
     def done(round_: int, accuracy: float) -> None:
         report(Progress(job.line.title, job.seed, round_, rounds, accuracy))
 
-    every = scenario.evaluation.generalisation_every
-    writer = RoundWriter(folder, plan, clients, checkpoint, training, done, every)
+    writer = RoundWriter(folder, plan, clients, checkpoint, training, done)
     strategy = PersonalisedStrategy(
         plan.method,
         plan.layouts,
         on_round=writer,
-        generalisation_every=every,
+        generalisation_every=scenario.evaluation.generalisation_every,
         ended=lambda: writer.ended,
         empty_rounds=rounds if scenario.sampling.may_be_nobody else 0,
     )
@@ -180,14 +179,14 @@ class RoundWriter:
         checkpoint: Checkpoint,
         training: TrainingSettings,
         report: Callable[[int, float], None],
-        every: int = 1,
     ) -> None:
         self.folder, self.plan, self.clients, self.report = folder, plan, clients, report
         self.rounds, self.keep_models = training.rounds, training.keep_models
         self.best_round, self.best_score = checkpoint.best_round, checkpoint.best_score
         self.round, self._patience = checkpoint.round, training.patience
-        measured = self.round % every == 0  # at the end all is, but then nothing is left to stop
-        self.ended = self.round >= self.rounds or (measured and checkpoint.is_stale(self._patience))
+        self.ended = self.round >= self.rounds
+        if checkpoint.is_stale(self._patience):
+            self.ended |= "generalisation" in (MetricsFiles(folder.path).read_round(self.round) or {})
         self.names = [client.name for client in plan.federation.clients]
         self._began = checkpoint.shared if plan.method.answer == "gate" else None
 
@@ -236,8 +235,11 @@ class RoundWriter:
 
 
 def _together(drawn: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    """What all sites drew, clients by name."""
-    lists = {key: [names[client] for one in drawn for client in one[key]] for key in ("trained", "dropped")}
+    """What all sites drew, whoever answered first; clients by name."""
+    lists = {
+        key: [names[client] for client in sorted(client for one in drawn for client in one[key])]
+        for key in ("trained", "dropped")
+    }
     return {"on": sum(one["on"] for one in drawn), **lists}
 
 
