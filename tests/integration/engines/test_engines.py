@@ -263,7 +263,7 @@ def test_the_key_of_a_graph_knows_every_source_that_makes_one():
         "transport.distances",
         "recipe",
     }
-    classes = {"models", "methods", "methods.base"}
+    classes = {"models", "methods", "methods.base", "tasks", "tasks.base"}
     waiting, reached = (
         [f"capture.{name}" for name in ("captures", "decompositions_onnx", "onnx_export", "onnx_translate")],
         set(),
