@@ -166,11 +166,16 @@ def _unfolded_convolution(
     output_padding: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """``aten.convolution`` as one matrix product over windows."""
-    if transposed or groups != 1:
+    """``aten.convolution`` as one matrix product over windows, for each group."""
+    if transposed:
         return _KEEP
     n, outputs = weight.dim() - 2, weight.shape[0]
     windows, size = _windows(x, weight.shape[2:], stride, padding, dilation)
+    if groups != 1:
+        y = torch.bmm(_rows_by_group(windows, groups, weight), _kernel_by_group(weight, groups))
+        y = y.transpose(0, 1).reshape(-1, outputs)
+        y = y if bias is None else y + bias
+        return y.reshape(x.shape[0], *size, outputs).permute(0, 1 + n, *range(1, 1 + n))
     y = torch.mm(windows, weight.permute(*range(2, 2 + n), 1, 0).reshape(-1, outputs))
     if bias is not None:
         y = y + bias
@@ -190,25 +195,49 @@ def _unfolded_backward(
     groups: int,
     mask: Sequence[bool],
 ) -> Gradients:
-    """``aten.convolution_backward`` as matrix products over windows."""
-    if transposed or groups != 1:
+    """``aten.convolution_backward`` as matrix products over windows, for each group."""
+    if transposed:
         return _KEEP
     n, (outputs, inputs), kernel = weight.dim() - 2, weight.shape[:2], weight.shape[2:]
     rows = gradient.permute(0, *range(2, 2 + n), 1).reshape(-1, outputs)
+    grouped = rows.reshape(-1, groups, outputs // groups).transpose(0, 1)
     to_x = to_weight = None
-    if mask[1]:
+    if mask[1] and groups != 1:
+        windows, _ = _windows(x, kernel, stride, padding, dilation)
+        product = torch.bmm(_rows_by_group(windows, groups, weight).transpose(1, 2), grouped)
+        product = product.reshape(groups, -1, inputs, outputs // groups).permute(0, 3, 2, 1)
+        to_weight = product.reshape(weight.shape)
+    elif mask[1]:
         windows, _ = _windows(x, kernel, stride, padding, dilation)
         product = torch.mm(windows.t(), rows).reshape(*kernel, inputs, outputs)
         to_weight = product.permute(1 + n, n, *range(n))
     if mask[0]:
-        taps = torch.mm(rows, weight.permute(*range(2, 2 + n), 1, 0).reshape(-1, outputs).t())
-        spread = taps.reshape(x.shape[0], *gradient.shape[2:], *kernel, inputs)
+        if groups != 1:
+            taps = torch.bmm(grouped, _kernel_by_group(weight, groups).transpose(1, 2))
+            taps = taps.reshape(groups, len(rows), -1, inputs).permute(1, 2, 0, 3)
+        else:
+            taps = torch.mm(rows, weight.permute(*range(2, 2 + n), 1, 0).reshape(-1, outputs).t())
+        spread = taps.reshape(x.shape[0], *gradient.shape[2:], *kernel, groups * inputs)
         for axis in reversed(range(n)):  # [B, S'.., K.., C]: the last S' and K become S, then the one before
             spread = _fold(
                 spread, 1 + axis, 1 + n + axis, x.shape[2 + axis], stride[axis], padding[axis], dilation[axis]
             )
         to_x = spread.permute(0, 1 + n, *range(1, 1 + n))
     return to_x, to_weight, rows.sum(0) if mask[2] else None
+
+
+def _rows_by_group(windows: Tensor, groups: int, weight: Tensor) -> Tensor:
+    """Rows of ``_windows`` [N, K*C] by group of channels [groups, N, K*C/groups]."""
+    inputs = weight.shape[1]
+    rows = windows.reshape(len(windows), -1, groups, inputs).permute(2, 0, 1, 3)
+    return rows.reshape(groups, len(windows), -1)
+
+
+def _kernel_by_group(weight: Tensor, groups: int) -> Tensor:
+    """A kernel [O, C/groups, *K] as matrices [groups, K*C/groups, O/groups]."""
+    outputs, inputs = weight.shape[:2]
+    parts = weight.reshape(groups, outputs // groups, inputs, -1).permute(0, 3, 2, 1)
+    return parts.reshape(groups, -1, outputs // groups)
 
 
 def _fold(

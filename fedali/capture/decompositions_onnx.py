@@ -16,7 +16,14 @@ import torch
 from torch import Tensor
 from torch._decomp import get_decompositions
 
-from fedali.capture.decompositions import _KEEP, _POOLING, Gradients, Table, _unfolded_backward
+from fedali.capture.decompositions import (
+    _KEEP,
+    _POOLING,
+    Gradients,
+    Table,
+    _fold,
+    _unfolded_backward,
+)
 
 aten = torch.ops.aten
 
@@ -48,10 +55,10 @@ def _convolution_backward(
     mask: Sequence[bool],
 ) -> Gradients:
     """``aten.convolution_backward`` of one or two dimensions."""
-    if transposed or groups != 1:
+    if transposed:
         return _KEEP
     options = (stride, padding, dilation)
-    if x.dim() == 3:
+    if x.dim() == 3 and groups == 1:
         given = (gradient, x, weight, bias_sizes, *options, transposed, output_padding, groups)
         to_x, _, to_bias = _unfolded_backward(*given, [mask[0], False, mask[2]])
         return to_x, _kernel_1d(gradient, x, weight, *options) if mask[1] else None, to_bias
@@ -63,10 +70,86 @@ def _convolution_backward(
             - (dilation[i] * (weight.shape[2 + i] - 1) + 1)
             for i in range(x.dim() - 2)
         ]
-        to_x = aten.convolution.default(gradient, weight, None, *options, True, missing, 1)
-    to_weight = _kernel(gradient, x, weight, *options) if mask[1] else None
+        to_x = aten.convolution.default(gradient, weight, None, *options, True, missing, groups)
+    to_weight = None
+    if mask[1]:
+        if groups == 1:
+            to_weight = _kernel(gradient, x, weight, *options)
+        else:
+            to_weight = _kernel_of_groups(gradient, x, weight, *options, groups)
     to_bias = gradient.sum((0, *range(2, x.dim()))) if mask[2] else None
     return to_x, to_weight, to_bias
+
+
+def _kernel_of_groups(
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """The gradient of a kernel of several groups, one product of every group for each tap."""
+    batch, channels, outputs, size = x.shape[0], x.shape[1], weight.shape[0], gradient.shape[2:]
+    if any(padding):
+        x = aten.constant_pad_nd(x, [p for side in reversed(padding) for p in (side, side)])
+    left = gradient.reshape(batch, groups, outputs // groups, -1).permute(1, 2, 0, 3)
+    left = left.reshape(groups, outputs // groups, -1)
+    products = []
+    for tap in itertools.product(*map(range, weight.shape[2:])):
+        piece = x
+        for axis, (place, count) in enumerate(zip(tap, size, strict=True)):
+            piece = _strided(piece, 2 + axis, dilation[axis] * place, count, stride[axis])
+        right = piece.reshape(batch, groups, channels // groups, -1).permute(1, 0, 3, 2)
+        products.append(torch.bmm(left, right.reshape(groups, -1, channels // groups)))
+    return torch.stack(products, -1).reshape(weight.shape)
+
+
+def _adaptive_pool(x: Tensor, size: Sequence[int]) -> Tensor:
+    """``aten._adaptive_avg_pool2d`` as a product with a matrix of shares on each side."""
+    rows, columns = (_shares(x, axis, count) for axis, count in zip((-2, -1), size, strict=True))
+    return torch.matmul(torch.matmul(rows, x), columns.t())
+
+
+def _adaptive_pool_backward(gradient: Tensor, x: Tensor) -> Tensor:
+    rows, columns = (_shares(x, axis, gradient.shape[axis]) for axis in (-2, -1))
+    return torch.matmul(torch.matmul(rows.t(), gradient), columns)
+
+
+def _shares(x: Tensor, axis: int, count: int) -> Tensor:
+    """Which share of an output each input is, along one axis [count, inputs]."""
+    size = x.shape[axis]
+    shares = torch.zeros(count, size, dtype=x.dtype)
+    for i in range(count):
+        first, last = i * size // count, -(-(i + 1) * size // count)
+        shares[i, first:last] = 1 / (last - first)
+    return shares.to(x.device)
+
+
+def _average_pool_backward(
+    gradient: Tensor,
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor: int | None,
+) -> Tensor:
+    """``aten.avg_pool2d_backward``: every window gives each of its places its share."""
+    if ceil_mode or (any(padding) and not count_include_pad):
+        return _KEEP
+    steps = list(stride) or list(kernel)
+    spread = gradient / (divisor or math.prod(kernel))
+    spread = spread[..., None, None].expand(*gradient.shape, *kernel)
+    spread = _fold(spread, 3, 5, x.shape[3], steps[1], padding[1], 1)
+    return _fold(spread, 2, 4, x.shape[2], steps[0], padding[0], 1)
+
+
+def _unbind(x: Tensor, axis: int = 0) -> list[Tensor]:
+    """``aten.unbind`` as a slice for each, where the exporter makes a sequence."""
+    return [x.select(axis, number) for number in range(x.shape[axis])]
 
 
 def _kernel_1d(
@@ -215,6 +298,20 @@ def _index(x: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
     return rows if first.dim() == 1 else rows.reshape(*first.shape, *x.shape[1:])
 
 
+def _embedding_backward(
+    gradient: Tensor, ids: Tensor, count: int, padding: int, by_frequency: bool
+) -> Tensor:
+    """``aten.embedding_dense_backward``: each token's gradient [..., d] added to the row [count, d] of its id."""
+    if by_frequency:
+        return _KEEP
+    rows, flat = ids.reshape(-1, 1), gradient.reshape(-1, gradient.shape[-1])
+    if padding >= 0:
+        flat = flat * (rows != padding).to(flat.dtype)
+    zeros = flat.new_zeros(count, flat.shape[-1])
+    found: Tensor = aten.scatter_add.default(zeros, 0, rows.expand(flat.shape), flat)
+    return found
+
+
 def _placed(x: Tensor, axis: int, before: int, after: int) -> Tensor:
     """``x`` with zeros before and after along one axis."""
     if before == after == 0:
@@ -227,7 +324,9 @@ def _composite() -> Table:
     """Torch's own rewrites of what ONNX lacks."""
     names = (
         "_log_softmax_backward_data _softmax_backward_data glu_backward index_add native_group_norm_backward "
-        "native_layer_norm_backward nll_loss_backward nll_loss_forward rsub"
+        "native_layer_norm_backward nll_loss_backward nll_loss_forward rsub "
+        "elu elu_backward hardsigmoid hardsigmoid_backward hardswish hardswish_backward hardtanh hardtanh_backward "
+        "leaky_relu leaky_relu_backward mish mish_backward sigmoid_backward softplus softplus_backward tanh_backward"
     )
     found: Table = get_decompositions([getattr(aten, name) for name in names.split()])
     return found
@@ -235,7 +334,11 @@ def _composite() -> Table:
 
 ONNX: Table = {
     **_composite(),
+    aten._adaptive_avg_pool2d.default: _adaptive_pool,
+    aten._adaptive_avg_pool2d_backward.default: _adaptive_pool_backward,
+    aten.avg_pool2d_backward.default: _average_pool_backward,
     aten.convolution_backward.default: _convolution_backward,
+    aten.embedding_dense_backward.default: _embedding_backward,
     aten.gelu.default: _gelu,
     aten.gelu_backward.default: _gelu_backward,
     aten.index.Tensor: _index,
@@ -246,5 +349,6 @@ ONNX: Table = {
     aten.silu.default: _silu,
     aten.silu_backward.default: _silu_backward,
     aten.slice_backward.default: _slice_backward,
+    aten.unbind.int: _unbind,
     **_POOLING,
 }

@@ -27,10 +27,12 @@ from torch.export.graph_signature import (
 from torch.utils import _pytree as pytree
 
 from fedali.capture.graph import Graph
+from fedali.capture.unknown import UnknownOperationError
 
 if TYPE_CHECKING:
     import onnx_ir
 
+_DEEP = 4  # what an operation is decomposed into may have to be decomposed itself
 _BATCH = "batch"  # the name of the axis that is left open
 
 
@@ -40,10 +42,19 @@ def translate(graph: Graph, opset: int) -> onnx_ir.Model:
 
     registry, decompositions = _tables(opset)
     program = graph.program if graph.program is not None else _as_program(graph)
-    targets = {node.target for node in program.graph.nodes if node.op == "call_function"}
-    lacking = {operation: decompositions[operation] for operation in targets & decompositions.keys()}
-    if lacking:  # of a kind that the capture's own table does not know
+    for _ in range(_DEEP):  # of a kind that the capture's own table does not know
+        targets = {node.target for node in program.graph.nodes if node.op == "call_function"}
+        lacking = {operation: decompositions[operation] for operation in targets & decompositions.keys()}
+        if not lacking:
+            break
         program = program.run_decompositions(lacking)
+    unknown = {
+        str(target)
+        for target in targets
+        if isinstance(target, torch._ops.OpOverload) and not registry.is_registered(target)
+    }
+    if unknown:
+        raise UnknownOperationError(unknown)
     _fx_passes.insert_type_promotion_nodes(program.graph_module)
     _fx_passes.remove_assertion_nodes(program.graph_module)
     model: onnx_ir.Model = _core._exported_program_to_onnx_program(program, registry=registry).model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import inspect
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,10 +44,12 @@ CAPTURING = (
     "capture.onnx_export",
     "capture.onnx_translate",
     "models.base",
+    "models.own.plain",
     "models.pooling",
     "optimizers.rules",
     "optimizers.schedules",
 )
+_OURS = ("fedali", "fedali_server", "fedali_simulations", "fedali_client")
 _PLAIN = (bool, int, float, str, type(None))
 _HANDLED = ("training",)  # no part of what is computed: nothing in a model behaves by it
 
@@ -59,6 +62,15 @@ def structure_key(
 
     None when the model holds something whose meaning cannot be told from here; then only capturing tells.
     """
+    try:
+        return _key(model, method, optimizer, task, facts)
+    except (TypeError, OSError):  # a class that was defined in a notebook, or whose file is gone
+        return None
+
+
+def _key(
+    model: Model, method: Method, optimizer: Optimizer, task: Task, facts: tuple[object, ...]
+) -> str | None:
     training = dataclasses.replace(method, answer="trained")  # whatever answers
     parts: list[str] = [torch.__version__, repr(training), repr(optimizer), repr(facts), repr(task)]
     sources = {_source(f"fedali.{name}") for name in CAPTURING}
@@ -90,10 +102,27 @@ def structure_key(
 
 
 def _sources(kind: type) -> Iterator[Path]:
-    """Files of a class and of what it inherits from, torch's and Python's own aside."""
+    """Files of a class and of what it inherits from, torch's and Python's own aside.
+
+    Of somebody's own class all that is loaded of its package, or lies beside its file: what it calls may be there.
+    Raises ``TypeError`` for a class without a file.
+    """
     for ancestor in kind.__mro__:
-        if ancestor.__module__.partition(".")[0] not in ("torch", "builtins", "typing", "abc"):
-            yield Path(inspect.getfile(ancestor))
+        package = ancestor.__module__.partition(".")[0]
+        if package in ("torch", "builtins", "typing", "abc", "enum"):
+            continue
+        file = Path(inspect.getfile(ancestor))
+        yield file
+        if package not in _OURS:
+            for name, module in list(sys.modules.items()):
+                other = getattr(module, "__file__", None)
+                near = name.partition(".")[0] == package or (other and _beside(Path(other), file))
+                if near and other and other.endswith(".py") and Path(other).exists():
+                    yield Path(other)
+
+
+def _beside(other: Path, file: Path) -> bool:
+    return file.parent in other.parents and "site-packages" not in other.parts
 
 
 def _is_anywhere(kind: type) -> bool:
@@ -111,4 +140,6 @@ def _source(module: str) -> Path:
 def _plain(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return all(_plain(item) for item in value)
+    if isinstance(value, dict):
+        return all(_plain(item) for pair in value.items() for item in pair)
     return isinstance(value, _PLAIN)

@@ -24,6 +24,7 @@ from fedali.capture.captures import (
 from fedali.capture.decompositions_onnx import ONNX
 from fedali.capture.onnx_cache import exported
 from fedali.capture.structure import structure_key
+from fedali.capture.unknown import located
 from fedali.engines.compiled import batch_sizes
 from fedali.engines.loop import Functions, LoopEngine
 from fedali.methods.base import begins, finishes
@@ -78,7 +79,8 @@ class OnnxEngine(LoopEngine):
         if finishes(method):
             captures["finish"] = lambda: capture_finish(model, method, table=ONNX)
         key = structure_key(model, method, optimizer, shape, self.inference_batch, task=recipe.task)
-        self._exported = exported(captures, key, cache)
+        with located(model, shape):
+            self._exported = exported(captures, key, cache)
 
     def _make_functions(self) -> Functions:
         eager = super()._make_functions()

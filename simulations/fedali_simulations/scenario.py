@@ -83,7 +83,7 @@ class ModelSettings(Settings):
     options: dict[str, Any] = Field(default_factory=dict)
     """The model's own options, such as ``channels`` or ``hidden``."""
     adapt: dict[str, Any] = Field(default_factory=dict)
-    """How a network of one's own becomes a model, see ``fedali.adapt``: head, embedding, alp_at, trainable, batchnorm; of the
+    """How a network of one's own becomes a model, see ``fedali.adapt``: head, embedding, alp_at, trainable, batchnorm, adapters; of the
     registry's ``trainable`` alone."""
 
     @model_validator(mode="after")

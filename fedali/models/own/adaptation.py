@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedali.errors import SettingsError, did_you_mean
 from fedali.models.base import ALPSettings
-from fedali.models.own.attention import PlainAttention
+from fedali.models.own.adapters import Adapters, put_adapters
 from fedali.models.own.layers import (
     BatchNorm,
     are_trained,
@@ -24,6 +24,7 @@ from fedali.models.own.layers import (
 )
 from fedali.models.own.model import Adapted
 from fedali.models.own.places import before_head, find_places
+from fedali.models.own.plain import PlainFunctions
 from fedali.models.own.report import Report
 from fedali.models.own.trainable import restrict
 from fedali.models.own.trial import Trial, check_gradient, check_pure, depends_on_values, run, samples
@@ -44,17 +45,19 @@ class Adaptation:
         head: path of the head; None: the linear layer that is called last.
         embedding: path of a module whose output is what the head takes: checked; None does not say.
         alp_at: paths of modules behind which ALP layers sit; without, one sits before the head.
-        trainable: which parameters train, see ``fedali.models.own.trainable``.
+        trainable: which parameters train, see ``fedali.models.own.trainable``; without, all, or adapters and head.
         batchnorm: ``"groups"``: group normalisation in its place; ``"frozen"``: by its statistics as they are; None: frozen
             where they were trained, else groups.
+        adapters: low-rank ones beside linear layers.
     """
 
     net: nn.Module
     head: str | None = None
     embedding: str | None = None
     alp_at: tuple[str, ...] = ()
-    trainable: tuple[str, ...] = ("all",)
+    trainable: tuple[str, ...] = ()
     batchnorm: BatchNorm | None = None
+    adapters: Adapters | None = None
 
     @property
     def name(self) -> str:
@@ -62,7 +65,13 @@ class Adaptation:
         return type(self.net).__name__
 
     def build(
-        self, input_shape: Sequence[int], classes: int, alp: ALPSettings | None = None, *, seed: int = 0
+        self,
+        input_shape: Sequence[int],
+        classes: int,
+        alp: ALPSettings | None = None,
+        *,
+        seed: int = 0,
+        tokens: bool = False,
     ) -> Adapted:
         """The model for samples of a shape.
 
@@ -71,19 +80,22 @@ class Adaptation:
             classes: how many; a head for another number is made anew.
             alp: settings of the ALP layers, None for none.
             seed: of what is made anew: a head, ALP layers.
+            tokens: whether samples are ids of tokens [tokens].
 
         Raises ``SettingsError`` where the network cannot be a model, and says why.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self._build(tuple(input_shape), classes, alp)
+            return self._build(tuple(input_shape), classes, alp, tokens)
 
     def report(self, input_shape: Sequence[int], classes: int, alp: ALPSettings | None = None) -> Report:
-        """What is found of the network, and what is done to it."""
-        return self.build(input_shape, classes, alp).report
+        """What is found of the network, and what is done to it; with ALP layers where ``alp_at`` says so."""
+        return self.build(input_shape, classes, ALPSettings() if self.alp_at and not alp else alp).report
 
-    def _build(self, input_shape: tuple[int, ...], classes: int, alp: ALPSettings | None) -> Adapted:
-        net, x, name = copy.deepcopy(self.net), samples(input_shape), self.name
+    def _build(
+        self, input_shape: tuple[int, ...], classes: int, alp: ALPSettings | None, tokens: bool
+    ) -> Adapted:
+        net, x, name = copy.deepcopy(self.net), samples(input_shape, tokens=tokens), self.name
         net.requires_grad_(True)
         changes = [text for kind, count in make_plain(net).items() if count for text in (_said(kind, count),)]
         changes += self._without_batch_norm(net, x)
@@ -92,6 +104,7 @@ class Adaptation:
         unused = check_gradient(net, x, name)
         path = self._head_path(net, trial)
         head = net.get_submodule(path)
+        changes += self._with_adapters(net, x, path)
         source = before_head(trial, path)
         replace(net, path, nn.Identity())
         embedding = self._check_embedding(net, head, path, x, trial.output)
@@ -113,11 +126,12 @@ class Adaptation:
             found,
             layers,
             places if layers else [],
-            attention=trial.attention,
+            plain=trial.plain,
             loop_only=f"makes a shape or a branch of values by {loop_only}" if loop_only else "",
         )
         every = sum(p.numel() for p in model.parameters())
-        restrict(model, self.trainable, {n: _called(n, path) for n, _ in model.named_parameters()})
+        trainable = self.trainable or (("adapters", "head") if self.adapters else ("all",))
+        restrict(model, trainable, {n: _called(n, path) for n, _ in model.named_parameters()})
         linear = [m for m in found.modules() if isinstance(m, nn.Linear)]
         model._report = Report(
             name,
@@ -130,6 +144,20 @@ class Adaptation:
             tuple(remarks),
         )
         return model
+
+    def _with_adapters(self, net: nn.Module, x: Tensor, head: str) -> list[str]:
+        """Put adapters into the network: what was done."""
+        if self.adapters is None:
+            return []
+        without = [path for path, _ in net.named_modules() if path == head or path.startswith(f"{head}.")]
+        paths = put_adapters(net, self.adapters, without)
+        unused = [name for name in check_gradient(net, x, self.name) if name.endswith(".lora_a")]
+        if unused:
+            raise SettingsError(
+                f"an adapter at {unused[0].removesuffix('.lora_a')!r} has no effect: {self.name} takes the layer's weights without calling it"
+            )
+        count = len(paths)
+        return [f"low-rank adapters, {count} layer{'s' * (count > 1)}: of rank {self.adapters.rank}"]
 
     def _without_batch_norm(self, net: nn.Module, x: Tensor) -> list[str]:
         """Replace batch normalisation: what was done."""
@@ -204,7 +232,7 @@ class Adaptation:
             )
         seen: list[Any] = []
         handle = net.get_submodule(self.embedding).register_forward_hook(lambda *given: seen.append(given[2]))
-        with torch.no_grad(), PlainAttention():
+        with torch.no_grad(), PlainFunctions():
             net(x)
         handle.remove()
         given = seen[-1] if seen else None
@@ -221,8 +249,9 @@ def adapt(
     head: str | None = None,
     embedding: str | None = None,
     alp_at: str | Sequence[str] = (),
-    trainable: str | Sequence[str] = ("all",),
+    trainable: str | Sequence[str] = (),
     batchnorm: BatchNorm | None = None,
+    adapters: Mapping[str, Any] | None = None,
 ) -> Adaptation:
     """Any network as a model: ``adapt(net).build(input_shape, classes)``; arguments are those of ``Adaptation``.
 
@@ -244,7 +273,7 @@ def adapt(
             f"batchnorm is {batchnorm!r}; {did_you_mean(str(batchnorm), get_args(BatchNorm))}"
         )
     at, globs = _strings("alp_at", alp_at), _strings("trainable", trainable)
-    return Adaptation(net, head, embedding, at, globs or ("all",), batchnorm)
+    return Adaptation(net, head, embedding, at, globs, batchnorm, Adapters.of(adapters) if adapters else None)
 
 
 def adapt_with(net: nn.Module, settings: Mapping[str, Any]) -> Adaptation:
@@ -258,7 +287,7 @@ def adapt_with(net: nn.Module, settings: Mapping[str, Any]) -> Adaptation:
     return adapt(net, **settings)
 
 
-SETTINGS = ("head", "embedding", "alp_at", "trainable", "batchnorm")
+SETTINGS = ("head", "embedding", "alp_at", "trainable", "batchnorm", "adapters")
 
 
 def _strings(name: str, given: str | Sequence[str]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fedali.alp import Alignment, ALPLayer
 from fedali.errors import SettingsError
 from fedali.models.base import Model
-from fedali.models.own.attention import PlainAttention
+from fedali.models.own.plain import PlainFunctions
 from fedali.models.own.report import Report
 
 
@@ -58,7 +58,7 @@ class Adapted(Model):
         head: gives logits of them.
         layers: ALP layers in the order of the forward pass.
         places: of the layers.
-        attention: whether attention has to be by its formula.
+        plain: whether functions have to be by their formulas, see ``PlainFunctions``.
         loop_only: why the network cannot be a graph; empty where it can.
         report: what was found and done.
     """
@@ -70,14 +70,14 @@ class Adapted(Model):
         layers: Sequence[ALPLayer],
         places: Sequence[Place],
         *,
-        attention: bool = False,
+        plain: bool = False,
         loop_only: str = "",
         report: Report | None = None,
     ) -> None:
         super().__init__()
         self.body, self.alp, self.head = net, nn.ModuleList(layers), head
         self.places = tuple((place.path, place.axis) for place in places)
-        self.attention, self.loop_only = attention, loop_only
+        self.plain, self.loop_only = plain, loop_only
         self._report, self._pass = report, _Pass()
         for layer, place in zip(layers, places, strict=True):
             if place.path:
@@ -89,7 +89,7 @@ class Adapted(Model):
             _refuse_capture(self.loop_only)
         self._pass.alignment = alignment
         try:
-            with PlainAttention() if self.attention else nullcontext():
+            with PlainFunctions() if self.plain else nullcontext():
                 embedding: Tensor = self.body(x)
         finally:
             self._pass.alignment = None

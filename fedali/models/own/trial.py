@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedali.errors import SettingsError
-from fedali.models.own.attention import PlainAttention
+from fedali.models.own.plain import PlainFunctions
 
 _SAMPLES = 3
 _CLOSE = 1e-3  # of outputs' scale; float32 in another order of batches
@@ -36,14 +36,12 @@ class Trial:
     Args:
         output: [B, ...].
         calls: of modules, in the order in which they were done.
-        operations: of aten, with the path of the module that called it first.
-        attention: whether attention went through torch's one kernel.
+        plain: whether it calls what has to be by its formula, see ``PlainFunctions``.
     """
 
     output: Tensor
     calls: list[Call]
-    operations: dict[str, str] = field(default_factory=dict)
-    attention: bool = False
+    plain: bool = False
 
     def last(self, kind: type[nn.Module] | tuple[type[nn.Module], ...]) -> Call | None:
         """The last call of a module of a kind."""
@@ -59,7 +57,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, stack: list[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.stack, self.operations = stack, dict[str, str]()
+        self.stack = stack
+        self.operations: dict[str, str] = {}
 
     def __torch_dispatch__(
         self, function: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
@@ -91,16 +90,19 @@ def _noting(net: nn.Module, calls: list[Call], stack: list[str]) -> Iterator[Non
             handle.remove()
 
 
-def samples(input_shape: Sequence[int], count: int = _SAMPLES) -> Tensor:
-    """Random samples, the same ones each time [count, *input_shape]."""
-    return torch.randn(count, *input_shape, generator=torch.Generator().manual_seed(0))
+def samples(input_shape: Sequence[int], count: int = _SAMPLES, *, tokens: bool = False) -> Tensor:
+    """Random samples, the same ones each time [count, *input_shape]; of ``tokens`` ids that every vocabulary has, 0 and 1."""
+    generator = torch.Generator().manual_seed(0)
+    if tokens:
+        return torch.randint(2, (count, *input_shape), generator=generator)
+    return torch.randn(count, *input_shape, generator=generator)
 
 
 def run(net: nn.Module, x: Tensor, name: str) -> Trial:
     """Run a network once. Raises ``SettingsError`` where it fails, or gives no tensor."""
     calls, stack = list[Call](), list[str]()
-    attention = PlainAttention()
-    with torch.no_grad(), _noting(net, calls, stack), attention, _Watch(stack) as watch:
+    plain = PlainFunctions()
+    with torch.no_grad(), _noting(net, calls, stack), plain:
         try:
             output = net(x)
         except SettingsError:
@@ -113,14 +115,23 @@ def run(net: nn.Module, x: Tensor, name: str) -> Trial:
         raise SettingsError(
             f"{name} gives a {type(output).__name__}, and has to give logits [B, classes] alone: wrap it in a module that does"
         )
-    return Trial(output, calls, watch.operations, attention.seen)
+    return Trial(output, calls, plain.seen)
+
+
+def operations_of(net: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:
+    """Operations that a forward pass calls, with the path of the module that does so first."""
+    stack: list[str] = []
+    with torch.no_grad(), _noting(net, [], stack), PlainFunctions(), _Watch(stack) as watch:
+        net(samples(input_shape))
+    found: dict[str, str] = watch.operations
+    return found
 
 
 def check_pure(net: nn.Module, x: Tensor, name: str) -> None:
     """Raise ``SettingsError`` where a network changes its input or its buffers, draws numbers, or mixes the samples of a batch."""
     held = {key: value.clone() for key, value in net.named_buffers()}
     given = x.clone()
-    with torch.no_grad(), PlainAttention():
+    with torch.no_grad(), PlainFunctions():
         first = net(x)
         if not torch.equal(x, given):
             raise SettingsError(f"{name} writes into its input in place: let it work on a copy")
@@ -148,7 +159,7 @@ def check_gradient(net: nn.Module, x: Tensor, name: str) -> list[str]:
     """Names of parameters that the output does not depend on. Raises ``SettingsError`` where there is no derivative."""
     parameters = {key: p for key, p in net.named_parameters() if p.requires_grad}
     try:
-        with torch.enable_grad(), PlainAttention():
+        with torch.enable_grad(), PlainFunctions():
             found = torch.autograd.grad(net(x).square().sum(), list(parameters.values()), allow_unused=True)
     except RuntimeError as error:
         raise SettingsError(f"{name} has no derivative: {first_line(error)}") from error

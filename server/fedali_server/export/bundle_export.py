@@ -33,6 +33,7 @@ from fedali.capture.graph import Graph
 from fedali.capture.onnx_cache import exported
 from fedali.capture.onnx_export import OPSET
 from fedali.capture.structure import structure_key
+from fedali.capture.unknown import located
 from fedali.errors import SettingsError
 from fedali.methods import name_of, options_of, personal_indices
 from fedali.methods.base import begins, finishes
@@ -83,6 +84,10 @@ def export_bundle(
         raise SettingsError(f"batch is {batch}; it has to be at least 1")
     if int8 is not None and mode != "head":
         raise SettingsError("int8 goes with mode 'head': in mode 'full' training changes what was quantised")
+    if source.model.takes_tokens:
+        raise SettingsError(
+            "samples are ids of tokens, and bundles are for measurements: such models are for simulations"
+        )
     if source.method.answer not in BUNDLED:
         raise SettingsError(
             f"+{source.method.answer} is for simulations; a bundle answers by {' or '.join(BUNDLED)}"
@@ -144,7 +149,8 @@ def export_graphs(
     structure = structure_key(
         source.model, source.method, source.optimizer, source.input_shape, mode, batch, task=source.task
     )
-    found = exported(captures, structure, report=report)
+    with located(source.model, source.input_shape):
+        found = exported(captures, structure, report=report)
     return {name.removeprefix(_GATED): graph for name, graph in found.items()}
 
 

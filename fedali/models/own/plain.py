@@ -1,4 +1,4 @@
-"""Attention in products and a softmax, where torch has one kernel for all of it that can be neither stacked nor exported."""
+"""Functions of torch by their formulas, where torch has kernels that can be neither stacked nor exported: attention, means."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 
-class PlainAttention(TorchFunctionMode):
-    """While it is entered, in this thread, ``scaled_dot_product_attention`` is its formula.
+class PlainFunctions(TorchFunctionMode):
+    """While it is entered, in this thread, attention is products and a softmax, and pooling to one value is a mean.
 
     Attributes:
-        seen: whether it was called.
+        seen: whether any of them was called.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,22 @@ class PlainAttention(TorchFunctionMode):
         if function is F.scaled_dot_product_attention:
             self.seen = True
             return _attention(*args, **(kwargs or {}))
+        if function is F.adaptive_avg_pool2d:
+            return self._pool(*args, **(kwargs or {}))
+        if function is F.multi_head_attention_forward:  # its own formula is what gives the weights, too
+            self.seen = True
+            given = dict(kwargs or {})
+            asked = given.get("need_weights", True)
+            output, weights = function(*args, **{**given, "need_weights": True})
+            return output, weights if asked else None
         return function(*args, **(kwargs or {}))
+
+    def _pool(self, input: Tensor, output_size: Any) -> Tensor:  # noqa: A002
+        """Torch's own writes strides into what it gives where channels are innermost."""
+        if output_size in (1, (1, 1), [1, 1]):
+            self.seen = True
+            return input.mean((-2, -1), keepdim=True)
+        return F.adaptive_avg_pool2d(input, output_size)
 
 
 def _attention(
