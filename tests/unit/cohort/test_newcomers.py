@@ -31,7 +31,8 @@ def test_classes_take_turns(labels, count, seed):
 @given(st.lists(st.integers(0, 5), min_size=8, max_size=60), st.integers(0, 2**31))
 def test_more_are_the_same_and_more(labels, seed):
     one, two, everything = (
-        set(found.x[:, 0]) for _, found in labelled(samples(labels), (3, 7), stream(seed, 4))
+        set(found.x[:, 0])
+        for _, found in labelled(samples(labels), (3, 7), stream(seed, 4), lambda found: found.y)
     )
     assert one < two <= everything
     assert everything == set(range(len(labels)))
