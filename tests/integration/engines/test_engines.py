@@ -175,7 +175,7 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("compiled")
 
 
-COMPILED = [("cnn1d", "fedali-paper")]  # compiling takes a while: `make parity` compiles them all
+COMPILED = [("mlp", "fedali-paper")]  # compiling takes a while: `make parity` compiles them all
 if os.environ.get("FEDALI_PARITY") == "all":
     COMPILED = [(name, method) for name in MODELS for method in METHODS + WITH_SLOTS]
     COMPILED += [("cnn2d", "fedbn")]
