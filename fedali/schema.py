@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 LARGEST_SCHEMA = 1 << 20  # bytes
 
-_KEYS = ("name", "shape", "classes", "channels", "units", "rate", "window")
+_KEYS = ("name", "shape", "classes", "channels", "units", "rate", "window", "dtype")
+_DTYPES = ("float32", "int64")
 _NEEDED = ("shape", "classes")
 _LARGEST = 1 << 24  # numbers of a sample
 _LINE = 110  # characters, of a list in the file
@@ -44,6 +45,7 @@ class Schema:
         channels: their names, one for each channel or feature; made of numbers without.
         units: of the channels, one for each, "" for none; empty where they are not known.
         rate: raw samples a second; None where there is no such thing, or it is not known.
+        dtype: ``float32``, of measurements; ``int64``, of ids of tokens.
 
     Raises ``SettingsError`` for what makes no sense.
     """
@@ -54,6 +56,7 @@ class Schema:
     channels: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
     rate: float | None = None
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
         _line("name", self.name)
@@ -61,6 +64,10 @@ class Schema:
             raise SettingsError(
                 f"shape is {list(self.shape)}; a sample is [features], [time, channels] or [channels, height, width]"
             )
+        if self.dtype not in _DTYPES:
+            raise SettingsError(f"dtype is {self.dtype!r}; measurements are 'float32', ids of tokens 'int64'")
+        if self.dtype != "float32" and len(self.shape) != 1:
+            raise SettingsError(f"shape is {list(self.shape)}; a text of token ids is [tokens]")
         if len(self.classes) < 2:
             raise SettingsError(f"classes has {len(self.classes)} names; there have to be at least two")
         count = self.shape[channel_axis(len(self.shape))]
@@ -93,7 +100,9 @@ class Schema:
         if rate is None:
             times = times_of([file.clock for file in dataset.files if file.clock is not None])
             rate = times.certain_rate if times is not None else None
-        return cls(dataset.name, dataset.sample_shape, dataset.class_names, dataset.channel_names, rate=rate)
+        dtype = "int64" if dataset.tokens else "float32"
+        names = dataset.class_names, () if dataset.tokens else dataset.channel_names
+        return cls(dataset.name, dataset.sample_shape, *names, rate=rate, dtype=dtype)
 
     def to_toml(self) -> str:
         """The schema as commented TOML, which ``parse_schema`` reads back."""
@@ -110,6 +119,10 @@ class Schema:
             "# Names of classes: a label in a data file is one of them, or its place from 0 on.",
             *_numbered(self.classes),
             f"classes = {_list(self.classes)}",
+        ]
+        if self.dtype != "float32":
+            return "\n".join([*lines, "# Ids of tokens.", f"dtype = {_text(self.dtype)}"]) + "\n"
+        lines += [
             "",
             "# Names of channels (of features, where a sample is a vector), in the order of the data.",
             f"channels = {_list(self.channels)}",
@@ -162,6 +175,7 @@ def parse_schema(text: str, where: str) -> Schema:
             classes=_all(found, "classes", str),
             channels=_all(found, "channels", str),
             units=_all(found, "units", str),
+            dtype=_typed(found, "dtype", str, "float32"),
             rate=None if "rate" not in found else float(_typed(found, "rate", (int, float), 0.0)),
         )
         if "window" in found and found["window"] != schema.window:

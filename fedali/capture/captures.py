@@ -98,13 +98,13 @@ def capture_step(
         task: its loss is part of the graph.
     """
     model = copy.deepcopy(model).to(device=device, dtype=dtype)
-    x = torch.randn(batch, *input_shape, dtype=dtype, device=device)
-    vectors = Vectors(model, method)
-    theta = torch.cat([model.theta(), x.new_zeros(vectors.trained.size - model.theta().numel())])
-    extra = {"kept": x.new_zeros(vectors.rest.size)} if vectors.rest.size else {}
+    vectors, theta = Vectors(model, method), model.theta()
+    x = _samples(model, batch, input_shape, theta)
+    theta = torch.cat([theta, theta.new_zeros(vectors.trained.size - theta.numel())])
+    extra = {"kept": theta.new_zeros(vectors.rest.size)} if vectors.rest.size else {}
     if method.phases:
-        extra["phase"] = x.new_zeros(())
-    whole = x.new_zeros(vectors.whole.size) if vectors.rest.size else theta.clone()
+        extra["phase"] = theta.new_zeros(())
+    whole = theta.new_zeros(vectors.whole.size) if vectors.rest.size else theta.clone()
     step = make_step(model, method, optimizer, task=task)
     return _capture_step(step, model, theta, optimizer, x, table, task, whole, extra)
 
@@ -127,7 +127,7 @@ def capture_head_step(
     embeddings [B, d], and what concerns prototypes is not read.
     """
     model = copy.deepcopy(model).to(device=device, dtype=dtype)
-    sample = torch.zeros(1, *input_shape, dtype=dtype, device=device)
+    sample = _samples(model, 1, input_shape, model.theta())
     prototypes = torch.ones(model.prototype_layout.size, dtype=dtype, device=device)
     embedding = make_embed(model, matcher="cosine")(model.theta(), prototypes, sample, 0.0)
     x = torch.randn(batch, embedding.shape[1], dtype=dtype, device=device)
@@ -147,13 +147,13 @@ def _capture_step(
     whole: Tensor | None = None,
     extra: Mapping[str, Tensor] | None = None,
 ) -> Graph:
-    local = x.new_empty(model.prototype_layout.size).normal_()
-    y = task.blank(x, model.facts.classes)
-    numbers = (x.new_full((), 0.5) for _ in Hyper._fields)
-    extra = {**(extra or {}), **{name: x.new_ones(()) for name in optimizer.inputs}}
+    local = theta.new_empty(model.prototype_layout.size).normal_()
+    y = task.blank(theta.new_empty(len(x), 1), model.facts.classes)
+    numbers = (theta.new_full((), 0.5) for _ in Hyper._fields)
+    extra = {**(extra or {}), **{name: theta.new_ones(()) for name in optimizer.inputs}}
     example = (
         *State(theta, *optimizer.initial(theta), local),
-        *Batch(x, y, x.new_ones(len(x))),
+        *Batch(x, y, theta.new_ones(len(x))),
         *Shared(theta.clone() if whole is None else whole, local.clone()),
         *Hyper(*numbers),
         *extra.values(),
@@ -198,12 +198,12 @@ def capture_measure(
     """What a batch adds to the method's sums after training, from ``MEASURE_INPUTS``; see ``fedali.step.make_measure``."""
     model = copy.deepcopy(model).to(dtype=dtype)
     measure, theta = make_measure(model, method, task), _whole(model, method)
-    x = theta.new_empty(batch, *input_shape).normal_()
+    x = _samples(model, batch, input_shape, theta)
     example = (
         theta,
         theta.new_empty(model.prototype_layout.size).normal_(),
         x,
-        task.blank(x, model.facts.classes),
+        task.blank(theta.new_empty(batch, 1), model.facts.classes),
         theta.new_ones(batch),
         theta.clone(),
         theta.new_ones(()),
@@ -228,6 +228,13 @@ def capture_finish(
         return (finish(*tensors).clone(),)
 
     return Graph(trace(flat, example, table), FINISH_INPUTS, ("kept",), example)
+
+
+def _samples(model: Model, batch: int, shape: Sequence[int], like: Tensor) -> Tensor:
+    """An example of what the model takes [batch, *shape], of the dtype and device of ``like``, or ids of tokens."""
+    if model.takes_tokens:
+        return torch.zeros(batch, *shape, dtype=torch.int64, device=like.device)
+    return like.new_empty(batch, *shape).normal_()
 
 
 def _whole(model: Model, method: Method) -> Tensor:
@@ -286,7 +293,7 @@ def _capture_infer(
     example = (
         theta,
         theta.new_empty(model.prototype_layout.size).normal_(),
-        theta.new_empty(batch or 4, *input_shape).normal_(),
+        _samples(model, batch or 4, input_shape, theta),
         theta.new_ones(()),
     )
 
@@ -317,7 +324,7 @@ def capture_gated(
     own = theta.new_empty(prototypes, model.facts.embedding).normal_()
     example = (
         *(theta, theta.clone(), own, own.clone(), theta.new_zeros(()), theta.new_ones(())),
-        *(local, local.clone(), theta.new_empty(batch or 4, *input_shape).normal_(), theta.new_ones(())),
+        *(local, local.clone(), _samples(model, batch or 4, input_shape, theta), theta.new_ones(())),
     )
     return _capture_open(gated, GATED_INPUTS, ("logits", "weight"), example, batch, table)
 
@@ -354,7 +361,7 @@ def capture_adapt(
     example = (
         theta,
         theta.new_empty(size).normal_(),
-        theta.new_empty(batch, *input_shape).normal_(),
+        _samples(model, batch, input_shape, theta),
         theta.new_ones(batch),
         theta.new_empty(size).normal_(),
         theta.new_full((), 0.5),

@@ -298,6 +298,20 @@ def _index(x: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
     return rows if first.dim() == 1 else rows.reshape(*first.shape, *x.shape[1:])
 
 
+def _embedding_backward(
+    gradient: Tensor, ids: Tensor, count: int, padding: int, by_frequency: bool
+) -> Tensor:
+    """``aten.embedding_dense_backward``: each token's gradient [..., d] added to the row [count, d] of its id."""
+    if by_frequency:
+        return _KEEP
+    rows, flat = ids.reshape(-1, 1), gradient.reshape(-1, gradient.shape[-1])
+    if padding >= 0:
+        flat = flat * (rows != padding).to(flat.dtype)
+    zeros = flat.new_zeros(count, flat.shape[-1])
+    found: Tensor = aten.scatter_add.default(zeros, 0, rows.expand(flat.shape), flat)
+    return found
+
+
 def _placed(x: Tensor, axis: int, before: int, after: int) -> Tensor:
     """``x`` with zeros before and after along one axis."""
     if before == after == 0:
@@ -324,6 +338,7 @@ ONNX: Table = {
     aten._adaptive_avg_pool2d_backward.default: _adaptive_pool_backward,
     aten.avg_pool2d_backward.default: _average_pool_backward,
     aten.convolution_backward.default: _convolution_backward,
+    aten.embedding_dense_backward.default: _embedding_backward,
     aten.gelu.default: _gelu,
     aten.gelu_backward.default: _gelu_backward,
     aten.index.Tensor: _index,

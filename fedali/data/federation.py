@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedali.data import shift as domain_shift
-from fedali.data.dataset import Dataset
+from fedali.data.dataset import TOKENS, Dataset
 from fedali.data.normalisation import Normalisation as Normalisation
 from fedali.data.normalisation import (
     channel_axis,
@@ -85,6 +85,11 @@ class Federation:
         for client in clients:
             total += counts(targets.kind, self.clients[client].y_train, len(total))
         return replace(targets, counts=total, samples=sum(len(self.clients[k].y_train) for k in clients))
+
+    @property
+    def tokens(self) -> bool:
+        """Whether samples are ids of tokens, which models take as they are."""
+        return self.clients[0].x_train.dtype.name == TOKENS
 
     def counts(self) -> Indices:
         """Samples per client and class, or label, [clients, classes], all three parts together; of numbers by fifths of the first."""
@@ -163,6 +168,10 @@ def build_federation(
         raise SettingsError(f"unknown normalisation {normalise!r}; {did_you_mean(normalise, NORMALISATIONS)}")
     if measured_on not in MEASURED_ON:
         raise SettingsError(f"cannot measure on {measured_on!r}; {did_you_mean(measured_on, MEASURED_ON)}")
+    if dataset.tokens:
+        if shift is not None:
+            raise SettingsError(f"ids of tokens have no domain shift of {shift[0]}: leave it out")
+        normalise = "none"  # an id is no quantity
     if measured_on == "validation" and fractions[1] == 0:
         raise SettingsError("there are no validation samples to measure on: set split.validation above 0")
     seed = _check_seed(seed)

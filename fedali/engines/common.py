@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +65,12 @@ class ClientPool:
                 future.cancel()
 
 
+def as_input(x: npt.NDArray[Any], dtype: torch.dtype) -> torch.Tensor:
+    """Samples in ``dtype``; ids of tokens as they are."""
+    found = torch.from_numpy(x)
+    return found.to(dtype) if found.is_floating_point() else found
+
+
 def targets_of(y: Labels, dtype: torch.dtype) -> torch.Tensor:
     """Classes as they are, other targets in ``dtype``."""
     found = torch.from_numpy(y)
@@ -92,7 +98,7 @@ def batches(
     whole = torch.ones(size, dtype=dtype)
     for first in range(0, len(order), size * _AHEAD):
         part = order[first : first + size * _AHEAD]
-        x, y = torch.from_numpy(samples.batch(part)).to(dtype), targets_of(samples.y[part], dtype)
+        x, y = as_input(samples.batch(part), dtype), targets_of(samples.y[part], dtype)
         for start in range(0, len(part), size):
             count = min(size, len(part) - start)
             if count == size:
@@ -112,13 +118,13 @@ def sequential(samples: Samples, size: int, dtype: torch.dtype = torch.float32) 
         filled = np.resize(rows, size)
         weights = torch.zeros(size, dtype=dtype)
         weights[: len(rows)] = 1.0
-        x, y = torch.from_numpy(samples.batch(filled)).to(dtype), targets_of(samples.y[filled], dtype)
+        x, y = as_input(samples.batch(filled), dtype), targets_of(samples.y[filled], dtype)
         yield Batch(x, y, weights)
 
 
-def in_order(sets: Sequence[Samples], size: int) -> Iterator[npt.NDArray[np.float32]]:
+def in_order(sets: Sequence[Samples], size: int) -> Iterator[npt.NDArray[Any]]:
     """Normalised samples of all sets one after another, in batches that run across them."""
-    waiting: list[npt.NDArray[np.float32]] = []
+    waiting: list[npt.NDArray[Any]] = []
     count = 0
     for samples in sets:
         start = 0

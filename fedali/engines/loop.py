@@ -6,6 +6,7 @@ import copy
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ from fedali.engines.base import (
     TrainResult,
     Vector,
 )
-from fedali.engines.common import ClientPool, batches, in_order, sequential
+from fedali.engines.common import ClientPool, as_input, batches, in_order, sequential
 from fedali.methods.base import begins, finishes
 from fedali.recipe import Recipe
 from fedali.step import (
@@ -119,8 +120,8 @@ class LoopEngine:
         """A copy in this engine's dtype, on its device."""
         return torch.tensor(value, dtype=self.dtype, device=self.device)
 
-    def _samples(self, x: npt.NDArray[np.float32]) -> Tensor:
-        return torch.from_numpy(x).to(self.device, self.dtype)
+    def _samples(self, x: npt.NDArray[Any]) -> Tensor:
+        return as_input(x, self.dtype).to(self.device)
 
     def _train(self, job: TrainJob) -> TrainResult:
         rng, functions, recipe = np.random.default_rng(job.seed), self._functions, self.recipe
@@ -213,7 +214,7 @@ class LoopEngine:
         theta, prototypes = self._tensor(query.theta), self._tensor(query.prototypes)
         # Matched by transport, samples of one batch depend on each other: keep each set's own batches.
         transductive = query.matcher == "ot" and prototypes.numel() > 0
-        batches: Iterable[npt.NDArray[np.float32]]
+        batches: Iterable[npt.NDArray[Any]]
         if transductive:
             batches = (x for s in query.samples for x in in_order((s,), self.recipe.batch_size))
         else:

@@ -26,6 +26,7 @@ from fedali.engines.base import (
     TrainResult,
 )
 from fedali.engines.loop import LoopEngine
+from fedali.errors import SettingsError
 from fedali.methods.base import begins
 from fedali.recipe import Recipe
 from fedali.step import Shared, State
@@ -56,6 +57,10 @@ class StackedEngine:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if recipe.model.takes_tokens:
+            raise SettingsError(
+                "engine 'stacked' takes measurements, and samples are ids of tokens: use engine 'compiled', 'onnx' or 'loop'"
+            )
         torch.set_float32_matmul_precision(precision)
         self.recipe, self.optimizer, self.dtype = recipe, recipe.optimizer, dtype
         self._graph = capture_step(

@@ -70,6 +70,8 @@ class Model(nn.Module):
     """
 
     head: nn.Module
+    takes_tokens: bool = False
+    """Whether samples are ids of tokens [B, T] int64; set where the data are known."""
     _seed = 0
 
     def features(self, x: Tensor, alignment: Alignment | None) -> Tensor:

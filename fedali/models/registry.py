@@ -33,6 +33,7 @@ def build_model(
     seed: int = 0,
     adapt: Mapping[str, Any] | None = None,
     doors: bool = True,
+    tokens: bool = False,
     **options: Any,
 ) -> Model:
     """A freshly initialised model; the same seed gives the same weights and touches no global random state.
@@ -46,6 +47,7 @@ def build_model(
         seed: of its weights.
         adapt: settings of ``fedali.adapt``; of the registry's models ``trainable`` alone.
         doors: whether names from outside the package are taken; who has the name from somebody else says no.
+        tokens: whether samples are ids of tokens.
         options: the model's own.
 
     Raises ``SettingsError`` for an unknown name or option, or samples the model cannot take.
@@ -53,8 +55,10 @@ def build_model(
     >>> build_model("cnn1d", (128, 6), 6).parameter_layout.size
     82598
     """
-    model = _build(name, input_shape, classes, alp, seed, adapt or {}, doors, options)
+    model = _build(name, input_shape, classes, alp, seed, adapt or {}, doors, tokens, options)
     model._seed = seed
+    if tokens:
+        model.takes_tokens = True
     return model
 
 
@@ -66,14 +70,15 @@ def _build(
     seed: int,
     adapt: Mapping[str, Any],
     doors: bool,
+    tokens: bool,
     options: Mapping[str, Any],
 ) -> Model:
     if not isinstance(name, str):
-        return build_own(name, input_shape, classes, alp, seed, adapt, options)
+        return build_own(name, input_shape, classes, alp, seed, adapt, options, tokens=tokens)
     if name not in MODELS:
         if not doors:
             raise SettingsError(f"model {name!r} is no part of FedAli, and its code is not run here")
-        return build_outside(name, input_shape, classes, alp, seed, adapt, options, [*MODELS])
+        return build_outside(name, input_shape, classes, alp, seed, adapt, options, [*MODELS], tokens)
     if set(adapt) - {"trainable"}:
         raise SettingsError(f"model {name!r} is FedAli's own: of model.adapt it takes trainable alone")
     known = [n for n, p in inspect.signature(MODELS[name]).parameters.items() if p.kind is p.KEYWORD_ONLY]

@@ -110,6 +110,10 @@ def _short(value: Any) -> str:
 def unseen_clients(scenario: Scenario, clients: int, seed: int) -> tuple[int, ...]:
     """Clients held out of training, drawn by the seed; ``SettingsError`` when fewer than two would be left."""
     count = scenario.evaluation.unseen_clients
+    if clients < 2:
+        raise SettingsError(
+            "the data are one client's, and at least two clients have to train: divide them by partition.kind"
+        )
     if clients - count < 2:
         raise SettingsError(
             f"evaluation.unseen_clients is {count} of {clients} clients; at least two clients have to train"

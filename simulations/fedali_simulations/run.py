@@ -235,8 +235,11 @@ class RoundWriter:
 
 
 def _together(drawn: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    """What all sites drew, clients by name."""
-    lists = {key: [names[client] for one in drawn for client in one[key]] for key in ("trained", "dropped")}
+    """What all sites drew, whoever answered first; clients by name."""
+    lists = {
+        key: [names[client] for client in sorted(client for one in drawn for client in one[key])]
+        for key in ("trained", "dropped")
+    }
     return {"on": sum(one["on"] for one in drawn), **lists}
 
 

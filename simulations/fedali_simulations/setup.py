@@ -19,6 +19,7 @@ from fedali.engines.outputs import Outputs
 from fedali.errors import SettingsError
 from fedali.methods import Layouts, Method, SharedState
 from fedali.models import ALPSettings, Model, build_model
+from fedali.models.tokens import check_tokens
 from fedali.optimizers.rules import SGD, Adam
 from fedali.recipe import Recipe
 from fedali.slots import initial_vector, layout_of
@@ -89,7 +90,10 @@ class Setup(Plan):
 def build_plan(scenario: Scenario, line: MethodSettings, seed: int) -> Plan:
     """Data, model and method for one line of the table."""
     federation = load_federation(scenario, seed)
-    untrained = build_untrained(scenario, line, seed, federation.input_shape, len(federation.class_names))
+    classes, tokens = len(federation.class_names), federation.tokens
+    untrained = build_untrained(scenario, line, seed, federation.input_shape, classes, tokens=tokens)
+    if tokens:
+        check_tokens(untrained.model, [client.x_train for client in federation.clients])
     unseen = unseen_clients(scenario, len(federation.clients), seed)
     seen = tuple(client for client in range(len(federation.clients)) if client not in unseen)
     if scenario.sites > len(seen):
@@ -102,9 +106,15 @@ def build_plan(scenario: Scenario, line: MethodSettings, seed: int) -> Plan:
 
 
 def build_untrained(
-    scenario: Scenario, line: MethodSettings, seed: int, input_shape: tuple[int, ...], classes: int
+    scenario: Scenario,
+    line: MethodSettings,
+    seed: int,
+    input_shape: tuple[int, ...],
+    classes: int,
+    *,
+    tokens: bool = False,
 ) -> Untrained:
-    """Model and method for one line of the table, for samples of this shape; the same bits whoever has the data."""
+    """Model and method for one line of the table, for samples of this shape, or ``tokens``; the same bits whoever has the data."""
     task = scenario.task.build()
     method = line.build().for_task(task)
     name = scenario.model.name
@@ -115,6 +125,7 @@ def build_untrained(
         alp=ALPSettings(**scenario.alp_for(line).model_dump()) if method.uses_prototypes else None,
         seed=int(random_stream(seed, _MODEL).integers(2**31)),
         adapt=scenario.model.adapt,
+        tokens=tokens,
         **scenario.model.options,
     )
     slots = (*method.slots, *slots_of(method.answer))

@@ -124,7 +124,9 @@ def resume(
 
     Raises ``CheckpointError`` when the folder holds no run, or a file of it is broken.
     """
-    objects = hold_again(data, model, methods, partition)
+    objects = hold_again(model=model, methods=methods)
+    if data is not None:
+        objects += hold_again(data, partition=partition, task=scenario_of(existing(folder)).task.model_dump())
     check_callbacks(callbacks)
     found = run(existing(folder), workers=workers, report=report, callbacks=callbacks)
     return replace(found, objects=tuple(objects))

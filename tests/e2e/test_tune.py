@@ -24,7 +24,7 @@ def test_a_search_killed_and_resumed_finds_the_same_and_its_file_is_compared(tmp
         "--seeds",
         "1",
         "--rounds",
-        "3",
+        "2",
     ]
     whole = fedali(*words, "--out", "whole", "--json", cwd=tmp_path)
     process = subprocess.Popen(
@@ -48,7 +48,7 @@ def test_a_search_killed_and_resumed_finds_the_same_and_its_file_is_compared(tmp
         "digits",
         *SMALL,
         "--set",
-        "training.rounds=3",
+        "training.rounds=2",
         "--methods",
         "fedavg,fedprox",
         "--seeds",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedali.data import load_digits_dataset, load_own
+from fedali.data import as_dataset, load_digits_dataset, load_own
 from fedali.errors import SettingsError
 from fedali.schema import Schema, parse_schema, read_schema
 from fedali_simulations import load_scenario, simulate
@@ -151,3 +151,13 @@ def test_a_simulation_takes_no_schema(tmp_path):
     ):
         simulate({"data": {"schema": "s.toml"}}, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_ids_of_tokens_say_so():
+    ids = np.arange(12).reshape(4, 3)
+    schema = Schema.of(as_dataset((ids, ["a", "b"] * 2, [0, 0, 1, 1])))
+    assert (schema.shape, schema.dtype) == ((3,), "int64")
+    assert 'dtype = "int64"' in schema.to_toml()
+    assert parse_schema(schema.to_toml(), "words.toml") == schema
+    with pytest.raises(SettingsError, match="dtype is 'int8'; measurements are"):
+        Schema("x", (3,), ("a", "b"), dtype="int8")

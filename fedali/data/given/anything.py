@@ -15,6 +15,7 @@ from fedali.data.given.items import from_items, is_items
 from fedali.data.given.partitioned import is_partitioner, owners, spread, with_owners
 from fedali.data.given.samples import Given, given, joined, to_dataset
 from fedali.errors import DataError, SettingsError
+from fedali.targets import Kind
 
 _PAIR = ("x", "y")
 _SPLIT = {"train": 0, "validation": 1, "test": 2}
@@ -33,6 +34,7 @@ def as_dataset(
     client: str | None = None,
     layout: str | None = None,
     name: str = "own",
+    kind: Kind = "classes",
 ) -> Dataset:
     """The data set that ``data`` is.
 
@@ -53,6 +55,7 @@ def as_dataset(
         client: the column that says whose a sample is.
         layout: axes of a sample where they are others: ``hwc``, ``chw``, ``hw``, ``tc`` or ``ct``.
         name: for people.
+        kind: what a task learns: ``classes``; ``labels``, any of several [n, T], 0 or 1; or ``numbers`` [n, T]. A ``Dataset`` knows it.
 
     Raises ``DataError`` or ``SettingsError`` that says what is wrong, and where.
 
@@ -84,11 +87,13 @@ def as_dataset(
         if partitioner is not None:
             _check(partitioner)
             pieces = spread(pieces, partitioner)
-    return to_dataset(replace(pieces, notes=(*notes, *pieces.notes)), name, layout)
+    return to_dataset(replace(pieces, notes=(*notes, *pieces.notes)), name, layout, kind)
 
 
 def of_federation(federation: Federation) -> Dataset:
     """All samples of a federation, with what each is for."""
+    if federation.targets.kind == "numbers":
+        raise DataError(f"{federation.name} has normalised targets: give the Dataset that it was made of")
     pieces, owner, part = [], [], []
     for place, one in enumerate(federation.clients):
         for number, name in enumerate(("train", "validation", "test")):
@@ -114,6 +119,7 @@ def of_federation(federation: Federation) -> Dataset:
         interval=federation.interval,
         stride=federation.stride,
         part=np.concatenate(part),
+        kind=federation.targets.kind,
     )
 
 

@@ -14,6 +14,7 @@ from fedali.data.labels import Label, client_of, labels_of
 from fedali.data.normalisation import channel_axis
 from fedali.data.sources.layouts import arranged
 from fedali.errors import DataError, did_you_mean
+from fedali.targets import Kind
 
 Array = npt.NDArray[Any]
 
@@ -78,19 +79,22 @@ def _all(arrays: Sequence[Array | None]) -> Array | None:
     return np.concatenate(known) if len(known) == len(arrays) else None
 
 
-def to_dataset(found: Given, name: str, layout: str | None = None) -> Dataset:
+def to_dataset(found: Given, name: str, layout: str | None = None, kind: Kind = "classes") -> Dataset:
     """The data set that samples and labels are; each sample is by itself, of no recording.
 
     Args:
         found: of all clients.
         name: for people.
         layout: axes of a sample, as the setting ``data.layout`` has them.
+        kind: what is learnt of samples: one of several classes, labels [n, T] of 0 and 1, or numbers [n, T].
 
     Raises ``DataError`` that says what is wrong, and where.
     """
     x, notes = _stored(found, layout)
-    labels = labels_of(found.y, len(x), found.where)
-    class_names, y = _classes(labels, found)
+    if kind == "classes":
+        class_names, y = _classes(labels_of(found.y, len(x), found.where), found)
+    else:
+        class_names, y = _targets(found)
     client_names, client = _clients(found, len(x))
     count = x.shape[channel_axis(x.ndim - 1) + 1]
     return Dataset(
@@ -108,7 +112,17 @@ def to_dataset(found: Given, name: str, layout: str | None = None) -> Dataset:
         citation="",
         notes=(*found.notes, *notes),
         part=found.part,
+        kind=kind,
     )
+
+
+def _targets(found: Given) -> tuple[tuple[str, ...], Array]:
+    """Names of targets, and those of each sample [n, T]."""
+    if found.y.dtype.kind not in "fiub":
+        raise DataError(f"{found.where}: y is {found.y.dtype}; this task learns numbers")
+    y = found.y.reshape(len(found.y), -1).astype(np.float32)
+    names = found.class_names or tuple(f"target-{k + 1}" for k in range(y.shape[1]))
+    return names, y
 
 
 def _array(value: Any, where: str) -> Array:

@@ -18,6 +18,7 @@ from fedali.errors import DataError, FedaliError, SettingsError
 from fedali.support.doors import imported
 from fedali.support.files import reporting
 from fedali.support.places import user_path
+from fedali.targets import Kind
 
 _FUNCTION = re.compile(r"(?P<module>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*|.+\.py):(?P<name>[A-Za-z_]\w*)")
 
@@ -38,13 +39,13 @@ def absolute_function(source: str) -> str:
     return f"{path.absolute()}:{name}" if module.endswith(".py") or path.exists() else source
 
 
-def load_function(source: str, options: Mapping[str, Any]) -> Dataset:
+def load_function(source: str, options: Mapping[str, Any], kind: Kind = "classes") -> Dataset:
     """What a function gives when it is called with ``options``, as ``as_dataset`` takes it.
 
     Raises ``SettingsError`` where there is no such function, or it does not take the options, ``DataError`` where it fails.
     """
     data = call(source, options)
-    return as_dataset(data, name=source.rpartition(":")[2])
+    return as_dataset(data, name=source.rpartition(":")[2], kind=kind)
 
 
 def call(source: str, options: Mapping[str, Any]) -> Any:

@@ -52,7 +52,7 @@ def load_named(
         if (window, stride) != (WINDOW, STRIDE):
             raise SettingsError(f"{source} is not cut by data.window and data.stride: leave them out")
         if not is_held(source):
-            return load_function(source, options or {})
+            return load_function(source, options or {}, reading.targets)
     _refuse(source, options=options or None)
     if is_held(source):
         found: Dataset = held(source)

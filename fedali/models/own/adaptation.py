@@ -65,7 +65,13 @@ class Adaptation:
         return type(self.net).__name__
 
     def build(
-        self, input_shape: Sequence[int], classes: int, alp: ALPSettings | None = None, *, seed: int = 0
+        self,
+        input_shape: Sequence[int],
+        classes: int,
+        alp: ALPSettings | None = None,
+        *,
+        seed: int = 0,
+        tokens: bool = False,
     ) -> Adapted:
         """The model for samples of a shape.
 
@@ -74,19 +80,22 @@ class Adaptation:
             classes: how many; a head for another number is made anew.
             alp: settings of the ALP layers, None for none.
             seed: of what is made anew: a head, ALP layers.
+            tokens: whether samples are ids of tokens [tokens].
 
         Raises ``SettingsError`` where the network cannot be a model, and says why.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self._build(tuple(input_shape), classes, alp)
+            return self._build(tuple(input_shape), classes, alp, tokens)
 
     def report(self, input_shape: Sequence[int], classes: int, alp: ALPSettings | None = None) -> Report:
         """What is found of the network, and what is done to it; with ALP layers where ``alp_at`` says so."""
         return self.build(input_shape, classes, ALPSettings() if self.alp_at and not alp else alp).report
 
-    def _build(self, input_shape: tuple[int, ...], classes: int, alp: ALPSettings | None) -> Adapted:
-        net, x, name = copy.deepcopy(self.net), samples(input_shape), self.name
+    def _build(
+        self, input_shape: tuple[int, ...], classes: int, alp: ALPSettings | None, tokens: bool
+    ) -> Adapted:
+        net, x, name = copy.deepcopy(self.net), samples(input_shape, tokens=tokens), self.name
         net.requires_grad_(True)
         changes = [text for kind, count in make_plain(net).items() if count for text in (_said(kind, count),)]
         changes += self._without_batch_norm(net, x)

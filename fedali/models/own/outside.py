@@ -28,11 +28,11 @@ def build_outside(
     adapt: Mapping[str, Any],
     options: Mapping[str, Any],
     known: list[str],
+    tokens: bool = False,
 ) -> Model:
     """The model that ``module:Name``, or an entry point, stands for; arguments are those of ``build_model``."""
-    return build_own(
-        outside_thing(name, GROUP, "model", known), input_shape, classes, alp, seed, adapt, options, name
-    )
+    thing = outside_thing(name, GROUP, "model", known)
+    return build_own(thing, input_shape, classes, alp, seed, adapt, options, name, tokens)
 
 
 def build_own(
@@ -44,6 +44,7 @@ def build_own(
     adapt: Mapping[str, Any],
     options: Mapping[str, Any],
     name: str | None = None,
+    tokens: bool = False,
 ) -> Model:
     """A model of a network, of what ``fedali.adapt`` gives, of a class or a function that makes one.
 
@@ -79,7 +80,7 @@ def build_own(
             f"model {said!r} gives a {type(made).__name__}, and has to give a torch.nn.Module"
         )
     adapted: Adaptation = made
-    return adapted.build(input_shape, classes, alp, seed=seed)
+    return adapted.build(input_shape, classes, alp, seed=seed, tokens=tokens)
 
 
 def _copied(model: Model, name: str, classes: int, alp: ALPSettings | None) -> Model:

@@ -90,9 +90,12 @@ def _noting(net: nn.Module, calls: list[Call], stack: list[str]) -> Iterator[Non
             handle.remove()
 
 
-def samples(input_shape: Sequence[int], count: int = _SAMPLES) -> Tensor:
-    """Random samples, the same ones each time [count, *input_shape]."""
-    return torch.randn(count, *input_shape, generator=torch.Generator().manual_seed(0))
+def samples(input_shape: Sequence[int], count: int = _SAMPLES, *, tokens: bool = False) -> Tensor:
+    """Random samples, the same ones each time [count, *input_shape]; of ``tokens`` ids that every vocabulary has, 0 and 1."""
+    generator = torch.Generator().manual_seed(0)
+    if tokens:
+        return torch.randint(2, (count, *input_shape), generator=generator)
+    return torch.randn(count, *input_shape, generator=generator)
 
 
 def run(net: nn.Module, x: Tensor, name: str) -> Trial:

@@ -23,7 +23,8 @@ def start(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Train on data that are here, DIR/DEVICE/train.npz or DIR/DEVICE.csv, instead of on devices.",
+            help="Train on data that are here, DIR/DEVICE/train.npz or DIR/DEVICE.csv, or that a function gives, my_file:load, "
+            "instead of on devices.",
             show_default=False,
         ),
     ] = None,
@@ -58,7 +59,7 @@ def start(
 
     With --data there are no devices and no gateway: this process trains in their place, each on the files in its folder,
     DIR/DEVICE/train.npz (x and y), validation.npz and test.npz (both optional), or .csv; or on one file, DIR/DEVICE.npz or .csv, which it
-    splits. That takes fedali[site] alone.
+    splits; or on what a function of yours returns, my_file:load, clients by the names of devices. That takes fedali[site] alone.
 
     \b
     Examples:
@@ -89,6 +90,7 @@ def start(
 
         run_site(found, folder)
         return
+    from fedali.data.sources.functions import is_function
     from fedali.data.sources.settings import parse_settings
     from fedali.support.cores import cores
     from fedali_server.site.data_site_start import run_data_site
@@ -96,7 +98,7 @@ def start(
     asked = [] if stride is None else [f"data.stride={stride}"]
     run_data_site(
         found,
-        data.absolute(),
+        str(data) if is_function(str(data)) else data.absolute(),
         folder,
         engine=chosen or "auto",
         workers=workers or cores(),

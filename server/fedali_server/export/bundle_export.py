@@ -84,6 +84,10 @@ def export_bundle(
         raise SettingsError(f"batch is {batch}; it has to be at least 1")
     if int8 is not None and mode != "head":
         raise SettingsError("int8 goes with mode 'head': in mode 'full' training changes what was quantised")
+    if source.model.takes_tokens:
+        raise SettingsError(
+            "samples are ids of tokens, and bundles are for measurements: such models are for simulations"
+        )
     if source.method.answer not in BUNDLED:
         raise SettingsError(
             f"+{source.method.answer} is for simulations; a bundle answers by {' or '.join(BUNDLED)}"

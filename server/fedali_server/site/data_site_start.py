@@ -23,14 +23,14 @@ from fedali_server.site.site_start import answer, leaving
 
 def run_data_site(
     kit: SiteKit,
-    data: Path,
+    data: Path | str,
     state: Path,
     *,
     engine: EngineName,
     workers: int,
     settings: Mapping[str, Any] | None = None,
 ) -> None:
-    """Run a site with the data in ``data`` until SIGTERM or Ctrl-C, which leave the server in good order.
+    """Run a site with the data in ``data``, a folder or a function's name, until SIGTERM or Ctrl-C, which leave the server in good order.
 
     Raises ``FedaliError`` when data or state cannot be used, when the server and this site do not trust each other, or when
     another site uses ``state``.

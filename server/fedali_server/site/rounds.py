@@ -31,6 +31,7 @@ from fedali_server.gateway.rounds.sums import RoundSums, check_fits
 from fedali_server.site.bundle import TrainedBundle
 from fedali_server.site.files import ClientFiles
 from fedali_server.site.gate import SiteGate
+from fedali_server.site.given import GivenClient
 from fedali_server.site.personal import PersonalParts
 
 log = structlog.get_logger("fedali.site")
@@ -43,7 +44,7 @@ class DueClient:
     """A client that a round waits for: its device's name, its files, and whether its certificate is revoked."""
 
     name: str
-    files: ClientFiles
+    files: ClientFiles | GivenClient
     revoked: bool
 
 

@@ -21,7 +21,7 @@ import structlog
 from fedali.bundle.file import parse_bundle, read_bundle
 from fedali.bundle.keys import load_public
 from fedali.engines.choose import EngineName, resolve
-from fedali.errors import FedaliError
+from fedali.errors import FedaliError, SettingsError
 from fedali.support.files import flush_folder, reporting, write_bytes
 from fedali.v1 import relay_pb2
 from fedali.version import __version__
@@ -30,7 +30,9 @@ from fedali_server.gateway.identity import Roster
 from fedali_server.gateway.rounds.bundles import Bundles
 from fedali_server.gateway.rounds.orders import NAMES, check_order, content, due_devices
 from fedali_server.site.bundle import TrainedBundle, check_mode
+from fedali_server.site.files import ClientFiles
 from fedali_server.site.folder import open_folder
+from fedali_server.site.given import GivenClient, open_function
 from fedali_server.site.personal import PersonalParts
 from fedali_server.site.rounds import DataRound, DueClient
 
@@ -47,7 +49,7 @@ class DataSite:
 
     Args:
         kit: of the site, whose devices the clients are.
-        data: has a folder of files, or a file, for each device, see ``fedali_server.site.folder``.
+        data: has a folder of files, or a file, for each device, see ``fedali_server.site.folder``; or names a function of the owner's.
         state: folder for what is kept; one process at a time may use it.
         engine: what trains.
         workers: threads or processes of the engine.
@@ -59,7 +61,7 @@ class DataSite:
     def __init__(
         self,
         kit: SiteKit,
-        data: Path,
+        data: Path | str,
         state: Path,
         *,
         engine: EngineName = "auto",
@@ -68,7 +70,14 @@ class DataSite:
     ) -> None:
         self.kit, self._state = kit, state
         self._engine, self._workers = resolve(engine), workers
-        self._files = open_folder(data, [device.name for device in kit.devices], settings)
+        names = [device.name for device in kit.devices]
+        self._files: Mapping[str, ClientFiles | GivenClient]
+        if isinstance(data, Path):
+            self._files = open_folder(data, names, settings)
+        elif settings:
+            raise SettingsError(f"--set is for files, and --data {data} is a function: leave it out")
+        else:
+            self._files = open_function(data, names)
         self._trusted = load_public(kit.trusted_key)
         with reporting(state):
             state.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ def hold(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Where the data of a scenario with a path of its own are, on this machine.",
+            help="Where the data of a scenario with a path of its own are, on this machine; or a function of yours, my_file:load.",
             show_default=False,
         ),
     ] = None,
@@ -75,7 +75,10 @@ def hold(
         )
     number, parts = _part(part)
     chosen = engine_of(engine)
-    if data is not None and not data.exists():
+    from fedali.data.sources.functions import is_function
+
+    function = data is not None and is_function(str(data))
+    if data is not None and not (function or data.exists()):
         raise SettingsError(f"--data {data}: there is no such file or folder")
 
     from fedali.support.cores import cores
@@ -93,7 +96,7 @@ def hold(
         parts,
         folder or Path("sites") / f"{number}-of-{parts}",
         engine=chosen,
-        source=None if data is None else str(data.absolute()),
+        source=None if data is None else str(data if function else data.absolute()),
         workers=workers or cores(),
     )
 

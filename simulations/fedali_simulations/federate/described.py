@@ -10,6 +10,7 @@ import numpy as np
 from fedali.bundle.manifest import BundleNormalisation
 from fedali.data.facts import DataFacts, real_names
 from fedali.data.normalisation import channel_shape, constant_note
+from fedali.errors import SettingsError
 from fedali.schema import Schema
 from fedali.wire.kit import OperatorKit
 from fedali_server.run.federated import Operator, RunSettings
@@ -61,6 +62,10 @@ def describe(
 def _described(
     schema: Schema, normalisation: BundleNormalisation, constant: tuple[int, ...] = ()
 ) -> Described:
+    if schema.dtype != "float32":
+        raise SettingsError(
+            f"{schema.name}: samples are ids of tokens, and bundles are for measurements: simulate instead"
+        )
     interval = None if schema.rate is None or schema.window is None else 1 / schema.rate
     data = DataFacts(channels=real_names(schema.channels), interval=interval, constant=constant)
     return Described(schema.shape, schema.classes, normalisation, data)

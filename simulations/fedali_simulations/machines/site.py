@@ -54,7 +54,7 @@ class SitePart:
         parts: of how many.
         folder: for what clients keep; one process at a time may use it.
         engine: over the scenario's.
-        source: the path of the data on this machine, for scenarios with data of their own.
+        source: the path of the data on this machine, or a function's name, for scenarios with data of their own.
         workers: threads or processes of the engine.
 
     Raises ``FedaliError`` when another process uses the folder.
@@ -127,7 +127,7 @@ class SitePart:
                 raise SettingsError(
                     f"part {self.number}/{self.parts} does not know where its data are: start it with --data PATH"
                 )
-            changes["data"] = scenario.data.model_copy(update={"source": self.source})
+            changes["data"] = scenario.data.model_copy(update={"source": self.source, "options": {}})
         return scenario.model_copy(update=changes)
 
 

@@ -111,10 +111,12 @@ def _to_json(job: Job) -> dict[str, Any]:
         "folder": str(job.folder),
         "workers": job.workers,
         "may_diverge": job.may_diverge,
+        "path": sys.path,
     }
 
 
 def _from_json(found: dict[str, Any]) -> Job:
+    sys.path.extend(place for place in found["path"] if place not in sys.path)  # a user's modules are there
     scenario = load_scenario(found["scenario"])
     line, folder = scenario.methods[found["line"]], Path(found["folder"])
     return Job(scenario, line, found["seed"], folder, found["workers"], found["may_diverge"])

@@ -10,13 +10,15 @@ from fedali.data import Dataset, as_dataset
 from fedali.data.given.partitioned import is_partitioner
 from fedali.errors import SettingsError, did_you_mean
 from fedali.support.held import hold
+from fedali.targets import Kind
 from fedali_simulations.beginning import beginning
 from fedali_simulations.data import load_dataset
 from fedali_simulations.data_settings import Settings
 from fedali_simulations.objects.fingerprint import data_name, model_name
 from fedali_simulations.objects.lines import lines_of
-from fedali_simulations.objects.reach import name_elsewhere
+from fedali_simulations.objects.reach import in_file, name_elsewhere
 from fedali_simulations.scenario import EvaluationSettings, Scenario, TrainingSettings, load_scenario
+from fedali_simulations.task_settings import TaskSettings, as_task
 
 _FLAT: dict[str, type[Settings]] = {"training": TrainingSettings, "evaluation": EvaluationSettings}
 """Sections whose settings may be given without the section's name."""
@@ -44,15 +46,18 @@ def gather(
         raise SettingsError("what is to be simulated? Give a scenario, as 'digits', or data=...")
     dataset: Dataset | None = None
     if data is not None:
-        found["data"], dataset = _data(data, partition, keep)
+        task = (settings or {}).get("task", found.get("task"))
+        found["data"], dataset = _data(data, partition, keep, _kind(task))
     if partition is not None and not is_partitioner(partition):
-        found["partition"] = {"kind": partition} if isinstance(partition, str) else dict(partition)
+        own = {"kind": partition} if isinstance(partition, str) else dict(partition)
+        found["partition"] = {**found.get("partition", {}), **own}
     elif is_partitioner(partition):
         found["partition"] = {"kind": "natural"}
     if methods is not None:
         found["methods"] = lines_of(methods, keep)
     if model is not None:
-        found["model"] = _model(model, keep)
+        before = found.get("model", {}) if isinstance(model, Mapping) and "name" not in model else {}
+        found["model"] = {**before, **_model(model, keep)}
     for key, value in (settings or {}).items():
         _set(found, key, value)
     if scenario is None:
@@ -61,12 +66,12 @@ def gather(
 
 
 def hold_again(
-    data: Any = None, model: Any = None, methods: Any = None, partition: Any = None
+    data: Any = None, model: Any = None, methods: Any = None, partition: Any = None, task: Any = None
 ) -> list[object]:
     """Objects of a run that goes on, under the names that they had; to be kept until it is complete."""
     keep: list[object] = []
     if data is not None:
-        _data(data, partition, keep)
+        _data(data, partition, keep, _kind(task))
     if model is not None:
         _model(model, keep)
     if methods is not None:
@@ -83,7 +88,14 @@ def _base(scenario: Source | None, overrides: Sequence[str]) -> dict[str, Any]:
     return load_scenario(given, overrides).model_dump(mode="json")
 
 
-def _data(data: Any, partition: Any, keep: list[object]) -> tuple[dict[str, Any], Dataset | None]:
+def _kind(task: Any) -> Kind:
+    """What a task learns, by its settings."""
+    return "classes" if task is None else TaskSettings(**as_task(task)).build().kind
+
+
+def _data(
+    data: Any, partition: Any, keep: list[object], kind: Kind = "classes"
+) -> tuple[dict[str, Any], Dataset | None]:
     """Settings of the data, and the data set itself where it is here already."""
     partitioner = partition if is_partitioner(partition) else None
     if isinstance(data, str | Path) and partitioner is None:
@@ -95,9 +107,9 @@ def _data(data: Any, partition: Any, keep: list[object]) -> tuple[dict[str, Any]
     if _is_function(data):
         elsewhere = name_elsewhere(data)
         if elsewhere is not None and partitioner is None:
-            return {"source": elsewhere}, None
+            return {"source": in_file(elsewhere)}, None
         data = data()
-    dataset = as_dataset(data, partitioner=partitioner)
+    dataset = as_dataset(data, partitioner=partitioner, kind=kind)
     keep.append(dataset)
     return {"source": hold(data_name(dataset), dataset)}, dataset
 
@@ -111,6 +123,13 @@ def _model(model: Any, keep: list[object]) -> dict[str, Any]:
         return {"name": model}
     if isinstance(model, Mapping):
         return dict(model)
+    elsewhere = name_elsewhere(model) if callable(model) else None
+    if elsewhere is not None:
+        return {"name": elsewhere}
+    if not (callable(model) or hasattr(model, "build")):
+        raise SettingsError(
+            f"model {model!r} is {type(model).__name__}; give a name, a fedali.Model, or what fedali.adapt makes of a network"
+        )
     keep.append(model)
     return {"name": hold(model_name(model), model)}
 

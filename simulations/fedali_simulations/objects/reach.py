@@ -29,6 +29,13 @@ def name_elsewhere(thing: Any) -> str | None:
     return f"{module}:{name}" if spec is not None and spec.has_location else None
 
 
+def in_file(name: str) -> str:
+    """``module:Name`` by the module's file, where that stands by itself, so that it is found from anywhere."""
+    module, _, thing = name.partition(":")
+    file = getattr(sys.modules[module], "__file__", None)
+    return f"{file}:{thing}" if file and file.endswith(".py") and "." not in module else name
+
+
 def held_here(scenario: Scenario) -> list[str]:
     """What of a scenario is an object of this process alone."""
     found = {"data": scenario.data.source or "", "model": scenario.model.name}

@@ -175,7 +175,7 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("compiled")
 
 
-COMPILED = [("cnn1d", "fedali-paper")]  # compiling takes a while: `make parity` compiles them all
+COMPILED = [("mlp", "fedali-paper")]  # compiling takes a while: `make parity` compiles them all
 if os.environ.get("FEDALI_PARITY") == "all":
     COMPILED = [(name, method) for name in MODELS for method in METHODS + WITH_SLOTS]
     COMPILED += [("cnn2d", "fedbn")]
@@ -263,7 +263,7 @@ def test_the_key_of_a_graph_knows_every_source_that_makes_one():
         "transport.distances",
         "recipe",
     }
-    classes = {"models", "methods", "methods.base"}
+    classes = {"models", "methods", "methods.base", "tasks", "tasks.base"}
     waiting, reached = (
         [f"capture.{name}" for name in ("captures", "decompositions_onnx", "onnx_export", "onnx_translate")],
         set(),

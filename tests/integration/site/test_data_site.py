@@ -64,9 +64,9 @@ class Place(ProvisionedSite):
         folder.mkdir(parents=True, exist_ok=True)
         np.savez(folder / f"{part}.npz", x=x, y=y, **more)
 
-    def hold(self, state="state", **options) -> RoundKeeper:
+    def hold(self, state="state", data=None, **options) -> RoundKeeper:
         """The site, as it is after its process was started."""
-        found = DataSite(self.kit, self.data, self.folder / state, **{"engine": "loop", **options})
+        found = DataSite(self.kit, data or self.data, self.folder / state, **{"engine": "loop", **options})
         if not found.has_bundle(self.sha256):
             found.put_bundle(self.bundle)
         return found
@@ -133,6 +133,33 @@ def test_rounds_are_those_of_devices(tmp_path, engine, bundle):
         place = stack.enter_context(Place(tmp_path, **bundle))
         devices = [stack.enter_context(Device(place, index)) for index in range(DEVICES)]
         compare(place, devices, engine)
+
+
+def test_data_of_a_function_are_those_of_files(place):
+    """The same round, number by number, whether a folder or a function has the samples."""
+    program = f"""
+import numpy as np
+
+
+def read(path):
+    found = np.load(path)
+    return found["x"], found["y"]
+
+
+def load(root={str(place.data)!r}):
+    parts = lambda k: ("train", "validation", "test") if k == 0 else ("train", "test")
+    return {{f"a-{{k}}": {{part: read(f"{{root}}/a-{{k}}/{{part}}.npz") for part in parts(k)}} for k in range({DEVICES})}}
+"""
+    (place.folder / "mine.py").write_text(program)
+    order = place.order(1)
+    files = place.hold().round(order)
+    given = place.hold("given", data=f"{place.folder}/mine.py:load").round(order)
+    assert states(given) == states(files)
+    one, other = uploaded(given), uploaded(files)
+    for name, total in one.sums.items():
+        np.testing.assert_array_equal(total.total, other.sums[name].total)
+    with pytest.raises(SettingsError, match="--set is for files"):
+        place.hold("set", data=f"{place.folder}/mine.py:load", settings={"separator": ";"})
 
 
 def compare(place, devices, engine):

@@ -9,10 +9,14 @@ import pytest
 
 from fedali.data.facts import DataFacts
 from fedali.errors import DataError
+from fedali.targets import Targets
 from fedali_client.join.samples import DataFiles
 
 MANIFEST = SimpleNamespace(
-    input_shape=(8, 2), classes=("run", "sit"), data=DataFacts(channels=("x", "y"), stride=4)
+    input_shape=(8, 2),
+    classes=("run", "sit"),
+    targets=Targets(("run", "sit")),
+    data=DataFacts(channels=("x", "y"), stride=4),
 )
 
 

@@ -13,6 +13,7 @@ from fedali.data.facts import NO_FACTS, DataFacts
 from fedali.data.sources.settings import parse_settings
 from fedali.data.split import split
 from fedali.errors import DataError, MisfitError, SettingsError
+from fedali.targets import Targets
 
 LABELS, HEAD = ("run", "sit", "walk"), ("client", "label", "recording", "time", "x", "y", "z")
 FACTS = DataFacts(channels=("x", "y", "z"), stride=4, interval=0.02)
@@ -37,7 +38,10 @@ def write(path, table, head=HEAD, sep=",", encoding="utf-8", comma=False):
 
 def manifest(facts=FACTS, shape=(8, 3), classes=LABELS, mean=(0.0, 0.0, 0.0)):
     normalisation = SimpleNamespace(mean=np.array(mean, np.float32))
-    return SimpleNamespace(input_shape=shape, classes=classes, data=facts, normalisation=normalisation)
+    targets = Targets(classes)
+    return SimpleNamespace(
+        input_shape=shape, classes=classes, targets=targets, data=facts, normalisation=normalisation
+    )
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from fedali.data.labels import labels_of
 from fedali.data.samples import check_labels
 from fedali.data.sources.reading import Reading
 from fedali.errors import DataError
+from fedali.targets import Targets
 
 NOISE = np.random.default_rng(0).normal(size=1000).round(4)
 
@@ -129,13 +130,15 @@ def test_arrays_that_are_no_labels(tmp_path, y, message):
     ],
 )
 def test_whole_numbers_of_a_device_mean_what_they_mean_in_a_simulation(tmp_path, classes, y, expected):
-    manifest = SimpleNamespace(input_shape=(4,), classes=classes, data=NO_FACTS)
+    manifest = SimpleNamespace(input_shape=(4,), classes=classes, targets=Targets(classes), data=NO_FACTS)
     np.savez(tmp_path / "a.npz", x=np.ones((3, 4)), y=y)
     assert read_file(tmp_path / "a.npz", manifest).y.tolist() == expected
 
 
 def test_whole_numbers_that_may_be_names_or_places_are_refused(tmp_path):
-    manifest = SimpleNamespace(input_shape=(4,), classes=("1", "2", "3"), data=NO_FACTS)
+    manifest = SimpleNamespace(
+        input_shape=(4,), classes=("1", "2", "3"), targets=Targets(("1", "2", "3")), data=NO_FACTS
+    )
     np.savez(tmp_path / "a.npz", x=np.ones((3, 4)), y=[1, 2, 1])
     with pytest.raises(
         DataError, match="1 is class '1' by name and '2' by place; save them as strings, or add class_names"

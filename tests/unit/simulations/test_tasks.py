@@ -13,6 +13,7 @@ from fedali.errors import FedaliError, SettingsError
 from fedali_simulations import load_scenario, simulate
 from fedali_simulations.data import load
 from fedali_simulations.jobs import identity
+from fedali_simulations.setup import build_plan
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 SMALL = {
@@ -141,6 +142,16 @@ def test_a_task_that_is_the_default_is_no_part_of_a_jobs_hash():
     assert identity(plain, line, 0) == identity(said, line, 0) != identity(smooth, line, 0)
     with pytest.raises(SettingsError, match="task: unknown task 'regresion'; did you mean 'regression'"):
         load_scenario("digits", ["task=regresion"])
+
+
+def test_balanced_weights_are_of_all_training_samples():
+    plan = build_plan(
+        load_scenario("digits", ["task.options.class_weights=balanced", "partition.clients=3"]),
+        load_scenario("digits").methods[0],
+        0,
+    )
+    counts = np.bincount(np.concatenate([client.y_train for client in plan.federation.clients]))
+    np.testing.assert_allclose(plan.task.class_weights, counts.sum() / (10 * counts), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("example", "method"), [("regression", "pooled"), ("own_task", "fedavg")])
