@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,21 +71,23 @@ def main() -> None:
     parser.add_argument("--engines", default=",".join(COLUMNS))
     parser.add_argument("--write", type=Path, help="a page to put the kept table into; measures nothing")
     options = parser.parse_args()
-    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     if options.write:
-        write(options.write, kept)
+        write(options.write, _kept())
         return
     torch.set_num_threads(1)
     for engine in options.engines.split(","):
         for name in options.networks.split(","):
             recipe = recipe_of(name, "fedavg" if engine == "device" else "fedali-paper")
-            row = kept.setdefault(name, {})
             started = time.perf_counter()
             try:
-                row[engine] = device(recipe) if engine == "device" else distance(recipe, ENGINES[engine])
+                found: float | str = (
+                    device(recipe) if engine == "device" else distance(recipe, ENGINES[engine])
+                )
             except FedaliError as error:
-                row[engine] = f"no: {error}"
-            print(name, engine, row[engine], f"{time.perf_counter() - started:.0f} s", flush=True)
+                found = f"no: {error}"
+            print(name, engine, found, f"{time.perf_counter() - started:.0f} s", flush=True)
+            kept = _kept()  # another process may have written meanwhile
+            kept.setdefault(name, {})[engine] = found
             KEPT.write_text(
                 json.dumps({**kept, "version": f"{__version__}, torch {torch.__version__}"}, indent=1) + "\n"
             )
@@ -146,17 +149,21 @@ def device(recipe: Recipe) -> float:
     return max(parity.error for parity in bundle.manifest.parity.values())
 
 
-def write(page: Path, kept: dict[str, object]) -> None:
+def write(page: Path, kept: dict[str, Any]) -> None:
     """Put the table between the marks of a page."""
     before, _, rest = page.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     lines = [f"| network | {' | '.join(COLUMNS)} |", f"| --- {'| --- ' * len(COLUMNS)}|"]
     for name, title in TITLES.items():
         row = kept.get(name, {})
-        assert isinstance(row, dict)
         lines.append(f"| {title} | {' | '.join(_cell(row.get(column)) for column in COLUMNS)} |")
     made = f"FedAli {kept.get('version', '')}; one x86 core, float32."
     page.write_text(f"{before}{BEGIN}\n{chr(10).join(lines)}\n\n{made}\n{END}{after}")
+
+
+def _kept() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    return found
 
 
 def _cell(value: object) -> str:

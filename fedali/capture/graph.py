@@ -97,7 +97,15 @@ def trace_open(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own calls of what it has deprecated
-        program = torch.export.export(Function(), tuple(example), dynamic_shapes=(open_batch(inputs),))
+        try:
+            program = torch.export.export(Function(), tuple(example), dynamic_shapes=(open_batch(inputs),))
+        except torch._dynamo.exc.UserError as error:
+            if "Constraints violated" not in str(error):
+                raise
+            raise SettingsError(
+                "the network takes the length of its batch as a number, so that a device could predict for as many samples alone: "
+                "write x.shape[0] where it has len(x)"
+            ) from error
         decomposed: ExportedProgram = program.run_decompositions(dict(table or {}))
     return decomposed
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from fedali import adapt, build_model
 from fedali.capture.captures import capture_predict
+from fedali.capture.decompositions_onnx import ONNX
 from fedali.errors import SettingsError
 from fedali.methods import build_method
 from fedali.models import ALPSettings
@@ -76,6 +77,23 @@ def test_what_depends_on_values_runs_in_the_loop_alone(what, operation):
     assert model(torch.randn(2, 6)).logits.shape == (2, 3)
     with pytest.raises(SettingsError, match="use engine 'loop'"):
         capture_predict(model, matcher=None, input_shape=(6,), batch=2)
+
+
+class Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.more, self.fc = nn.Parameter(torch.zeros(1, 4)), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.fc(torch.cat([x, self.more.expand(len(x), -1)], 1))
+
+
+def test_a_batch_counted_by_len_is_refused_where_it_has_to_be_open():
+    model = adapt(Counting()).build((4,), 3)
+    given = {"matcher": None, "input_shape": (4,), "table": ONNX}
+    assert capture_predict(model, batch=2, **given).outputs == ("logits",)
+    with pytest.raises(SettingsError, match=r"write x\.shape\[0\] where it has len\(x\)"):
+        capture_predict(model, batch=None, **given)
 
 
 @pytest.mark.parametrize(
