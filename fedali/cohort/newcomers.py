@@ -46,7 +46,7 @@ def labelled(
     """
     for count in counts:
         if count == 0:
-            yield "after_0", replace(samples, y=guess(samples))
+            yield "after_0", replace(samples, y=guess(samples).astype(samples.y.dtype))
         else:
             yield f"after_{count}", few(samples, count, np.random.default_rng(seed))
     yield "after", samples

@@ -122,7 +122,7 @@ def operations_of(net: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:
     """Operations that a forward pass calls, with the path of the module that does so first."""
     stack: list[str] = []
     with torch.no_grad(), _noting(net, [], stack), PlainFunctions(), _Watch(stack) as watch:
-        net(samples(input_shape))
+        net(samples(input_shape, tokens=bool(getattr(net, "takes_tokens", False))))
     found: dict[str, str] = watch.operations
     return found
 

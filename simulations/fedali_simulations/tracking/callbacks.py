@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,10 +93,15 @@ class Calls:
         self._jobs = {(job.line.title, job.seed): job for job in jobs}
         self._told: dict[tuple[int, str, int], int] = {}
         self._new: set[tuple[str, int]] = set()  # that did not end before this call
+        self._lock = threading.Lock()  # jobs may be threads
 
     def __call__(self, progress: Progress) -> None:
         """A round is complete, or a run has begun or ended."""
-        self._report(progress)
+        with self._lock:
+            self._report(progress)
+            self._hear(progress)
+
+    def _hear(self, progress: Progress) -> None:
         method, seed = progress.label, progress.seed
         if not progress.done:
             self._new.add((method, seed))

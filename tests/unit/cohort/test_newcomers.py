@@ -30,9 +30,12 @@ def test_classes_take_turns(labels, count, seed):
 
 @given(st.lists(st.integers(0, 5), min_size=8, max_size=60), st.integers(0, 2**31))
 def test_more_are_the_same_and_more(labels, seed):
-    one, two, everything = (
-        set(found.x[:, 0]) for _, found in labelled(samples(labels), (3, 7), stream(seed, 4))
-    )
+    known = samples(labels)
+    parts = dict(labelled(known, (0, 3, 7), stream(seed, 4), lambda asked: (asked.y + 1) % 6))
+    assert list(parts) == ["after_0", "after_3", "after_7", "after"]
+    np.testing.assert_array_equal(parts["after_0"].y, (known.y + 1) % 6)
+    np.testing.assert_array_equal(parts["after_0"].x, known.x)
+    one, two, everything = (set(parts[name].x[:, 0]) for name in ("after_3", "after_7", "after"))
     assert one < two <= everything
     assert everything == set(range(len(labels)))
 

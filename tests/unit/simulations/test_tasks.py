@@ -12,6 +12,7 @@ from sklearn.datasets import load_diabetes, make_multilabel_classification
 from fedali.errors import FedaliError, SettingsError
 from fedali_simulations import load_scenario, simulate
 from fedali_simulations.data import load
+from fedali_simulations.federate.running import prepare_scenario
 from fedali_simulations.jobs import identity
 from fedali_simulations.setup import build_plan
 
@@ -81,12 +82,13 @@ def test_comparing_knows_that_less_is_better(regression):
 
 def test_labels_that_go_together_are_learnt(tmp_path):
     x, y = make_multilabel_classification(300, n_features=12, n_classes=3, random_state=0)
-    np.savez(tmp_path / "labels.npz", x=x.astype(np.float32), y=y, client=np.arange(300) % 3)
+    np.savez(tmp_path / "labels.npz", x=x.astype(np.float32), y=y, client=np.arange(300) % 4)
     scenario = {
         **SMALL,
         "methods": ["fedali"],
         "data": {"source": str(tmp_path / "labels.npz")},
         "task": "multi-label",
+        "evaluation": {"unseen_clients": 1, "unseen_samples": [0, 5]},
     }
     found = simulate(scenario, out=tmp_path / "run", workers=1)
     line = found.table.set_index("measure").loc["personalisation"]
@@ -95,6 +97,8 @@ def test_labels_that_go_together_are_learnt(tmp_path):
     assert 0 < line["subset_accuracy"] < line["label_accuracy"]
     rows = found.clients
     assert (rows["generalisation_perfect"] > 0).all()
+    assert found.moments == ["before", "after_0", "after_5", "after"]
+    assert (found.unseen[found.moments] > 0).all().all()
 
 
 def test_targets_of_a_csv_are_of_whole_windows(tmp_path):
@@ -132,6 +136,13 @@ def test_what_does_not_go_together_is_refused(tmp_path):
     ):
         with pytest.raises(FedaliError, match=words):
             simulate(scenario | changed, out=tmp_path / "run", workers=1)
+
+
+def test_a_run_over_devices_is_refused_before_it_begins(tmp_path):
+    scenario = load_scenario(diabetes(tmp_path / "diabetes.npz"))
+    with pytest.raises(SettingsError, match="task 'regression': devices of a federation report accuracy"):
+        prepare_scenario(scenario, tmp_path / "run", {}, None)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_task_that_is_the_default_is_no_part_of_a_jobs_hash():
