@@ -200,7 +200,7 @@ def _unfolded_backward(
         return _KEEP
     n, (outputs, inputs), kernel = weight.dim() - 2, weight.shape[:2], weight.shape[2:]
     rows = gradient.permute(0, *range(2, 2 + n), 1).reshape(-1, outputs)
-    grouped = rows.reshape(-1, groups, outputs // groups).transpose(0, 1)
+    grouped = rows.reshape(-1, groups, outputs // groups).transpose(0, 1) if groups != 1 else rows
     to_x = to_weight = None
     if mask[1] and groups != 1:
         windows, _ = _windows(x, kernel, stride, padding, dilation)

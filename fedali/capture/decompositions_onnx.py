@@ -148,7 +148,9 @@ def _average_pool_backward(
 
 
 def _unbind(x: Tensor, axis: int = 0) -> list[Tensor]:
-    """``aten.unbind`` as a slice for each, where the exporter makes a sequence."""
+    """``aten.unbind`` of many parts as a slice for each: one node may have 64 outputs in a bundle."""
+    if x.shape[axis] <= 4:
+        return _KEEP
     return [x.select(axis, number) for number in range(x.shape[axis])]
 
 
