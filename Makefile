@@ -96,8 +96,7 @@ bench-joined: $(READY) ## what a joined device takes: memory, seconds and bytes 
 soak: $(READY) ## a federation on loopback under random kills for half an hour: same bits, flat memory
 	$(BIN)/python -m benchmarks.soak $(SOAK_ARGS)
 
-# loadscope: what a module makes once is made in one process.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope
+PYTEST := $(BIN)/python -m pytest -n 2
 
 test: $(READY) ## the quick tests: minutes on two cores
 	$(PYTEST) -m 'not slow' $(PYTEST_ARGS)
@@ -151,7 +150,7 @@ edge-arm64: $(CASES)/.ready ## the edge client on an emulated 64-bit ARM Debian 
 	sh tests/device/arm64.sh $(BIN)/python .edge/arm64 $(CASES) $(ON_DEVICE) $(PYTEST_ARGS)
 
 parity: $(READY) ## the compiled engine against the loop, in double precision, for every model and method (a quarter of an hour)
-	FEDALI_PARITY=all $(BIN)/python -m pytest -n 0 tests/integration/engines/test_engines.py -k compiled_step
+	FEDALI_PARITY=all $(BIN)/python -m pytest -n 0 tests/integration/engines tests/integration/run/test_objects.py -k compiled
 
 PROTOC = $(BIN)/python -m grpc_tools.protoc -I proto --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $(wildcard proto/fedali/v1/*.proto)

@@ -6,6 +6,7 @@ one shows. Files in ``TOGETHER`` build a place that takes seconds and that their
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -25,6 +26,11 @@ TOGETHER = (
     "tests/integration/run/test_tracking.py",
     "tests/integration/site/test_site.py",
     "tests/unit/data/test_motionsense.py",
+)
+
+
+compiling = pytest.mark.skipif(
+    os.environ.get("FEDALI_PARITY") != "all", reason="compiling takes minutes: make parity"
 )
 
 

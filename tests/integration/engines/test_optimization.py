@@ -20,7 +20,7 @@ from fedali.models import build_model
 from fedali.optimizers.rules import SGD, Adam
 from fedali.recipe import Recipe
 from fedali.slots import initial_vector
-from tests.marks import slow
+from tests.marks import compiling, slow
 
 SHAPE, BATCH, FACTOR = (12,), 7, 0.3
 ADAMW, L2 = Adam(1e-2, weight_decay=0.5, clip_norm=0.5), SGD(5e-2, 0.9, weight_decay=0.1, clip_norm=0.5)
@@ -95,6 +95,7 @@ def test_clients_of_onnxruntime_are_those_of_the_loop(case, tmp_path):
     _assert_same(LoopEngine(recipe).train(jobs), OnnxEngine(recipe, cache=tmp_path).train(jobs), 1e-5)
 
 
+@compiling
 @pytest.mark.slow
 def test_compiled_clients_are_those_of_the_loop(tmp_path):
     recipe = _recipe(*CASES["phases"])

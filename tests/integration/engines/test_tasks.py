@@ -15,6 +15,7 @@ from fedali.models import build_model
 from fedali.optimizers.rules import Adam
 from fedali.recipe import Recipe
 from fedali.tasks import build_task
+from tests.marks import compiling
 
 TASKS = {
     "weighted": ("classification", {"class_weights": [1, 3, 2], "label_smoothing": 0.1}),
@@ -58,7 +59,8 @@ def test_stacked_clients_learn_what_the_loop_learns(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "engine"), [*((name, OnnxEngine) for name in TASKS), ("numbers", CompiledEngine)]
+    ("name", "engine"),
+    [*((name, OnnxEngine) for name in TASKS), pytest.param("numbers", CompiledEngine, marks=compiling)],
 )
 def test_graphs_learn_and_say_what_the_loop_does(name, engine, tmp_path):
     recipe, jobs = setting(name)

@@ -19,6 +19,7 @@ from fedali.support.names import file_name
 from fedali_simulations import resume
 from fedali_simulations.federate.exporting import export
 from fedali_simulations.objects.lines import lines_of
+from tests.marks import compiling
 
 DIGITS = fedali.load_digits_dataset()
 X, Y = DIGITS.x[:160], DIGITS.y[:160]
@@ -228,7 +229,7 @@ def test_any_network_and_numbers_to_learn(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["compiled", "onnx"])
+@pytest.mark.parametrize("engine", [pytest.param("compiled", marks=compiling), "onnx"])
 def test_ids_of_tokens_by_every_engine(tmp_path, engine):
     _, expected = _read(_texts(), "loop", tmp_path / "loop")
     _, found = _read(_texts(), engine, tmp_path / engine)
