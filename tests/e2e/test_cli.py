@@ -109,7 +109,7 @@ def test_json_is_the_only_line_of_stdout(tmp_path):
         (["simulat"], "No such command 'simulat'"),
         (["simulate"], "which scenario? For example: fedali simulate digits"),
         (["simulate", "digits", "--resume", "x", "--out", "y"], "leave --out away"),
-        (["simulate", "digits", "--profile", "--workers", "2"], "leave --resume and --workers away"),
+        (["simulate", "digits", "--profile", "--workers", "2"], "leave --resume, --workers and --track away"),
         (["simulate", "none.toml"], "cannot read scenario none.toml: No such file or directory"),
         (["simulate", "digits", "--set", "data.source=none.csv"], "none.csv"),
         (
@@ -171,7 +171,9 @@ def test_a_missing_extra_is_named(tmp_path):
 def test_a_disk_that_takes_no_more_is_one_line_and_nothing_is_half_written(tmp_path):
     def small_files():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, 9_000))
+        resource.setrlimit(
+            resource.RLIMIT_FSIZE, (11_000, 11_000)
+        )  # more than scenario.toml has, less than a checkpoint
 
     words = ["simulate", "digits", *BRIEF, "--workers", "1", "--quiet", "--out", "here"]
     line = complaint(fedali(*words, cwd=tmp_path, code=1, preexec_fn=small_files))

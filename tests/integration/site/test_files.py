@@ -13,12 +13,13 @@ from fedali.data.device import SHARES
 from fedali.data.facts import NO_FACTS, DataFacts
 from fedali.data.split import split
 from fedali.errors import DataError, MisfitError
+from fedali.targets import Targets
 from fedali_server.site.files import ClientFiles
 from fedali_server.site.folder import open_folder
 
 
 def manifest_of(shape, *classes, data=NO_FACTS):
-    return SimpleNamespace(input_shape=shape, classes=classes, data=data)
+    return SimpleNamespace(input_shape=shape, classes=classes, targets=Targets(classes), data=data)
 
 
 MANIFEST = manifest_of((8, 2), "run", "sit", "walk")
