@@ -48,6 +48,8 @@ def translate(graph: Graph, opset: int) -> onnx_ir.Model:
         if not lacking:
             break
         program = program.run_decompositions(lacking)
+    _fx_passes.remove_assertion_nodes(program.graph_module)
+    targets = {node.target for node in program.graph.nodes if node.op == "call_function"}
     unknown = {
         str(target)
         for target in targets
@@ -56,7 +58,6 @@ def translate(graph: Graph, opset: int) -> onnx_ir.Model:
     if unknown:
         raise UnknownOperationError(unknown)
     _fx_passes.insert_type_promotion_nodes(program.graph_module)
-    _fx_passes.remove_assertion_nodes(program.graph_module)
     model: onnx_ir.Model = _core._exported_program_to_onnx_program(program, registry=registry).model
     if graph.open_batch:
         _name_axis(model)

@@ -33,6 +33,7 @@ def test_rounds_on_a_device_are_those_of_the_simulation(method, tmp_path):
     (site,), data, shared = setup.sites, setup.federation.clients[CLIENT], setup.initial
     where = shared_indices(setup.method, setup.layouts.parameters)
     epochs = scenario.training.epochs + setup.method.extra_epochs
+    size = setup.model.theta().numel()  # what follows are slots: variates of scaffold grow as the rate falls
     with EdgeClient.open(bundle, tmp_path / "device", allow_unsigned=True) as device:
         given = device.bundle
         assert given.manifest.schedule == RateSchedule("cosine", rounds=4)
@@ -44,7 +45,7 @@ def test_rounds_on_a_device_are_those_of_the_simulation(method, tmp_path):
             device.receive(shared.theta[where], shared.prototypes, round_, 0.0, task=str(round_))
             device.fit_round(data.x_train, data.y_train, epochs, [5, 0, round_, CLIENT])
             np.testing.assert_allclose(device._state.theta(), expected.theta, rtol=0, atol=1e-4)
-            moves.append(np.linalg.norm(expected.theta - shared.theta))
+            moves.append(np.linalg.norm((expected.theta - shared.theta)[:size]))
             site.store.remember(CLIENT, expected.theta, expected.local_prototypes)
         assert moves[0] > 0.1
         assert moves[1] < 0.5 * moves[0]  # at an eighth of the rate
