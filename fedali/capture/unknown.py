@@ -13,11 +13,15 @@ class UnknownOperationError(SettingsError):
     """A graph has operations that there is no rewrite for."""
 
     def __init__(self, operations: set[str], where: str = "") -> None:
-        self.operations = operations
+        self.operations, self._where = operations, where
         super().__init__(
             f"no ONNX for {', '.join(sorted(operations))}{where}: engines loop, compiled and stacked run it, engine onnx and "
             "devices do not"
         )
+
+    def __reduce__(self) -> tuple[type[UnknownOperationError], tuple[set[str], str]]:
+        """It crosses processes whole."""
+        return type(self), (self.operations, self._where)
 
 
 @contextmanager
