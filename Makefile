@@ -149,8 +149,9 @@ test-flower-oldest: test-flower-$(firstword $(FLOWER))
 edge-arm64: $(CASES)/.ready ## the edge client on an emulated 64-bit ARM Debian (root on Debian or Ubuntu: installs qemu-user-static)
 	sh tests/device/arm64.sh $(BIN)/python .edge/arm64 $(CASES) $(ON_DEVICE) $(PYTEST_ARGS)
 
-parity: $(READY) ## the compiled engine against the loop, in double precision, for every model and method (a quarter of an hour)
+parity: $(READY) ## the compiled engine against the loop, in double precision, for every model and method, and every method over devices (half an hour)
 	FEDALI_PARITY=all $(BIN)/python -m pytest -n 0 tests/integration/engines tests/integration/run/test_objects.py -k compiled
+	FEDALI_PARITY=all $(BIN)/python -m pytest -n 0 tests/e2e/test_methods.py
 
 PROTOC = $(BIN)/python -m grpc_tools.protoc -I proto --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $(wildcard proto/fedali/v1/*.proto)
