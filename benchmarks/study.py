@@ -39,6 +39,7 @@ _ALL = (
 )
 _MOST = "fedali,fedavg+gate,fedavg,fedntd,moon,feddbe,fedali-paper,knn-per,fedrod,local,pooled,forest-pooled"
 _SHORT = "fedali,fedavg+gate,fedavg,fedali-paper,local"
+_ENDS = "fedali,fedavg,fedntd,knn-per,local,forest-pooled"
 _NEWCOMERS = "fedali,fedavg,fedavg+between,knn-per,fedavg-more"
 _HELD_OUT = ("evaluation.unseen_clients=5", "evaluation.unseen_samples=[0, 5, 20]")
 _BOTH = ("personalisation", "generalisation")
@@ -77,7 +78,7 @@ STUDIES = (
     Study("digits-shards", "digits", ("partition.kind=shards",), _MOST, 15),
     Study("digits-newcomers", "digits", _HELD_OUT, _NEWCOMERS, 15),
     Study("motionsense-time", "motionsense", ("split.order=time",), _FEW, 20),
-    Study("motionsense-recording", "motionsense", (), _FEW, 20),
+    Study("motionsense-recording", "motionsense", (), _ENDS, 14),
 )
 
 
